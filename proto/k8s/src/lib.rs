@@ -1,0 +1,10 @@
+//! The Kubernetes object model as data: objects, their schema, codecs, patches, selectors, quantities
+//! and `Status`. Never does IO, never reads a clock.
+
+pub mod api;
+mod object;
+mod status;
+
+pub use api::{Api, Events, Options, PatchType, Request, Resource, Verb, WatchEvent, WatchRequest};
+pub use object::{Object, OwnerReference, Revision};
+pub use status::{Cause, CauseReason, FieldError, Status};

@@ -1,0 +1,381 @@
+//! `meta.v1.Status`: the one error type of the API, named by what the caller does next.
+
+use crate::{Resource, Revision};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::fmt;
+
+/// `field.ErrorType` as it appears in `details.causes[].reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CauseReason {
+    FieldValueNotFound,
+    FieldValueRequired,
+    FieldValueDuplicate,
+    FieldValueInvalid,
+    FieldValueNotSupported,
+    FieldValueForbidden,
+    FieldValueTooLong,
+    FieldValueTooMany,
+    InternalError,
+    FieldValueTypeInvalid,
+    UnexpectedServerResponse,
+    FieldManagerConflict,
+    ResourceVersionTooLarge,
+}
+
+/// One thing wrong with one field; `detail` is text without the path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldError {
+    /// As upstream prints it: `spec.containers[0].name`.
+    pub path: String,
+    pub reason: CauseReason,
+    /// Printed between reason and detail where upstream prints it.
+    pub bad_value: Option<Value>,
+    pub detail: String,
+}
+
+impl FieldError {
+    pub fn required(path: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(path, CauseReason::FieldValueRequired, None, detail)
+    }
+
+    pub fn invalid(path: impl Into<String>, value: Value, detail: impl Into<String>) -> Self {
+        Self::new(path, CauseReason::FieldValueInvalid, Some(value), detail)
+    }
+
+    pub fn forbidden(path: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(path, CauseReason::FieldValueForbidden, None, detail)
+    }
+
+    pub fn duplicate(path: impl Into<String>, value: Value) -> Self {
+        Self::new(path, CauseReason::FieldValueDuplicate, Some(value), "")
+    }
+
+    pub fn not_found(path: impl Into<String>, value: Value) -> Self {
+        Self::new(path, CauseReason::FieldValueNotFound, Some(value), "")
+    }
+
+    pub fn too_long(path: impl Into<String>, max_bytes: usize) -> Self {
+        let detail = format!("may not be more than {max_bytes} bytes");
+        Self::new(path, CauseReason::FieldValueTooLong, None, detail)
+    }
+
+    pub fn too_many(path: impl Into<String>, count: usize, max: usize) -> Self {
+        let detail = format!("must have at most {max} items");
+        Self::new(path, CauseReason::FieldValueTooMany, Some(json!(count)), detail)
+    }
+
+    pub fn not_supported(path: impl Into<String>, value: Value, valid: &[&str]) -> Self {
+        let quoted: Vec<String> = valid.iter().map(|value| format!("{value:?}")).collect();
+        let detail = format!("supported values: {}", quoted.join(", "));
+        Self::new(path, CauseReason::FieldValueNotSupported, Some(value), detail)
+    }
+
+    fn new(
+        path: impl Into<String>,
+        reason: CauseReason,
+        bad_value: Option<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
+        FieldError { path: path.into(), reason, bad_value, detail: detail.into() }
+    }
+
+    /// `Invalid value: "x": must be …`: the text of a cause, without the path.
+    pub fn text(&self) -> String {
+        let name = match self.reason {
+            CauseReason::FieldValueNotFound => "Not found",
+            CauseReason::FieldValueRequired => "Required value",
+            CauseReason::FieldValueDuplicate => "Duplicate value",
+            CauseReason::FieldValueInvalid => "Invalid value",
+            CauseReason::FieldValueNotSupported => "Unsupported value",
+            CauseReason::FieldValueForbidden => "Forbidden",
+            CauseReason::FieldValueTooLong => "Too long",
+            CauseReason::FieldValueTooMany => "Too many",
+            CauseReason::FieldValueTypeInvalid => "Invalid value",
+            _ => "Internal error",
+        };
+        let mut text = name.to_string();
+        if let Some(value) = &self.bad_value {
+            text.push_str(": ");
+            text.push_str(&value.to_string());
+        }
+        if !self.detail.is_empty() {
+            text.push_str(": ");
+            text.push_str(&self.detail);
+        }
+        text
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.text())
+    }
+}
+
+/// One of `details.causes`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cause {
+    pub reason: String,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub field: String,
+}
+
+/// A refused request, as the API reports it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// HTTP status code.
+    pub code: u16,
+    /// `metav1.StatusReason`: `NotFound`, `Conflict`, `Invalid`, …; empty for unknown.
+    pub reason: String,
+    pub message: String,
+    pub group: String,
+    pub kind: String,
+    pub name: String,
+    pub uid: String,
+    pub causes: Vec<Cause>,
+    /// Whole seconds, also sent as `Retry-After`.
+    pub retry_after_seconds: Option<u32>,
+}
+
+impl Status {
+    pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Status {
+        Status {
+            code,
+            reason: reason.to_string(),
+            message: message.into(),
+            group: String::new(),
+            kind: String::new(),
+            name: String::new(),
+            uid: String::new(),
+            causes: Vec::new(),
+            retry_after_seconds: None,
+        }
+    }
+
+    /// `details.kind` is the plural resource here, as upstream does it.
+    fn about(mut self, resource: &Resource, name: &str) -> Status {
+        self.group = resource.group.to_string();
+        self.kind = resource.plural.to_string();
+        self.name = name.to_string();
+        self
+    }
+
+    pub fn not_found(resource: &Resource, name: &str) -> Status {
+        Self::new(404, "NotFound", format!("{resource} {name:?} not found")).about(resource, name)
+    }
+
+    pub fn already_exists(resource: &Resource, name: &str) -> Status {
+        let message = format!("{resource} {name:?} already exists");
+        Self::new(409, "AlreadyExists", message).about(resource, name)
+    }
+
+    pub fn conflict(resource: &Resource, name: &str, why: impl fmt::Display) -> Status {
+        let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        Self::new(409, "Conflict", message).about(resource, name)
+    }
+
+    /// The conflict of a stale `resourceVersion`.
+    pub fn modified(resource: &Resource, name: &str) -> Status {
+        let why = "the object has been modified; please apply your changes to the latest version \
+                   and try again";
+        Self::conflict(resource, name, why)
+    }
+
+    /// `kind` is the Kind (`Pod`), as upstream has it for this reason only.
+    pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Status {
+        let qualified =
+            if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
+        let texts: Vec<String> = errors.iter().map(FieldError::to_string).collect();
+        let list = match texts.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        let mut status =
+            Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {list}"));
+        status.group = group.to_string();
+        status.kind = kind.to_string();
+        status.name = name.to_string();
+        status.causes = errors
+            .iter()
+            .map(|error| Cause {
+                reason: format!("{:?}", error.reason),
+                message: error.text(),
+                field: error.path.clone(),
+            })
+            .collect();
+        status
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Status {
+        Self::new(400, "BadRequest", message)
+    }
+
+    pub fn unauthorized() -> Status {
+        Self::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    pub fn forbidden(resource: &Resource, name: &str, why: impl fmt::Display) -> Status {
+        let subject =
+            if name.is_empty() { resource.to_string() } else { format!("{resource} {name:?}") };
+        let message = format!("{subject} is forbidden: {why}");
+        Self::new(403, "Forbidden", message).about(resource, name)
+    }
+
+    pub fn method_not_allowed(resource: &Resource, verb: &str) -> Status {
+        let message = format!("{verb} is not supported on resources of kind {:?}", resource.to_string());
+        Self::new(405, "MethodNotAllowed", message).about(resource, "")
+    }
+
+    /// The watch or list asked for a revision older than history: list again.
+    pub fn expired(message: impl Into<String>) -> Status {
+        Self::new(410, "Expired", message)
+    }
+
+    pub fn too_large(limit_bytes: usize) -> Status {
+        let message = format!("Request entity too large: limit is {limit_bytes}");
+        Self::new(413, "RequestEntityTooLarge", message)
+    }
+
+    pub fn unsupported_media_type(message: impl Into<String>) -> Status {
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+
+    pub fn not_acceptable(message: impl Into<String>) -> Status {
+        Self::new(406, "NotAcceptable", message)
+    }
+
+    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Status {
+        let mut status = Self::new(429, "TooManyRequests", message);
+        status.retry_after_seconds = Some(retry_after_seconds);
+        status
+    }
+
+    pub fn internal(message: impl fmt::Display) -> Status {
+        let mut status =
+            Self::new(500, "InternalError", format!("Internal error occurred: {message}"));
+        status.causes = vec![Cause {
+            reason: String::new(),
+            message: message.to_string(),
+            field: String::new(),
+        }];
+        status
+    }
+
+    /// Said openly of what this server does not do yet.
+    pub fn not_implemented(message: impl Into<String>) -> Status {
+        Self::new(501, "NotImplemented", message)
+    }
+
+    pub fn unavailable(message: impl Into<String>, retry_after_seconds: u32) -> Status {
+        let mut status = Self::new(503, "ServiceUnavailable", message);
+        status.retry_after_seconds = Some(retry_after_seconds);
+        status
+    }
+
+    pub fn timeout(message: impl Into<String>) -> Status {
+        Self::new(504, "Timeout", message)
+    }
+
+    /// The client named a revision this cluster has not reached.
+    pub fn too_large_resource_version(asked: Revision, current: Revision) -> Status {
+        let message = format!("Too large resource version: {asked}, current: {current}");
+        let mut status = Self::timeout(message);
+        status.causes = vec![Cause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        }];
+        status.retry_after_seconds = Some(1);
+        status
+    }
+
+    pub fn is_not_found(&self) -> bool {
+        self.code == 404
+    }
+
+    pub fn is_conflict(&self) -> bool {
+        self.reason == "Conflict"
+    }
+
+    pub fn is_already_exists(&self) -> bool {
+        self.reason == "AlreadyExists"
+    }
+
+    pub fn is_expired(&self) -> bool {
+        self.code == 410
+    }
+
+    /// The same request may succeed later, unchanged.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.code, 429 | 500 | 503 | 504)
+    }
+
+    /// The JSON that travels.
+    pub fn to_value(&self) -> Value {
+        let mut details = serde_json::Map::new();
+        let mut text = |field: &str, value: &str| {
+            if !value.is_empty() {
+                details.insert(field.into(), value.into());
+            }
+        };
+        text("name", &self.name);
+        text("group", &self.group);
+        text("kind", &self.kind);
+        text("uid", &self.uid);
+        if !self.causes.is_empty() {
+            details.insert("causes".into(), json!(self.causes));
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            details.insert("retryAfterSeconds".into(), seconds.into());
+        }
+        let mut value = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+            "code": self.code,
+        });
+        if !details.is_empty() {
+            value["details"] = Value::Object(details);
+        }
+        value
+    }
+
+    /// Reads what [`Status::to_value`] wrote; `None` if `value` is no `Status`.
+    pub fn from_value(value: &Value) -> Option<Status> {
+        if value.get("kind")?.as_str()? != "Status" {
+            return None;
+        }
+        let text = |value: &Value, field: &str| {
+            value.get(field).and_then(Value::as_str).unwrap_or_default().to_string()
+        };
+        let code = value.get("code").and_then(Value::as_u64).unwrap_or(500);
+        let mut status =
+            Status::new(code as u16, &text(value, "reason"), text(value, "message"));
+        if let Some(details) = value.get("details") {
+            status.name = text(details, "name");
+            status.group = text(details, "group");
+            status.kind = text(details, "kind");
+            status.uid = text(details, "uid");
+            status.causes = details
+                .get("causes")
+                .and_then(|causes| serde_json::from_value(causes.clone()).ok())
+                .unwrap_or_default();
+            status.retry_after_seconds =
+                details.get("retryAfterSeconds").and_then(Value::as_u64).map(|n| n as u32);
+        }
+        Some(status)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Status {}
