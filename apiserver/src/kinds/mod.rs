@@ -59,10 +59,18 @@ pub enum Verbs {
 pub enum Subresource {
     Status,
     /// JSON pointers of replicas in spec and status, and of the selector in status or spec.
-    Scale { spec_replicas: &'static str, status_replicas: &'static str, selector: &'static str },
+    Scale {
+        spec_replicas: &'static str,
+        status_replicas: &'static str,
+        selector: &'static str,
+    },
     /// Any other, by name, with the schema of its body and its verbs; `apiserver/src/subresources/`
     /// has the handler.
-    Named { name: &'static str, schema: &'static str, verbs: &'static [&'static str] },
+    Named {
+        name: &'static str,
+        schema: &'static str,
+        verbs: &'static [&'static str],
+    },
 }
 
 /// A column of `kubectl get`: `value` sees the whole object.

@@ -1,0 +1,76 @@
+//! What this server derives from a stored version, at most once per version: selector facts, the
+//! parsed tree while somebody holds it, and whatever one other module wants to keep beside them.
+
+use crate::kinds::KindDef;
+use k8s::Object;
+use raft_store::Stored;
+use serde_json::Value;
+use std::{
+    any::Any,
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+};
+
+/// The one memo type of this program (see [`Stored::memo`]).
+#[derive(Default)]
+struct Memo {
+    /// Weak: a tree costs five times its bytes, so it lives only while a cache holds it.
+    object: Mutex<Weak<Object>>,
+    facts: OnceLock<Arc<Facts>>,
+    derived: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+/// What selectors ask of a version.
+#[derive(Debug, Default, PartialEq)]
+pub struct Facts {
+    pub labels: Box<[(Box<str>, Box<str>)]>,
+    /// In the order of [`KindDef::selectable`].
+    pub fields: Box<[Box<str>]>,
+}
+
+fn memo(stored: &Stored) -> Arc<Memo> {
+    stored.memo(|_| Memo::default())
+}
+
+/// The tree of a stored version with its resource version, shared by all who hold it. `apiVersion`
+/// and `kind` are not in it.
+pub fn object(stored: &Stored) -> Arc<Object> {
+    let memo = memo(stored);
+    let mut slot = memo.object.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(object) = slot.upgrade() {
+        return object;
+    }
+    let object = Arc::new(parse(stored));
+    *slot = Arc::downgrade(&object);
+    object
+}
+
+/// A tree of one's own, to change.
+pub fn parse(stored: &Stored) -> Object {
+    let mut object: Object =
+        serde_json::from_slice(&stored.body).expect("only objects this server encoded are stored");
+    let revision = Value::String(stored.revision.to_string());
+    object.metadata_mut().insert("resourceVersion".into(), revision);
+    object
+}
+
+/// Labels and selectable fields of a version of `kind`.
+pub fn facts(kind: &KindDef, stored: &Stored) -> Arc<Facts> {
+    let facts = |_: &Stored| {
+        let object = object(stored);
+        Arc::new(Facts {
+            labels: object.labels().map(|(key, value)| (key.into(), value.into())).collect(),
+            fields: kind.selectable.iter().map(|field| (field.value)(&object).into()).collect(),
+        })
+    };
+    memo(stored).facts.get_or_init(|| facts(stored)).clone()
+}
+
+/// What `derive` makes of a version, once; one `T` per space (RBAC keeps its compiled rules here).
+pub fn derived<T: Send + Sync + 'static>(
+    stored: &Stored,
+    derive: impl FnOnce(&Object) -> T,
+) -> Arc<T> {
+    let memo = memo(stored);
+    let slot = memo.derived.get_or_init(|| Arc::new(derive(&object(stored))));
+    slot.clone().downcast::<T>().expect("one derived type per space")
+}
