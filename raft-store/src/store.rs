@@ -1,0 +1,229 @@
+//! The handle to one member's store: the API for everything above it.
+
+use crate::{
+    members::{Leadership, MemberStatus},
+    shared::{Position, Shared},
+    state::{Batch, Command, Request, Session, State},
+    types::{Committed, Error, Key, LogIndex, MemberId, Page, Revision, Stored, Term, Txn},
+    watch::{Watch, history},
+};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::sync::watch;
+
+/// The largest transaction, in bytes of keys and bodies together.
+// Kubernetes' request limit is 3 MiB; a transaction may touch a few objects.
+pub const TXN_BYTES_MAX: usize = 8 << 20;
+
+/// A replicated, revisioned byte store, seen from one member. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    mode: Mode,
+}
+
+enum Mode {
+    /// One member without a log: commits at once. Holds the last serial issued.
+    Memory { last_serial: Mutex<u64>, leadership: watch::Sender<Leadership> },
+}
+
+impl Store {
+    /// One member, commit at once, no disk: the real state machine and hub without consensus.
+    /// It leads in term 1 and keeps all history until `compact`.
+    pub fn in_memory() -> Store {
+        let shared = Arc::new(Shared::new(Session(0), State::default(), None));
+        let (term, member) = (Term(1), MemberId(1));
+        let leadership =
+            watch::Sender::new(Leadership { term, leader: Some(member), leading: Some(term) });
+        let mode = Mode::Memory { last_serial: Mutex::new(0), leadership };
+        Store { inner: Arc::new(Inner { shared, mode }) }
+    }
+
+    /// Commits a transaction: on return it is on a quorum's disks and applied on this member.
+    ///
+    /// Any member takes it; a lost leader is retried inside, without applying anything twice.
+    pub async fn txn(&self, txn: Txn) -> Result<Committed, Error> {
+        self.inner.shared.check_running()?;
+        let bytes = txn_bytes(&txn);
+        if bytes > TXN_BYTES_MAX {
+            return Err(Error::TooLarge { bytes, limit: TXN_BYTES_MAX });
+        }
+        match &self.inner.mode {
+            Mode::Memory { last_serial, .. } => self.commit_in_memory(last_serial, txn),
+        }
+    }
+
+    fn commit_in_memory(&self, last_serial: &Mutex<u64>, txn: Txn) -> Result<Committed, Error> {
+        let shared = &self.inner.shared;
+        // Held until the changes are published, so that entries apply in order.
+        let mut serial = last_serial.lock().expect("only held to apply");
+        *serial += 1;
+        let batch = Batch {
+            session: shared.session(),
+            settled: *serial,
+            requests: vec![Request { serial: *serial, txn }],
+        };
+        let mut answer = shared.wait_for_outcome(*serial);
+        let index = LogIndex(*serial);
+        let applied = shared.apply(Term(1), index, &Command::Write(vec![batch]));
+        shared.announce(index, &applied);
+        answer.try_recv().map_err(|_| Error::Stopped("shut down".into()))?
+    }
+
+    /// After this, the state here is at least as new as the cluster's was at the call.
+    pub async fn barrier(&self) -> Result<Revision, Error> {
+        self.inner.shared.check_running()?;
+        match &self.inner.mode {
+            Mode::Memory { .. } => Ok(self.revision()),
+        }
+    }
+
+    /// Of the state applied on this member.
+    pub fn revision(&self) -> Revision {
+        self.inner.shared.read().state.revision()
+    }
+
+    /// Waits until this member has applied `revision`; `Unavailable` after `timeout`.
+    pub async fn wait_for(&self, revision: Revision, timeout: Duration) -> Result<(), Error> {
+        let mut applied = self.inner.shared.applied();
+        let reached = |position: &Position| position.revision >= revision;
+        tokio::select! {
+            biased;
+            reached = applied.wait_for(reached) => reached.map(drop)
+                .map_err(|_| Error::Stopped("shut down".into())),
+            error = self.inner.shared.until_stopped() => Err(error),
+            () = tokio::time::sleep(timeout) => Err(Error::Unavailable { unknown: false }),
+        }
+    }
+
+    /// The current version on this member; no waiting, no IO.
+    pub fn get(&self, key: &Key) -> Option<Arc<Stored>> {
+        self.inner.shared.read().state.get(key)
+    }
+
+    /// Objects whose path starts with `prefix` and comes after `after`, on this member, in path
+    /// order; no waiting, no IO.
+    pub fn range(
+        &self,
+        space: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: Option<usize>,
+    ) -> Page {
+        self.inner.shared.read().state.range(space, prefix, after, limit)
+    }
+
+    /// The same as it was at revision `at`.
+    pub async fn range_at(
+        &self,
+        space: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: Option<usize>,
+        at: Revision,
+    ) -> Result<Page, Error> {
+        let shared = &self.inner.shared;
+        let mut older = Vec::new();
+        loop {
+            shared.check_running()?;
+            let begin = {
+                let core = shared.read();
+                let (revision, floor) = (core.state.revision(), core.state.floor());
+                if at > revision {
+                    return Err(Error::Future { asked: at, current: revision });
+                }
+                if at < floor {
+                    return Err(Error::Compacted { oldest: floor });
+                }
+                let from = older.last().map_or(at, |change: &Arc<crate::Change>| change.revision);
+                if let Some(newer) = core.hub.since(space, from) {
+                    older.extend(newer);
+                    let range = (space, prefix, after);
+                    return Ok(core.state.range_before(range, limit, at, &older));
+                }
+                core.hub.begin()
+            };
+            let from = older.last().map_or(at, |change: &Arc<crate::Change>| change.revision);
+            let until = Revision((from.0 + RANGE_AT_CHUNK).min(begin.0));
+            older.extend(history(shared, from, until, RANGE_AT_CHUNK as usize).await?);
+        }
+    }
+
+    /// Changes of a space under a path prefix after a revision already seen.
+    ///
+    /// `Future` if this member has not applied that revision yet (see `wait_for`).
+    pub fn watch(&self, space: &str, prefix: &str, after: Revision) -> Result<Watch, Error> {
+        self.inner.shared.check_running()?;
+        Watch::new(self.inner.shared.clone(), space, prefix, after)
+    }
+
+    /// All spaces ever written to, with the number of objects in each.
+    pub fn spaces(&self) -> Vec<(Arc<str>, usize)> {
+        self.inner.shared.read().state.spaces()
+    }
+
+    /// Who leads, as this member knows it.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        match &self.inner.mode {
+            Mode::Memory { leadership, .. } => leadership.subscribe(),
+        }
+    }
+
+    /// All members, as this member sees them.
+    pub fn members(&self) -> Vec<MemberStatus> {
+        match &self.inner.mode {
+            Mode::Memory { .. } => vec![MemberStatus {
+                id: MemberId(1),
+                name: "memory".into(),
+                peer_address: String::new(),
+                api_address: String::new(),
+                leader: true,
+                voter: true,
+                term: Term(1),
+                applied: Some(self.revision()),
+                reachable: true,
+            }],
+        }
+    }
+
+    /// Forgets history up to and including `revision`, on all members.
+    pub async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        self.inner.shared.check_running()?;
+        match &self.inner.mode {
+            Mode::Memory { last_serial, .. } => {
+                let serial = last_serial.lock().expect("only held to apply");
+                let shared = &self.inner.shared;
+                let index = LogIndex(*serial);
+                let applied = shared.apply(Term(1), index, &Command::Compact(revision));
+                shared.announce(index, &applied);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends all waits with `Stopped` and releases what the member holds.
+    pub async fn shutdown(&self) {
+        self.inner.shared.stop("shut down");
+    }
+}
+
+/// How many changes `range_at` takes from history at a time.
+const RANGE_AT_CHUNK: u64 = 4096;
+
+fn txn_bytes(txn: &Txn) -> usize {
+    let body = |op: &crate::Op| match op {
+        crate::Op::Put(body) => body.len(),
+        crate::Op::Delete | crate::Op::Check => 0,
+    };
+    txn.writes.iter().map(|w| w.key.space.len() + w.key.path.len() + body(&w.op) + 16).sum()
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
