@@ -183,7 +183,10 @@ pub enum WatchEvent {
     /// The last state, at the revision of the deletion.
     Deleted(Arc<Object>),
     /// Every change up to `revision` has been delivered.
-    Bookmark { revision: Revision, initial_events_end: bool },
+    Bookmark {
+        revision: Revision,
+        initial_events_end: bool,
+    },
 }
 
 /// Ends with an error ([`Status::is_expired`]: list again) or when the server closes it (resume
@@ -202,8 +205,6 @@ pub trait Api: Send + Sync + 'static {
 
     /// Several independent calls at once; a server may commit them as one log entry.
     fn batch(&self, requests: Vec<Request>) -> BoxFuture<'_, Vec<Result<Object, Status>>> {
-        Box::pin(futures::future::join_all(
-            requests.into_iter().map(|request| self.call(request)),
-        ))
+        Box::pin(futures::future::join_all(requests.into_iter().map(|request| self.call(request))))
     }
 }

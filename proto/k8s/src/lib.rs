@@ -2,8 +2,13 @@
 //! and `Status`. Never does IO, never reads a clock.
 
 pub mod api;
+pub mod decode;
 mod object;
+pub mod patch;
+pub mod quantity;
+pub mod schema;
 mod status;
+pub mod time;
 
 pub use api::{Api, Events, Options, PatchType, Request, Resource, Verb, WatchEvent, WatchRequest};
 pub use object::{Object, OwnerReference, Revision};

@@ -185,8 +185,7 @@ impl Status {
 
     /// `kind` is the Kind (`Pod`), as upstream has it for this reason only.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Status {
-        let qualified =
-            if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
+        let qualified = if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
         let texts: Vec<String> = errors.iter().map(FieldError::to_string).collect();
         let list = match texts.as_slice() {
             [one] => one.clone(),
@@ -224,7 +223,8 @@ impl Status {
     }
 
     pub fn method_not_allowed(resource: &Resource, verb: &str) -> Status {
-        let message = format!("{verb} is not supported on resources of kind {:?}", resource.to_string());
+        let message =
+            format!("{verb} is not supported on resources of kind {:?}", resource.to_string());
         Self::new(405, "MethodNotAllowed", message).about(resource, "")
     }
 
@@ -354,8 +354,7 @@ impl Status {
             value.get(field).and_then(Value::as_str).unwrap_or_default().to_string()
         };
         let code = value.get("code").and_then(Value::as_u64).unwrap_or(500);
-        let mut status =
-            Status::new(code as u16, &text(value, "reason"), text(value, "message"));
+        let mut status = Status::new(code as u16, &text(value, "reason"), text(value, "message"));
         if let Some(details) = value.get("details") {
             status.name = text(details, "name");
             status.group = text(details, "group");
