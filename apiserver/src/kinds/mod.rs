@@ -1,8 +1,11 @@
 //! Every built-in kind, one file each. A file holds all the server knows of its kind: routes,
 //! discovery, storage keys, validation and printing are derived from it.
 
-use k8s::{FieldError, Object};
+use jiff::Timestamp;
+use k8s::{FieldError, Object, Resource};
 use serde_json::Value;
+
+pub mod common;
 
 /// A kind as a value. A CustomResourceDefinition builds the same value at run time.
 #[derive(Clone)]
@@ -20,7 +23,7 @@ pub struct KindDef {
     pub schema: &'static str,
     pub verbs: Verbs,
     pub subresources: &'static [Subresource],
-    /// Between `Name` and `Age` in a table, as upstream prints them; empty: `Name` and `Age` only.
+    /// All columns of a table in order, `Name` and `Age` included, as upstream prints them.
     pub columns: &'static [Column],
     /// Field selectors besides `metadata.name` and `metadata.namespace`.
     pub selectable: &'static [SelectableField],
@@ -41,6 +44,10 @@ pub struct KindDef {
     pub grace_period_seconds: fn(&Object, requested: Option<i64>) -> i64,
     /// True if `metadata.generation` counts changes outside metadata and status.
     pub generation: bool,
+    /// `PUT` of an absent object creates it (upstream's AllowCreateOnUpdate).
+    pub create_on_update: bool,
+    /// `PUT` without `resourceVersion` replaces whatever is there (AllowUnconditionalUpdate).
+    pub unconditional_update: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +80,25 @@ pub enum Subresource {
     },
 }
 
-/// A column of `kubectl get`: `value` sees the whole object.
+impl Subresource {
+    /// Scale of the kinds of `apps/v1`.
+    pub const SCALE: Subresource = Subresource::Scale {
+        spec_replicas: "/spec/replicas",
+        status_replicas: "/status/replicas",
+        selector: "/spec/selector",
+    };
+
+    /// As it stands in a path.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Subresource::Status => "status",
+            Subresource::Scale { .. } => "scale",
+            Subresource::Named { name, .. } => name,
+        }
+    }
+}
+
+/// A column of `kubectl get`: `value` sees the whole object and the time of printing.
 #[derive(Clone)]
 pub struct Column {
     pub name: &'static str,
@@ -82,7 +107,45 @@ pub struct Column {
     pub format: &'static str,
     /// 0 is always shown, 1 only with `-o wide`.
     pub priority: u8,
-    pub value: fn(&Object) -> Value,
+    pub value: fn(&Object, Timestamp) -> Value,
+}
+
+impl Column {
+    pub const NAME: Column = Column {
+        name: "Name",
+        kind: "string",
+        format: "name",
+        priority: 0,
+        value: |object, _| object.name().into(),
+    };
+    /// How long ago the object was made, as people write it: `5d`.
+    pub const AGE: Column = Column::text("Age", common::print::age);
+    /// What a kind without a printer of its own shows instead of an age.
+    pub const CREATED_AT: Column = Column {
+        name: "Created At",
+        kind: "date",
+        format: "",
+        priority: 0,
+        value: |object, _| object.str_at("/metadata/creationTimestamp").into(),
+    };
+
+    pub const fn text(name: &'static str, value: fn(&Object, Timestamp) -> Value) -> Column {
+        Column { name, kind: "string", format: "", priority: 0, value }
+    }
+
+    pub const fn integer(name: &'static str, value: fn(&Object, Timestamp) -> Value) -> Column {
+        Column { name, kind: "integer", format: "", priority: 0, value }
+    }
+
+    pub const fn boolean(name: &'static str, value: fn(&Object, Timestamp) -> Value) -> Column {
+        Column { name, kind: "boolean", format: "", priority: 0, value }
+    }
+
+    /// Shown with `-o wide` only.
+    pub const fn wide(mut self) -> Column {
+        self.priority = 1;
+        self
+    }
 }
 
 #[derive(Clone)]
@@ -90,6 +153,12 @@ pub struct SelectableField {
     /// `spec.nodeName`
     pub path: &'static str,
     pub value: fn(&Object) -> String,
+}
+
+impl SelectableField {
+    pub const fn text(path: &'static str, value: fn(&Object) -> String) -> SelectableField {
+        SelectableField { path, value }
+    }
 }
 
 /// How `metadata.name` is checked.
@@ -118,7 +187,7 @@ impl KindDef {
         schema: "",
         verbs: Verbs::All,
         subresources: &[],
-        columns: &[],
+        columns: &[Column::NAME, Column::CREATED_AT],
         selectable: &[],
         name: NameRule::Subdomain,
         default: |_| (),
@@ -128,7 +197,37 @@ impl KindDef {
         validate_status: |_, _| Vec::new(),
         grace_period_seconds: |_, _| 0,
         generation: false,
+        create_on_update: false,
+        unconditional_update: true,
     };
+
+    /// The resource in its preferred version.
+    pub const fn resource(&self) -> Resource {
+        Resource::new(self.group, self.versions[0], self.plural)
+    }
+
+    /// `pod`: what discovery calls `singularResource`.
+    pub fn singular(&self) -> String {
+        self.kind.to_lowercase()
+    }
+
+    /// Where its objects live in the store: `pods`, `apps/deployments`.
+    pub fn space(&self) -> String {
+        if self.group.is_empty() {
+            self.plural.to_string()
+        } else {
+            format!("{}/{}", self.group, self.plural)
+        }
+    }
+
+    pub fn has_status(&self) -> bool {
+        self.subresources.contains(&Subresource::Status)
+    }
+}
+
+/// The built-in kind with this group and plural name.
+pub fn find(group: &str, plural: &str) -> Option<&'static KindDef> {
+    BUILT_IN.iter().find(|kind| kind.group == group && kind.plural == plural)
 }
 
 macro_rules! kinds {
@@ -141,5 +240,74 @@ macro_rules! kinds {
 
 // Sorted; adding a kind is one file and one word here.
 kinds! {
+    api_services
+    bindings
+    certificate_signing_requests
+    cluster_role_bindings
+    cluster_roles
+    component_statuses
     config_maps
+    controller_revisions
+    cron_jobs
+    csi_drivers
+    csi_nodes
+    csi_storage_capacities
+    custom_resource_definitions
+    daemon_sets
+    deployments
+    device_classes
+    endpoint_slices
+    endpoints
+    events
+    events_k8s_io
+    flow_schemas
+    horizontal_pod_autoscalers
+    ingress_classes
+    ingresses
+    ip_addresses
+    jobs
+    leases
+    limit_ranges
+    local_subject_access_reviews
+    mutating_admission_policies
+    mutating_admission_policy_bindings
+    mutating_webhook_configurations
+    namespaces
+    network_policies
+    nodes
+    persistent_volume_claims
+    persistent_volumes
+    pod_disruption_budgets
+    pod_templates
+    pods
+    priority_classes
+    priority_level_configurations
+    replica_sets
+    replication_controllers
+    resource_claim_templates
+    resource_claims
+    resource_quotas
+    resource_slices
+    role_bindings
+    roles
+    runtime_classes
+    secrets
+    self_subject_access_reviews
+    self_subject_reviews
+    self_subject_rules_reviews
+    service_accounts
+    service_cidrs
+    services
+    stateful_sets
+    storage_classes
+    subject_access_reviews
+    token_reviews
+    validating_admission_policies
+    validating_admission_policy_bindings
+    validating_webhook_configurations
+    volume_attachments
+    volume_attributes_classes
 }
+
+#[cfg(test)]
+mod tests;

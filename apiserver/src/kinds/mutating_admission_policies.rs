@@ -1,0 +1,18 @@
+//! MutatingAdmissionPolicies: changes to requests, in CEL. Stored, not yet enforced.
+
+use super::{common::print, Column, KindDef};
+
+pub(super) const KIND: KindDef = KindDef {
+    group: "admissionregistration.k8s.io",
+    kind: "MutatingAdmissionPolicy",
+    plural: "mutatingadmissionpolicies",
+    categories: &["api-extensions"],
+    namespaced: false,
+    schema: "admissionregistration.v1.MutatingAdmissionPolicy",
+    columns: &[Column::NAME,
+Column::integer("Mutations", |o, _| print::count(o, "/spec/mutations").into()),
+Column::text("ParamKind", |o, _| print::policy_kind(o)),
+Column::AGE],
+    generation: true,
+    ..KindDef::BASE
+};

@@ -1,0 +1,13 @@
+//! SelfSubjectAccessReviews: may I do something?
+
+use super::{KindDef, Verbs};
+
+pub(super) const KIND: KindDef = KindDef {
+    group: "authorization.k8s.io",
+    kind: "SelfSubjectAccessReview",
+    plural: "selfsubjectaccessreviews",
+    namespaced: false,
+    schema: "authorization.v1.SelfSubjectAccessReview",
+    verbs: Verbs::CreateOnly,
+    ..KindDef::BASE
+};

@@ -1,0 +1,15 @@
+//! ServiceAccounts: identities of pods.
+
+use super::{common::print, Column, KindDef, Subresource};
+
+pub(super) const KIND: KindDef = KindDef {
+    kind: "ServiceAccount",
+    plural: "serviceaccounts",
+    short_names: &["sa"],
+    schema: "core.v1.ServiceAccount",
+    subresources: &[Subresource::Named { name: "token", schema: "authentication.v1.TokenRequest", verbs: &["create"] }],
+    columns: &[Column::NAME,
+Column::integer("Secrets", |o, _| print::count(o, "/secrets").into()),
+Column::AGE],
+    ..KindDef::BASE
+};

@@ -1,0 +1,29 @@
+//! StatefulSets: pods with names and storage of their own.
+
+use super::{common::{self, print}, Column, KindDef, Subresource};
+use k8s::Object;
+use serde_json::Value;
+
+pub(super) const KIND: KindDef = KindDef {
+    group: "apps",
+    kind: "StatefulSet",
+    plural: "statefulsets",
+    short_names: &["sts"],
+    categories: &["all"],
+    schema: "apps.v1.StatefulSet",
+    subresources: &[Subresource::Status, Subresource::SCALE],
+    columns: &[Column::NAME,
+Column::text("Ready", |o, _| ready(o)),
+Column::AGE,
+Column::text("Containers", |o, _| print::containers(o, "/spec/template/spec")).wide(),
+Column::text("Images", |o, _| print::images(o, "/spec/template/spec")).wide()],
+    prepare_create: common::drop_status,
+    prepare_update: common::keep_status,
+    generation: true,
+    ..KindDef::BASE
+};
+
+fn ready(object: &Object) -> Value {
+    let ready = object.int_at("/status/readyReplicas").unwrap_or(0);
+    format!("{ready}/{}", object.int_at("/spec/replicas").unwrap_or(0)).into()
+}

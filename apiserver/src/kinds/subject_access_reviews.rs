@@ -1,0 +1,13 @@
+//! SubjectAccessReviews: may somebody do something?
+
+use super::{KindDef, Verbs};
+
+pub(super) const KIND: KindDef = KindDef {
+    group: "authorization.k8s.io",
+    kind: "SubjectAccessReview",
+    plural: "subjectaccessreviews",
+    namespaced: false,
+    schema: "authorization.v1.SubjectAccessReview",
+    verbs: Verbs::CreateOnly,
+    ..KindDef::BASE
+};

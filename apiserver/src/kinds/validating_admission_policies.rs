@@ -1,0 +1,21 @@
+//! ValidatingAdmissionPolicies: rules for requests, in CEL. Stored, not yet enforced.
+
+use super::{common::{self, print}, Column, KindDef, Subresource};
+
+pub(super) const KIND: KindDef = KindDef {
+    group: "admissionregistration.k8s.io",
+    kind: "ValidatingAdmissionPolicy",
+    plural: "validatingadmissionpolicies",
+    categories: &["api-extensions"],
+    namespaced: false,
+    schema: "admissionregistration.v1.ValidatingAdmissionPolicy",
+    subresources: &[Subresource::Status],
+    columns: &[Column::NAME,
+Column::integer("Validations", |o, _| print::count(o, "/spec/validations").into()),
+Column::text("ParamKind", |o, _| print::policy_kind(o)),
+Column::AGE],
+    prepare_create: common::drop_status,
+    prepare_update: common::keep_status,
+    generation: true,
+    ..KindDef::BASE
+};
