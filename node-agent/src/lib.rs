@@ -1,1 +1,3 @@
-//! Stub.
+//! The agent of one machine: its client to the masters, network, service proxy and DNS.
+
+pub mod client;
