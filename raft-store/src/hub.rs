@@ -64,10 +64,6 @@ impl Hub {
         self.begin
     }
 
-    pub(crate) fn end(&self) -> Revision {
-        self.end
-    }
-
     /// One more watcher, until the token is dropped.
     pub(crate) fn watcher_token(&self) -> Arc<()> {
         self.watchers.clone()

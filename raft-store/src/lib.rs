@@ -2,14 +2,25 @@
 //!
 //! Architecture invariant: it knows bytes only. It cannot name a Pod.
 
+mod barrier;
+mod codec;
+mod config;
+mod disk;
 mod hub;
+mod inbox;
+mod member;
 mod members;
+mod metrics;
+mod proposer;
+mod raft;
 mod shared;
+mod snapshot_stream;
 mod state;
 mod store;
 mod types;
 mod watch;
 
+pub use config::{Config, OpenError, Peer, Retention, Timers, Tls};
 pub use members::{Leadership, MemberStatus};
 pub use store::{Store, TXN_BYTES_MAX};
 pub use types::{
@@ -17,3 +28,6 @@ pub use types::{
     Txn, Write,
 };
 pub use watch::Watch;
+
+#[cfg(test)]
+mod cluster_tests;

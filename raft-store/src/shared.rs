@@ -164,15 +164,6 @@ impl Shared {
         self.waiting().remove(&serial);
     }
 
-    pub(crate) fn is_waiting(&self, serial: u64) -> bool {
-        self.waiting().contains_key(&serial)
-    }
-
-    /// Every own serial below has been answered or given up, if `next` is the next to be issued.
-    pub(crate) fn settled(&self, next: u64) -> u64 {
-        self.waiting().first_key_value().map_or(next, |(serial, _)| *serial)
-    }
-
     pub(crate) fn applied(&self) -> watch::Receiver<Position> {
         self.applied.subscribe()
     }
@@ -183,6 +174,11 @@ impl Shared {
 
     pub(crate) fn set_position(&self, position: Position) {
         self.applied.send_replace(position);
+    }
+
+    /// Lets go of the disk, so that it can be opened again.
+    pub(crate) fn clear_history(&self) {
+        *self.history.write().expect("history is only swapped") = None;
     }
 
     /// Ends every wait with `Error::Stopped`; the first reason stays.

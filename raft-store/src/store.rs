@@ -1,6 +1,8 @@
 //! The handle to one member's store: the API for everything above it.
 
 use crate::{
+    config::{Config, OpenError},
+    member::Member,
     members::{Leadership, MemberStatus},
     shared::{Position, Shared},
     state::{Batch, Command, Request, Session, State},
@@ -31,6 +33,8 @@ struct Inner {
 enum Mode {
     /// One member without a log: commits at once. Holds the last serial issued.
     Memory { last_serial: Mutex<u64>, leadership: watch::Sender<Leadership> },
+    /// One of a group.
+    Member(Arc<Member>),
 }
 
 impl Store {
@@ -45,6 +49,22 @@ impl Store {
         Store { inner: Arc::new(Inner { shared, mode }) }
     }
 
+    /// Starts this member: reads its disk, listens for its peers, and takes part from then on.
+    ///
+    /// Returns before there is a leader; `txn` and `barrier` wait for one. Refuses to start on a
+    /// damaged disk or one of another member.
+    pub async fn open(config: Config) -> Result<Store, OpenError> {
+        let member = Member::open(config).await?;
+        let shared = member.shared.clone();
+        Ok(Store { inner: Arc::new(Inner { shared, mode: Mode::Member(member) }) })
+    }
+
+    /// Resolves when this member has stopped, with the reason: after `shutdown`, or because its
+    /// disk failed. A member that stopped by itself must be started anew by its supervisor.
+    pub async fn stopped(&self) -> Error {
+        self.inner.shared.until_stopped().await
+    }
+
     /// Commits a transaction: on return it is on a quorum's disks and applied on this member.
     ///
     /// Any member takes it; a lost leader is retried inside, without applying anything twice.
@@ -56,6 +76,7 @@ impl Store {
         }
         match &self.inner.mode {
             Mode::Memory { last_serial, .. } => self.commit_in_memory(last_serial, txn),
+            Mode::Member(member) => member.txn(txn).await,
         }
     }
 
@@ -81,6 +102,7 @@ impl Store {
         self.inner.shared.check_running()?;
         match &self.inner.mode {
             Mode::Memory { .. } => Ok(self.revision()),
+            Mode::Member(member) => member.barrier().await,
         }
     }
 
@@ -172,12 +194,14 @@ impl Store {
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         match &self.inner.mode {
             Mode::Memory { leadership, .. } => leadership.subscribe(),
+            Mode::Member(member) => member.leadership(),
         }
     }
 
     /// All members, as this member sees them.
     pub fn members(&self) -> Vec<MemberStatus> {
         match &self.inner.mode {
+            Mode::Member(member) => member.members(),
             Mode::Memory { .. } => vec![MemberStatus {
                 id: MemberId(1),
                 name: "memory".into(),
@@ -192,10 +216,12 @@ impl Store {
         }
     }
 
-    /// Forgets history up to and including `revision`, on all members.
+    /// Forgets history up to and including `revision`, on all members. Only the leader can;
+    /// elsewhere it is `Unavailable`.
     pub async fn compact(&self, revision: Revision) -> Result<(), Error> {
         self.inner.shared.check_running()?;
         match &self.inner.mode {
+            Mode::Member(member) => member.compact(revision).await,
             Mode::Memory { last_serial, .. } => {
                 let serial = last_serial.lock().expect("only held to apply");
                 let shared = &self.inner.shared;
@@ -207,9 +233,20 @@ impl Store {
         }
     }
 
-    /// Ends all waits with `Stopped` and releases what the member holds.
+    /// Hands leadership over if it has it, ends all waits with `Stopped` and lets go of the disk.
     pub async fn shutdown(&self) {
-        self.inner.shared.stop("shut down");
+        match &self.inner.mode {
+            Mode::Memory { .. } => self.inner.shared.stop("shut down"),
+            Mode::Member(member) => member.stop(true, "shut down").await,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn member(&self) -> &Member {
+        match &self.inner.mode {
+            Mode::Memory { .. } => panic!("in memory"),
+            Mode::Member(member) => member,
+        }
     }
 }
 

@@ -1,0 +1,568 @@
+//! Three members over gRPC with mutual TLS on loopback addresses, on real disks, in one process.
+
+use crate::{
+    Change, Config, Error, Guard, Key, MemberId, Op, OpenError, Peer, Retention, Revision, Store,
+    Term, Timers, Tls, Txn,
+};
+use rcgen::{CertificateParams, Issuer, KeyPair};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+use tokio::task::JoinSet;
+
+/// Longer than anything takes, even on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Every cluster gets loopback addresses of its own: 127.(process).(cluster).(member).
+static CLUSTERS: AtomicU8 = AtomicU8::new(1);
+
+struct Cluster {
+    dir: tempfile::TempDir,
+    ca: Issuer<'static, KeyPair>,
+    ca_pem: Vec<u8>,
+    peers: Vec<(MemberId, Peer)>,
+    stores: BTreeMap<u64, Store>,
+    retention: Retention,
+}
+
+impl Cluster {
+    fn new(members: u64) -> Cluster {
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca_pem = params.self_signed(&key).expect("a certificate").pem().into_bytes();
+        let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id() % 250 + 1;
+        let peer = |id| Peer {
+            name: format!("master-{id}"),
+            peer_address: format!("127.{process}.{cluster}.{id}:2380"),
+            api_address: format!("https://master-{id}:6443"),
+        };
+        Cluster {
+            dir: tempfile::tempdir().expect("a directory"),
+            ca: Issuer::new(params, key),
+            ca_pem,
+            peers: (1..=members).map(|id| (MemberId(id), peer(id))).collect(),
+            stores: BTreeMap::new(),
+            retention: Retention::default(),
+        }
+    }
+
+    async fn started(members: u64) -> Cluster {
+        let mut cluster = Cluster::new(members);
+        for id in 1..=members {
+            cluster.start(id).await;
+        }
+        cluster
+    }
+
+    fn data_dir(&self, id: u64) -> PathBuf {
+        self.dir.path().join(id.to_string())
+    }
+
+    fn config(&self, id: u64) -> Config {
+        let peer = &self.peers[id as usize - 1].1;
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![peer.name.clone()]).expect("parameters");
+        let cert = params.signed_by(&key, &self.ca).expect("a certificate");
+        Config {
+            member: MemberId(id),
+            data_dir: self.data_dir(id),
+            initial_members: self.peers.clone(),
+            listen: peer.peer_address.parse::<SocketAddr>().expect("an address"),
+            tls: Tls {
+                ca: self.ca_pem.clone(),
+                cert: cert.pem().into_bytes(),
+                key: key.serialize_pem().into_bytes(),
+            },
+            timers: Timers {
+                heartbeat: Duration::from_millis(50),
+                election_min: Duration::from_millis(300),
+                election_max: Duration::from_millis(600),
+                request: Duration::from_secs(30),
+            },
+            retention: self.retention,
+            registry: prometheus::Registry::new(),
+        }
+    }
+
+    async fn start(&mut self, id: u64) {
+        let store = Store::open(self.config(id)).await.expect("a member that starts");
+        self.stores.insert(id, store);
+    }
+
+    async fn try_start(&mut self, id: u64) -> Result<(), OpenError> {
+        let store = Store::open(self.config(id)).await?;
+        self.stores.insert(id, store);
+        Ok(())
+    }
+
+    /// As if killed: no goodbye to the others.
+    async fn kill(&mut self, id: u64) {
+        let store = self.stores.remove(&id).expect("a running member");
+        store.member().stop(false, "killed").await;
+    }
+
+    fn store(&self, id: u64) -> &Store {
+        &self.stores[&id]
+    }
+
+    /// The member that leads and may act as leader.
+    async fn leader(&self) -> u64 {
+        let find = || {
+            let leads = |store: &Store| store.leadership().borrow().leading.is_some();
+            self.stores.iter().find(|(_, store)| leads(store)).map(|(id, _)| *id)
+        };
+        eventually("a leader", || find().is_some()).await;
+        find().expect("seen a moment ago")
+    }
+
+    fn term(&self, id: u64) -> Term {
+        self.store(id).leadership().borrow().term
+    }
+
+    async fn shutdown(self) {
+        for store in self.stores.values() {
+            store.member().stop(false, "end of test").await;
+        }
+    }
+}
+
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never came: {what}"));
+}
+
+fn put(path: &str, body: &str) -> Txn {
+    Txn::one(Key::new("pods", path), Guard::Any, Op::Put(body.to_owned().into()))
+}
+
+fn create(path: &str, body: &str) -> Txn {
+    Txn::one(Key::new("pods", path), Guard::Absent, Op::Put(body.to_owned().into()))
+}
+
+fn body(store: &Store, path: &str) -> Option<String> {
+    let stored = store.get(&Key::new("pods", path))?;
+    Some(String::from_utf8_lossy(&stored.body).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_and_reads_through_every_member() {
+    let cluster = Cluster::started(3).await;
+    for id in 1..=3 {
+        let done = cluster.store(id).txn(put(&format!("p{id}"), "x")).await.expect("committed");
+        assert_eq!(done.revision, Revision(id), "one counter for the cluster");
+        assert_eq!(body(cluster.store(id), &format!("p{id}")).as_deref(), Some("x"), "own write");
+    }
+    for id in 1..=3 {
+        let revision = cluster.store(id).barrier().await.expect("a barrier");
+        assert!(revision >= Revision(3), "member {id} reads what was acknowledged elsewhere");
+        assert_eq!(cluster.store(id).range("pods", "", None, None).items.len(), 3);
+    }
+    let refused = cluster.store(2).txn(create("p1", "y")).await;
+    let Err(Error::GuardFailed { write: 0, current: Some(current) }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(current.revision, Revision(1));
+    let leader = cluster.leader().await;
+    for id in 1..=3 {
+        let store = cluster.store(id).clone();
+        eventually("all members known", || {
+            let members = store.members();
+            members.len() == 3
+                && members.iter().all(|m| m.reachable && m.voter && m.applied == Some(Revision(3)))
+                && members.iter().filter(|m| m.leader).map(|m| m.id.0).eq([leader])
+        })
+        .await;
+    }
+    cluster.shutdown().await;
+}
+
+/// Follows the pods on whichever members are given, from where it is, until it has seen `until`.
+async fn follow(stores: &[Store], seen: &mut Vec<Arc<Change>>, until: Revision) {
+    let mut after = seen.last().map_or(Revision(0), |change| change.revision);
+    for store in stores.iter().cycle() {
+        if after >= until {
+            return;
+        }
+        store.wait_for(after, PATIENCE).await.expect("caught up");
+        let mut watch = store.watch("pods", "", after).expect("a watch");
+        let changes = watch.next().await.expect("changes");
+        after = changes.last().expect("at least one").revision;
+        seen.extend(changes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_lost_leader_costs_no_acknowledged_write_and_no_event() {
+    let mut cluster = Cluster::started(3).await;
+    let mut writers = JoinSet::new();
+    let killed = cluster.leader().await;
+    let survivors: Vec<u64> = (1..=3).filter(|id| *id != killed).collect();
+    for (n, id) in survivors.iter().cycle().take(8).enumerate() {
+        let store = cluster.store(*id).clone();
+        writers.spawn(async move {
+            let mut acknowledged = Vec::new();
+            for i in 0..60 {
+                let path = format!("w{n}/{i}");
+                let done = store.txn(create(&path, "x")).await;
+                let done = done.unwrap_or_else(|error| panic!("{path} is not ambiguous: {error}"));
+                acknowledged.push((path, done.revision));
+            }
+            acknowledged
+        });
+    }
+    let before = cluster.store(survivors[0]).clone();
+    eventually("some writes", || before.revision() > Revision(50)).await;
+    cluster.kill(killed).await;
+    let mut acknowledged = BTreeMap::new();
+    while let Some(writer) = writers.join_next().await {
+        acknowledged.extend(writer.expect("a writer").into_iter().map(|(p, r)| (r, p)));
+    }
+    assert_eq!(acknowledged.len(), 8 * 60, "every revision was given once");
+    assert_ne!(cluster.leader().await, killed);
+    cluster.start(killed).await;
+    let stores: Vec<Store> = cluster.stores.values().cloned().collect();
+    for store in &stores {
+        let revision = store.barrier().await.expect("a barrier");
+        assert_eq!(revision, Revision(8 * 60), "each was applied once");
+        for (revision, path) in &acknowledged {
+            let stored = store.get(&Key::new("pods", path.as_str())).expect("acknowledged");
+            assert_eq!(stored.revision, *revision);
+        }
+    }
+    // One watch that hops from member to member with every message.
+    let mut seen = Vec::new();
+    follow(&stores, &mut seen, Revision(8 * 60)).await;
+    let seen: Vec<_> = seen.iter().map(|c| (c.revision, c.key().path.to_string())).collect();
+    assert_eq!(seen, acknowledged.into_iter().collect::<Vec<_>>());
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_there_after_a_restart_and_the_leader_is_elected_anew() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.leader().await;
+    for n in 0..20 {
+        cluster.store(leader).txn(put(&format!("p{}", n % 7), &n.to_string())).await.expect("done");
+    }
+    cluster
+        .store(leader)
+        .txn(Txn::one(Key::new("pods", "p6"), Guard::Any, Op::Delete))
+        .await
+        .expect("deleted");
+    // One member replays its whole log, one a part, one nothing.
+    cluster.store(1).member().snapshot_now().await;
+    let term = cluster.term(leader);
+    for id in 1..=3 {
+        cluster.kill(id).await;
+    }
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    for id in 1..=3 {
+        assert_eq!(cluster.store(id).barrier().await.expect("a barrier"), Revision(21));
+        let bodies = (0..7).map(|n| body(cluster.store(id), &format!("p{n}")));
+        let expected = ["14", "15", "16", "17", "18", "19"].map(|s| Some(s.to_owned()));
+        assert_eq!(bodies.collect::<Vec<_>>(), [&expected[..], &[None]].concat());
+        assert!(cluster.term(id) > term, "never a leader restored in its old term");
+        let page = cluster.store(id).range_at("pods", "", None, None, Revision(7)).await;
+        assert_eq!(page.expect("history is kept").items.len(), 7);
+        let mut watch = cluster.store(id).watch("pods", "p6", Revision(0)).expect("a watch");
+        let mut changes = Vec::new();
+        while changes.len() < 3 {
+            changes.extend(watch.next().await.expect("old changes"));
+        }
+        let old = |c: &Arc<Change>| c.old.as_ref().map(|old| old.revision.0);
+        let changes: Vec<_> =
+            changes.iter().map(|c| (c.revision.0, old(c), c.new.is_some())).collect();
+        assert_eq!(changes, [(7, None, true), (14, Some(7), true), (21, Some(14), false)]);
+    }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_away_too_long_gets_a_snapshot() {
+    let mut cluster = Cluster::new(3);
+    cluster.retention.log_entries = 3;
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    let leader = cluster.leader().await;
+    let away = (1..=3).find(|id| *id != leader).expect("a follower");
+    cluster.store(leader).txn(put("before", "x")).await.expect("committed");
+    cluster.store(away).barrier().await.expect("caught up");
+    cluster.kill(away).await;
+    for n in 0..200 {
+        cluster.store(leader).txn(put(&format!("p{n}"), "x")).await.expect("committed");
+    }
+    cluster.store(leader).member().snapshot_now().await;
+    let store = cluster.store(leader).clone();
+    eventually("the log is shortened", || {
+        store.member().raft_metrics().purged.is_some_and(|purged| purged.index > 100)
+    })
+    .await;
+    cluster.start(away).await;
+    let back = cluster.store(away);
+    assert_eq!(back.barrier().await.expect("caught up"), Revision(201));
+    assert_eq!(back.range("pods", "", None, None).items.len(), 201);
+    assert!(back.member().metrics.snapshots_installed.get() >= 1, "no log could bring it this far");
+    // A watch from before it went away loses nothing.
+    let mut seen = Vec::new();
+    follow(std::slice::from_ref(back), &mut seen, Revision(201)).await;
+    assert_eq!(seen.len(), 201);
+    // And it is a full member: it takes writes and survives a restart.
+    cluster.store(away).txn(put("after", "x")).await.expect("committed");
+    cluster.kill(away).await;
+    cluster.start(away).await;
+    assert_eq!(cluster.store(away).barrier().await.expect("caught up"), Revision(202));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deposed_leaders_writes_are_refused() {
+    let mut cluster = Cluster::started(3).await;
+    let first = cluster.leader().await;
+    let term = cluster.term(first);
+    let fenced = |n: u32| Txn { fence: Some(term), ..put(&format!("bound-{n}"), "x") };
+    cluster.store(first).txn(fenced(1)).await.expect("the leader's own");
+    let other = (1..=3).find(|id| *id != first).expect("a follower");
+    cluster.store(other).txn(fenced(2)).await.expect("in the same term from anywhere");
+    cluster.kill(first).await;
+    let second = cluster.leader().await;
+    assert!(cluster.term(second) > term);
+    for id in cluster.stores.keys() {
+        let refused = cluster.store(*id).txn(fenced(3)).await;
+        let Err(Error::Fenced { fence, current }) = refused else { panic!("{refused:?}") };
+        assert_eq!((fence, current > term), (term, true));
+    }
+    cluster.start(first).await;
+    // Also when it does not know yet: the log refuses it.
+    let back = cluster.store(first).txn(fenced(4)).await;
+    assert!(matches!(back, Err(Error::Fenced { .. })), "{back:?}");
+    let page = cluster.store(second).range("pods", "bound-", None, None);
+    assert_eq!(page.items.len(), 2);
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_when_a_leader_is_shut_down() {
+    let mut cluster = Cluster::started(3).await;
+    let first = cluster.leader().await;
+    let store = cluster.store(first).clone();
+    eventually("members know each other", || store.members().iter().all(|m| m.reachable)).await;
+    cluster.stores.remove(&first).expect("a member").shutdown().await;
+    let second = cluster.leader().await;
+    assert_ne!(first, second);
+    cluster.store(second).txn(put("after", "x")).await.expect("committed");
+    let stopped = store.txn(put("late", "x")).await;
+    assert!(matches!(stopped, Err(Error::Stopped(_))), "{stopped:?}");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_nothing_is_acknowledged() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.leader().await;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    for id in &others {
+        cluster.kill(*id).await;
+    }
+    let store = cluster.store(leader).clone();
+    let mut leadership = store.leadership();
+    let deposed = leadership.wait_for(|now| now.leading.is_none());
+    tokio::time::timeout(PATIENCE, deposed).await.expect("the gate closes").expect("a channel");
+    let (write, read) = tokio::join!(
+        tokio::time::timeout(Duration::from_millis(300), store.txn(put("lonely", "x"))),
+        tokio::time::timeout(Duration::from_millis(300), store.barrier()),
+    );
+    assert!(write.is_err() && read.is_err(), "waiting: {write:?} {read:?}");
+    assert_eq!(body(&store, "lonely"), None, "what nobody acknowledged is not served");
+    // It degrades, does not exit, and comes back by itself.
+    cluster.start(others[0]).await;
+    cluster.store(leader).txn(put("together", "x")).await.expect("committed");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compaction_reaches_all_members_and_is_swept_from_disk() {
+    let mut cluster = Cluster::new(3);
+    cluster.retention.ring_changes = 4;
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    let leader = cluster.leader().await;
+    for n in 0..30 {
+        cluster.store(leader).txn(put(&format!("p{}", n % 3), &n.to_string())).await.expect("done");
+    }
+    cluster.store(leader).compact(Revision(20)).await.expect("compacted");
+    for id in 1..=3 {
+        let store = cluster.store(id).clone();
+        store.barrier().await.expect("caught up");
+        let gone = store.watch("pods", "", Revision(19)).err();
+        assert!(matches!(gone, Some(Error::Compacted { oldest: Revision(20) })), "{gone:?}");
+        let mut seen = Vec::new();
+        let mut after = Revision(20);
+        while after < Revision(30) {
+            let mut watch = store.watch("pods", "", after).expect("from disk, then from the ring");
+            let changes = watch.next().await.expect("changes");
+            after = changes.last().expect("one").revision;
+            seen.extend(changes);
+        }
+        assert!(seen.iter().all(|c| c.old.is_some()), "old versions are kept as long as needed");
+        assert_eq!(seen.len(), 10);
+        let page = store.range_at("pods", "", None, None, Revision(20)).await.expect("a page");
+        let bodies: BTreeSet<_> = page.items.iter().map(|s| s.body.clone()).collect();
+        assert_eq!(bodies, BTreeSet::from(["17".into(), "18".into(), "19".into()]));
+    }
+    cluster.kill(leader).await;
+    cluster.start(leader).await;
+    assert_eq!(cluster.store(leader).barrier().await.expect("a barrier"), Revision(30));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_belongs_to_one_member() {
+    let mut cluster = Cluster::started(1).await;
+    cluster.leader().await;
+    cluster.kill(1).await;
+    let mut config = cluster.config(1);
+    config.member = MemberId(9);
+    config.initial_members[0].0 = MemberId(9);
+    let refused = Store::open(config).await.err();
+    assert!(
+        matches!(refused, Some(OpenError::OtherMember { found: MemberId(1), .. })),
+        "{refused:?}"
+    );
+}
+
+fn newest(dir: &Path, extension: &str) -> PathBuf {
+    let files =
+        fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let files = files.filter(|path| path.extension().is_some_and(|e| e == extension));
+    files.max().unwrap_or_else(|| panic!("no .{extension} in {}", dir.display()))
+}
+
+/// One member with `writes` acknowledged writes, killed.
+async fn killed_member(writes: u64) -> Cluster {
+    let mut cluster = Cluster::started(1).await;
+    for n in 0..writes {
+        cluster.store(1).txn(put(&format!("p{n}"), &"x".repeat(100))).await.expect("committed");
+    }
+    cluster.kill(1).await;
+    cluster
+}
+
+async fn refuses_to_start(cluster: &mut Cluster, file: &Path) -> u64 {
+    let refused = cluster.try_start(1).await.expect_err("acknowledged writes are gone");
+    let OpenError::Damaged { file: named, offset, detail } = refused else {
+        panic!("not recognised as damage: {refused}")
+    };
+    assert_eq!(named, file, "{detail}");
+    offset
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_bit_in_the_log_is_never_served() {
+    let mut cluster = killed_member(30).await;
+    let file = newest(&cluster.data_dir(1).join("log"), "log");
+    let whole = fs::read(&file).expect("the log");
+    for part in [1, 2, 3] {
+        let at = whole.len() * part / 4;
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x10;
+        fs::write(&file, &damaged).expect("damaged");
+        let offset = refuses_to_start(&mut cluster, &file).await;
+        assert!(offset as usize <= at && at < offset as usize + 1000, "{offset} for {at}");
+    }
+    fs::write(&file, &whole).expect("repaired");
+    cluster.start(1).await;
+    assert_eq!(cluster.store(1).barrier().await.expect("a barrier"), Revision(30));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_too_short_is_never_served() {
+    let mut cluster = killed_member(30).await;
+    let file = newest(&cluster.data_dir(1).join("log"), "log");
+    let whole = fs::read(&file).expect("the log");
+    for length in [whole.len() / 3, whole.len() - 200] {
+        fs::write(&file, &whole[..length]).expect("cut");
+        refuses_to_start(&mut cluster, &file).await;
+        // Refusing must not have made it worse.
+        fs::write(&file, &whole).expect("repaired");
+    }
+    cluster.start(1).await;
+    assert_eq!(cluster.store(1).barrier().await.expect("a barrier"), Revision(30));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torn_write_that_nobody_acknowledged_is_dropped() {
+    let mut cluster = killed_member(30).await;
+    let file = newest(&cluster.data_dir(1).join("log"), "log");
+    let mut torn = fs::read(&file).expect("the log");
+    // The beginning of a record whose rest never reached the disk.
+    torn.extend([0x12, 0x34, 0x56, 0x78, 0xff, 0x01, 0x01, 0xaa, 0xbb]);
+    fs::write(&file, &torn).expect("torn");
+    cluster.start(1).await;
+    assert_eq!(cluster.store(1).barrier().await.expect("a barrier"), Revision(30));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_state_is_never_served() {
+    let mut cluster = Cluster::started(1).await;
+    for n in 0..30 {
+        cluster.store(1).txn(put(&format!("p{n}"), &"x".repeat(100))).await.expect("committed");
+    }
+    cluster.store(1).member().snapshot_now().await;
+    let store = cluster.store(1).clone();
+    eventually("a flush", || store.member().raft_metrics().snapshot.is_some()).await;
+    drop(store);
+    cluster.kill(1).await;
+    let dir = cluster.data_dir(1).join("state/state-0");
+    let file = newest(&dir, "sst");
+    let whole = fs::read(&file).expect("the state");
+    fs::write(&file, &whole[..whole.len() / 2]).expect("cut");
+    refuses_to_start(&mut cluster, &dir).await;
+    let mut damaged = whole.clone();
+    damaged[100] ^= 1;
+    fs::write(&file, &damaged).expect("damaged");
+    refuses_to_start(&mut cluster, &dir).await;
+    fs::write(&file, &whole).expect("repaired");
+    cluster.start(1).await;
+    assert_eq!(cluster.store(1).barrier().await.expect("a barrier"), Revision(30));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_stops_the_member() {
+    let cluster = Cluster::started(1).await;
+    cluster.store(1).txn(put("p", "x")).await.expect("committed");
+    cluster.store(1).member().shared.stop("log: no space left");
+    let refused = cluster.store(1).txn(put("p", "y")).await;
+    assert!(
+        matches!(&refused, Err(Error::Stopped(why)) if why.contains("no space")),
+        "{refused:?}"
+    );
+    let reason = cluster.store(1).stopped().await;
+    assert!(reason.to_string().contains("no space"), "{reason}");
+    cluster.shutdown().await;
+}

@@ -1,0 +1,123 @@
+//! What a member must be told to start, and why it may refuse.
+
+use crate::types::MemberId;
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+
+/// One member of the group, as the others reach it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Peer {
+    /// Also the DNS name in its certificate: a dial that reaches another member fails.
+    pub name: String,
+    /// `host:port` of its peer listener.
+    pub peer_address: String,
+    /// Where its API is reached; only passed on to `Store::members`.
+    pub api_address: String,
+}
+
+/// PEM material of the peer connections. Both sides prove themselves to the same CA.
+#[derive(Clone)]
+pub struct Tls {
+    /// The CA of the peers, and of nobody else.
+    pub ca: Vec<u8>,
+    /// This member's certificate: its DNS names contain `Peer::name`; for server and client use.
+    pub cert: Vec<u8>,
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+/// How fast the members notice and act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timers {
+    pub heartbeat: Duration,
+    /// A follower stands for election after a random time between these two without a leader.
+    /// Failover takes about `election_max` (the old leader's lease) plus one such time.
+    pub election_min: Duration,
+    pub election_max: Duration,
+    /// How long a request waits for a leader and a quorum.
+    pub request: Duration,
+}
+
+impl Default for Timers {
+    /// For members on one LAN with disks that sync in milliseconds; worst failover about 0.7 s.
+    fn default() -> Timers {
+        Timers {
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(200),
+            election_max: Duration::from_millis(350),
+            request: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How much is kept, and when it is written out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Watches and reads may go back this long…
+    pub history: Duration,
+    /// …but never over more than this many changes.
+    pub history_changes: u64,
+    /// The newest changes are also in memory: this many, and this many bytes of bodies.
+    pub ring_changes: usize,
+    pub ring_bytes: usize,
+    /// The state is flushed and the log may be shortened this often.
+    pub flush: Duration,
+    /// Log entries kept behind the flushed state, so that a lagging member needs no snapshot.
+    pub log_entries: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        Retention {
+            // etcd's compaction by the apiserver keeps 5 to 10 minutes.
+            history: Duration::from_secs(300),
+            history_changes: 1_000_000,
+            ring_changes: 65_536,
+            ring_bytes: 128 << 20,
+            flush: Duration::from_secs(30),
+            log_entries: 100_000,
+        }
+    }
+}
+
+/// Everything `Store::open` needs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub member: MemberId,
+    /// Created if absent; belongs to this member for ever.
+    pub data_dir: PathBuf,
+    /// The members with which the group starts, this one included: the same on each of them.
+    /// Ignored once the group exists.
+    pub initial_members: Vec<(MemberId, Peer)>,
+    /// Where this member listens for its peers.
+    pub listen: SocketAddr,
+    pub tls: Tls,
+    pub timers: Timers,
+    pub retention: Retention,
+    pub registry: prometheus::Registry,
+}
+
+/// Why a member does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Correct the configuration.
+    #[error("{0}")]
+    Config(String),
+    /// The directory belongs to another member: point to the right one.
+    #[error("{path} belongs to member {found}, not to {asked}")]
+    OtherMember { path: PathBuf, found: MemberId, asked: MemberId },
+    /// The disk no longer holds what was acknowledged. Never serve from it: remove the member and
+    /// join anew under a new id.
+    #[error("{file} is damaged at offset {offset}: {detail}")]
+    Damaged { file: PathBuf, offset: u64, detail: String },
+    #[error("{path}")]
+    Disk { path: PathBuf, source: io::Error },
+    #[error("listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("start of Raft: {0}")]
+    Raft(String),
+}

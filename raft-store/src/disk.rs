@@ -1,0 +1,337 @@
+//! The state on disk: every version that is current or in the history window, the compaction
+//! floor, the applied log id and what is remembered of proposers, always written together.
+//!
+//! There is no write-ahead file: what was not flushed is applied again from the Raft log, which
+//! is purged only behind a flush.
+
+use crate::{
+    raft::{LogId, StoredMembership, log::engine::io_error},
+    shared::History,
+    state::{Applied, Loader, Outcome, Session, SessionState, State},
+    types::{Change, Error, Key, LogIndex, Revision, Stored},
+};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rocksdb::{
+    DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch, WriteOptions,
+    checkpoint::Checkpoint,
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+const APPLIED: &[u8] = b"m-applied";
+const MEMBERSHIP: &[u8] = b"m-membership";
+const REVISION: &[u8] = b"m-revision";
+const FLOOR: &[u8] = b"m-floor";
+/// History is physically gone up to here; `<= floor`.
+const SWEPT: &[u8] = b"m-swept";
+
+/// One RocksDB with the state. The directory goes with the value if `delete_when_dropped` was called.
+pub(crate) struct StateDisk {
+    db: Option<DB>,
+    dir: PathBuf,
+    delete: std::sync::atomic::AtomicBool,
+}
+
+/// What the disk knew about the log when it was flushed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct AppliedTo {
+    pub(crate) log_id: Option<LogId>,
+    pub(crate) membership: StoredMembership,
+}
+
+fn history_key(revision: Revision) -> [u8; 9] {
+    let mut key = [b'h'; 9];
+    key[1..].copy_from_slice(&revision.0.to_be_bytes());
+    key
+}
+
+fn outcome_key(session: Session, serial: u64) -> [u8; 17] {
+    let mut key = [b'q'; 17];
+    key[1..9].copy_from_slice(&session.0.to_be_bytes());
+    key[9..].copy_from_slice(&serial.to_be_bytes());
+    key
+}
+
+fn session_key(session: Session) -> [u8; 9] {
+    let mut key = [b's'; 9];
+    key[1..].copy_from_slice(&session.0.to_be_bytes());
+    key
+}
+
+fn number(key: &[u8], at: usize) -> Option<u64> {
+    key.get(at..at + 8)?.try_into().map(u64::from_be_bytes).ok()
+}
+
+/// One version or deletion in history. The version it replaced stays in history as long as this.
+struct Record {
+    key: Key,
+    /// `None`: a deletion.
+    put: Option<(Revision, Bytes)>,
+    old: Option<Revision>,
+}
+
+fn encode(change: &Change) -> BytesMut {
+    let key = change.key();
+    let (created, body) = match &change.new {
+        Some(new) => (new.created.0, new.body.clone()),
+        None => (0, Bytes::new()),
+    };
+    let strings = key.space.len() + key.path.len();
+    let mut out = BytesMut::with_capacity(1 + 8 + 8 + 8 + strings + body.len());
+    out.put_u8(u8::from(change.new.is_some()));
+    out.put_u64(created);
+    out.put_u64(change.old.as_ref().map_or(0, |old| old.revision.0));
+    for string in [&key.space, &key.path] {
+        out.put_u32(string.len() as u32);
+        out.put_slice(string.as_bytes());
+    }
+    out.put_slice(&body);
+    out
+}
+
+fn decode(mut bytes: Bytes) -> Option<Record> {
+    let put = bytes.try_get_u8().ok()? == 1;
+    let created = Revision(bytes.try_get_u64().ok()?);
+    let old = Some(bytes.try_get_u64().ok()?).filter(|old| *old > 0).map(Revision);
+    let mut string = || {
+        let length = bytes.try_get_u32().ok()? as usize;
+        let string = (length <= bytes.len()).then(|| bytes.split_to(length))?;
+        Some(Arc::<str>::from(std::str::from_utf8(&string).ok()?))
+    };
+    let (space, path) = (string()?, string()?);
+    Some(Record { key: Key { space, path }, put: put.then_some((created, bytes)), old })
+}
+
+impl Record {
+    fn stored(&self, revision: Revision) -> Option<Arc<Stored>> {
+        let (created, body) = self.put.as_ref()?;
+        Some(Arc::new(Stored::new(self.key.clone(), revision, *created, body.clone())))
+    }
+}
+
+fn corrupt(detail: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, detail.into())
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain data")
+}
+
+impl StateDisk {
+    pub(crate) fn open(dir: &Path) -> io::Result<StateDisk> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_write_buffer_size(64 << 20);
+        options.set_paranoid_checks(true);
+        options.set_keep_log_file_num(2);
+        let db = DB::open(&options, dir).map_err(io_error)?;
+        Ok(StateDisk { db: Some(db), dir: dir.into(), delete: false.into() })
+    }
+
+    /// To look at a checkpoint without changing it.
+    pub(crate) fn open_read_only(dir: &Path) -> io::Result<StateDisk> {
+        let db = DB::open_for_read_only(&Options::default(), dir, false).map_err(io_error)?;
+        Ok(StateDisk { db: Some(db), dir: dir.into(), delete: false.into() })
+    }
+
+    fn db(&self) -> &DB {
+        self.db.as_ref().expect("closed only when dropped")
+    }
+
+    /// The directory goes when the last user has dropped this.
+    pub(crate) fn delete_when_dropped(&self) {
+        self.delete.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn meta<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> io::Result<Option<T>> {
+        let value = self.db().get(key).map_err(io_error)?;
+        value.map(|value| serde_json::from_slice(&value).map_err(io::Error::other)).transpose()
+    }
+
+    /// How far the log has been applied to what is on disk.
+    pub(crate) fn applied(&self) -> io::Result<AppliedTo> {
+        let log_id = self.meta(APPLIED)?;
+        let membership = self.meta(MEMBERSHIP)?.unwrap_or_default();
+        Ok(AppliedTo { log_id, membership })
+    }
+
+    /// Reads everything. Fails if any version that must be there is not.
+    pub(crate) fn load(&self) -> io::Result<State> {
+        let revision = Revision(self.meta(REVISION)?.unwrap_or(0));
+        let floor = Revision(self.meta(FLOOR)?.unwrap_or(0));
+        let mut loader = Loader::new(revision, floor);
+        let mut next = floor.0 + 1;
+        for item in self.db().iterator(IteratorMode::From(b"h", Direction::Forward)) {
+            let (key, value) = item.map_err(io_error)?;
+            let Some(at) = key.strip_prefix(b"h").and_then(|key| number(key, 0)) else { break };
+            let at = Revision(at);
+            let bad = || corrupt(format!("the version at revision {at} is damaged"));
+            let record = decode(value.into_vec().into()).ok_or_else(bad)?;
+            if at > floor {
+                if at.0 != next {
+                    return Err(corrupt(format!("the version at revision {next} is missing")));
+                }
+                next += 1;
+            }
+            match record.stored(at) {
+                Some(stored) => loader.insert(stored),
+                None => loader.remove(&record.key),
+            }
+        }
+        if next != revision.0 + 1 {
+            let last = next - 1;
+            return Err(corrupt(format!("history ends at revision {last}, not at {revision}")));
+        }
+        for (session, state) in self.sessions()? {
+            loader.session(session, state);
+        }
+        Ok(loader.finish())
+    }
+
+    fn sessions(&self) -> io::Result<BTreeMap<Session, SessionState>> {
+        let mut sessions = BTreeMap::new();
+        for item in self.db().iterator(IteratorMode::From(b"s", Direction::Forward)) {
+            let (key, value) = item.map_err(io_error)?;
+            let Some(id) = key.strip_prefix(b"s").and_then(|key| number(key, 0)) else { break };
+            let (settled, last_used): (u64, LogIndex) =
+                serde_json::from_slice(&value).map_err(io::Error::other)?;
+            let state = SessionState { settled, last_used, outcomes: BTreeMap::new() };
+            sessions.insert(Session(id), state);
+        }
+        for item in self.db().iterator(IteratorMode::From(b"q", Direction::Forward)) {
+            let (key, value) = item.map_err(io_error)?;
+            let Some(key) = key.strip_prefix(b"q") else { break };
+            let (Some(id), Some(serial)) = (number(key, 0), number(key, 8)) else { break };
+            let outcome: Outcome = serde_json::from_slice(&value).map_err(io::Error::other)?;
+            let Some(session) = sessions.get_mut(&Session(id)) else {
+                return Err(corrupt(format!("an outcome of the unknown session {id}")));
+            };
+            session.outcomes.insert(serial, outcome);
+        }
+        Ok(sessions)
+    }
+
+    /// Writes the effects of commands; readers see them at once, a restart after `flush`.
+    pub(crate) fn write(&self, batch: StateBatch) -> io::Result<()> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db().write_opt(batch.batch, &options).map_err(io_error)
+    }
+
+    /// A copy as of some moment after the call began, all on disk; hard links, so cheap.
+    pub(crate) fn checkpoint(&self, to: &Path) -> io::Result<()> {
+        Checkpoint::new(self.db()).and_then(|c| c.create_checkpoint(to)).map_err(io_error)
+    }
+
+    fn record(&self, revision: Revision) -> io::Result<Option<Record>> {
+        let Some(value) = self.db().get(history_key(revision)).map_err(io_error)? else {
+            return Ok(None);
+        };
+        let bad = || corrupt(format!("the version at revision {revision} is damaged"));
+        decode(value.into()).map(Some).ok_or_else(bad)
+    }
+
+    /// Removes up to `limit` revisions of history at or below `floor`; how many are left to do.
+    pub(crate) fn sweep(&self, floor: Revision, limit: u64) -> io::Result<u64> {
+        let swept: u64 = self.meta(SWEPT)?.unwrap_or(0);
+        let end = floor.0.min(swept + limit);
+        let mut batch = WriteBatch::default();
+        for revision in swept + 1..=end {
+            let Some(record) = self.record(Revision(revision))? else { continue };
+            if let Some(old) = record.old {
+                batch.delete(history_key(old));
+            }
+            if record.put.is_none() {
+                batch.delete(history_key(Revision(revision)));
+            }
+        }
+        batch.put(SWEPT, json(&end));
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db().write_opt(batch, &options).map_err(io_error)?;
+        Ok(floor.0.saturating_sub(end))
+    }
+}
+
+impl Drop for StateDisk {
+    fn drop(&mut self) {
+        self.db = None;
+        if *self.delete.get_mut()
+            && let Err(error) = std::fs::remove_dir_all(&self.dir)
+        {
+            tracing::warn!(%error, dir = %self.dir.display(), "an old state is left behind");
+        }
+    }
+}
+
+impl History for StateDisk {
+    fn changes(
+        &self,
+        after: Revision,
+        until: Revision,
+        limit: usize,
+    ) -> Result<Vec<Arc<Change>>, Error> {
+        let stopped = |error: io::Error| Error::Stopped(error.to_string());
+        let mut changes = Vec::new();
+        for revision in (after.0 + 1..=until.0).take(limit).map(Revision) {
+            let Some(record) = self.record(revision).map_err(stopped)? else { break };
+            let old = match record.old {
+                None => None,
+                Some(old) => match self.record(old).map_err(stopped)? {
+                    // Swept meanwhile: the caller finds the floor above it.
+                    None => break,
+                    Some(record) => record.stored(old),
+                },
+            };
+            changes.push(Arc::new(Change { revision, old, new: record.stored(revision) }));
+        }
+        Ok(changes)
+    }
+}
+
+/// The effects of some commands, to be written as one.
+#[derive(Default)]
+pub(crate) struct StateBatch {
+    batch: WriteBatch,
+}
+
+impl StateBatch {
+    pub(crate) fn add(&mut self, applied: &Applied, sessions: &BTreeMap<Session, SessionState>) {
+        for change in &applied.changes {
+            self.batch.put(history_key(change.revision), encode(change));
+        }
+        if let Some(last) = applied.changes.last() {
+            self.batch.put(REVISION, json(&last.revision.0));
+        }
+        for (session, serial) in &applied.forgotten {
+            self.batch.delete(outcome_key(*session, *serial));
+        }
+        for (session, serial, outcome) in &applied.outcomes {
+            self.batch.put(outcome_key(*session, *serial), json(outcome));
+        }
+        for session in &applied.touched {
+            if let Some(state) = sessions.get(session) {
+                let row = json(&(state.settled, state.last_used));
+                self.batch.put(session_key(*session), row);
+            }
+        }
+        for session in &applied.evicted {
+            self.batch.delete(session_key(*session));
+            let (from, to) = (outcome_key(*session, 0), outcome_key(*session, u64::MAX));
+            self.batch.delete_range(from, to);
+        }
+        if let Some(floor) = applied.floor {
+            self.batch.put(FLOOR, json(&floor.0));
+        }
+    }
+
+    pub(crate) fn applied(&mut self, to: &AppliedTo) {
+        self.batch.put(APPLIED, json(&to.log_id));
+        self.batch.put(MEMBERSHIP, json(&to.membership));
+    }
+}

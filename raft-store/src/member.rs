@@ -1,0 +1,635 @@
+//! One member of the group: its parts, started in order and stopped in order.
+
+use crate::{
+    barrier::{self, Barriers},
+    codec,
+    config::{Config, OpenError, Peer, Retention, Timers},
+    disk::StateDisk,
+    hub::RingLimits,
+    inbox::Inbox,
+    members::{Leadership, MemberStatus},
+    metrics::Metrics,
+    proposer::Proposer,
+    raft::{
+        self, LogId, Payload, Raft,
+        log::Log,
+        machine::{Dirs, Machine, disk_now},
+        network::{self, Link, Links},
+        server::{self, Service},
+        term_of,
+    },
+    shared::Shared,
+    state::Session,
+    types::{Error, MemberId, Revision, Term},
+};
+use openraft::{Instant as _, async_runtime::WatchReceiver as _};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs, io,
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+use wire::peer::StatusResponse;
+
+/// How often members ask each other how they are.
+const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// How often retention, metrics and sweeping have their turn.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// Revisions swept per turn, in steps: about 40,000 per second at most, a fraction of a core.
+const SWEEP_STEP: u64 = 2_000;
+const SWEEP_STEPS_MAX: usize = 20;
+/// How far the old revisions to compact to are apart.
+const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+/// Each member in the order of ids waits this many election timeouts longer before it starts the
+/// group, so that normally the first does.
+const BOOTSTRAP_STEP: u32 = 3;
+
+/// A running member.
+pub(crate) struct Member {
+    id: MemberId,
+    me: Peer,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) metrics: Metrics,
+    raft: Raft,
+    timers: Timers,
+    proposer: Arc<Proposer>,
+    barriers: Barriers,
+    leadership: watch::Receiver<Leadership>,
+    peers: Arc<Mutex<BTreeMap<u64, StatusResponse>>>,
+    stopping: CancellationToken,
+    parts: Mutex<Option<Parts>>,
+}
+
+/// What has to end before the disk may be opened again.
+struct Parts {
+    tasks: JoinSet<()>,
+    server: tokio::task::JoinHandle<()>,
+    writer: thread::JoinHandle<()>,
+    disk: Arc<Mutex<Arc<StateDisk>>>,
+}
+
+/// What the tasks of a member need.
+#[derive(Clone)]
+struct Context {
+    id: MemberId,
+    raft: Raft,
+    shared: Arc<Shared>,
+    metrics: Metrics,
+    links: Links,
+    timers: Timers,
+    retention: Retention,
+    disk: Arc<Mutex<Arc<StateDisk>>>,
+    leadership: watch::Receiver<Leadership>,
+}
+
+impl Member {
+    pub(crate) async fn open(config: Config) -> Result<Arc<Member>, OpenError> {
+        let me = validate(&config)?;
+        let settings = raft::settings(&config)?;
+        let metrics = Metrics::new(&config.registry)
+            .map_err(|error| OpenError::Config(format!("metrics: {error}")))?;
+        let listener = server::listen(config.listen).await?;
+        let Opened { shared, machine, dirs, log, writer } = open_disks(&config, &metrics).await?;
+        let (disk, applied_id) = (machine.disk(), machine.applied_id());
+        let links = Links::new(config.tls.clone(), config.timers, metrics.clone());
+        let raft = Raft::new(config.member.0, settings, links.clone(), log, machine)
+            .await
+            .map_err(|error| OpenError::Raft(error.to_string()))?;
+        let (announce, leadership) = watch::channel(Leadership::default());
+        let context = Context {
+            id: config.member,
+            raft: raft.clone(),
+            shared: shared.clone(),
+            metrics: metrics.clone(),
+            links,
+            timers: config.timers,
+            retention: config.retention,
+            disk: disk.clone(),
+            leadership: leadership.clone(),
+        };
+        let inbox = Inbox::default();
+        let stopping = CancellationToken::new();
+        let service = Service {
+            raft: raft.clone(),
+            inbox: inbox.clone(),
+            shared: shared.clone(),
+            leadership: leadership.clone(),
+            dirs,
+            member: config.member.0,
+            name: me.name.clone(),
+            stopping: stopping.clone(),
+            read_index_max: config.timers.election_max,
+        };
+        let tls = config.tls.clone();
+        let served = shared.clone();
+        let server = tokio::spawn(async move {
+            if let Err(error) = server::serve(listener, &tls, service).await {
+                served.stop(&format!("peer server: {error}"));
+            }
+        });
+        let proposer =
+            Proposer::new(shared.clone(), metrics.clone(), leadership.clone(), &config.timers);
+        let proposer = Arc::new(proposer);
+        let (barriers, callers) = Barriers::new(config.timers.request);
+        let peers = Arc::default();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(context.clone().track_leadership(applied_id, announce));
+        tasks.spawn(inbox.clone().run(raft.clone(), metrics.clone()));
+        tasks.spawn(context.clone().propose(proposer.clone(), inbox));
+        tasks.spawn(context.clone().read_indexes(callers));
+        tasks.spawn(context.clone().ask_peers(Arc::clone(&peers)));
+        tasks.spawn(context.clone().upkeep());
+        tasks.spawn(context.bootstrap(config.initial_members));
+        Ok(Arc::new(Member {
+            id: config.member,
+            me,
+            shared,
+            metrics,
+            raft,
+            timers: config.timers,
+            proposer,
+            barriers,
+            leadership,
+            peers,
+            stopping,
+            parts: Mutex::new(Some(Parts { tasks, server, writer, disk })),
+        }))
+    }
+
+    pub(crate) async fn txn(&self, txn: crate::Txn) -> Result<crate::Committed, Error> {
+        let timer = self.metrics.txn_seconds.start_timer();
+        let result = self.proposer.propose(txn).await;
+        timer.observe_duration();
+        self.metrics.count(&result);
+        result
+    }
+
+    pub(crate) async fn barrier(&self) -> Result<Revision, Error> {
+        tokio::select! {
+            biased;
+            error = self.shared.until_stopped() => Err(error),
+            done = self.barriers.wait() => done,
+        }
+    }
+
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    pub(crate) async fn compact(&self, to: Revision) -> Result<(), Error> {
+        let deadline = Instant::now() + self.timers.request;
+        // Only a leader proposes compaction; on others it is the leader's own that counts.
+        let mut leadership = self.leadership.clone();
+        let leading = leadership.wait_for(|leadership| leadership.leader.is_some());
+        let leading = tokio::time::timeout_at(deadline, leading).await;
+        let unavailable = Error::Unavailable { unknown: true };
+        let leading = leading.map_err(|_| unavailable.clone())?.map(|l| l.leading.is_some());
+        if !leading.unwrap_or(false) {
+            return Err(Error::Unavailable { unknown: false });
+        }
+        let written = self.raft.client_write(Payload(codec::encode_compact(to)));
+        match tokio::time::timeout_at(deadline, written).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(unavailable),
+        }
+    }
+
+    /// Writes the state out and shortens the log now.
+    #[cfg(test)]
+    pub(crate) async fn snapshot_now(&self) {
+        self.raft.trigger().snapshot().await.expect("Raft runs");
+    }
+
+    #[cfg(test)]
+    pub(crate) fn raft_metrics(&self) -> raft::Metrics {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    pub(crate) fn members(&self) -> Vec<MemberStatus> {
+        let raft = self.raft.metrics().borrow_watched().clone();
+        let leadership = *self.leadership.borrow();
+        let peers = self.peers.lock().expect("only looked up and inserted").clone();
+        let membership = raft.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let status = |(id, peer): (&u64, &Peer)| {
+            let own = MemberId(*id) == self.id;
+            let heard = peers.get(id);
+            let applied = heard.map(|status| Revision(status.applied_revision));
+            let term = heard.map_or(Term(0), |status| Term(status.term));
+            MemberStatus {
+                id: MemberId(*id),
+                name: peer.name.clone(),
+                peer_address: peer.peer_address.clone(),
+                api_address: peer.api_address.clone(),
+                leader: leadership.leader == Some(MemberId(*id)),
+                voter: voters.contains(id),
+                term: if own { leadership.term } else { term },
+                applied: if own { Some(self.shared.position().revision) } else { applied },
+                reachable: own || heard.is_some(),
+            }
+        };
+        membership.nodes().map(status).collect()
+    }
+
+    /// Hands leadership over, if it has it and another can take it.
+    async fn hand_over(&self) {
+        if self.leadership.borrow().leading.is_none() {
+            return;
+        }
+        let newest = self
+            .members()
+            .into_iter()
+            .filter(|member| member.reachable && member.voter && member.id != self.id)
+            .max_by_key(|member| member.applied);
+        let Some(target) = newest else { return };
+        tracing::info!(to = %target.id, "handing leadership over");
+        let mut leadership = self.leadership.clone();
+        if self.raft.trigger().transfer_leader(target.id.0).await.is_ok() {
+            let moved = leadership.wait_for(|now| now.leading.is_none());
+            let _ = tokio::time::timeout(self.timers.election_max, moved).await;
+        }
+    }
+
+    /// Stops everything and lets go of the disk. `gracefully`: leadership is handed over first.
+    pub(crate) async fn stop(&self, gracefully: bool, reason: &str) {
+        if gracefully {
+            self.hand_over().await;
+        }
+        self.shared.stop(reason);
+        self.stopping.cancel();
+        let parts = self.parts.lock().expect("only taken").take();
+        let Some(Parts { mut tasks, server, writer, disk }) = parts else { return };
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "Raft did not stop cleanly");
+        }
+        tasks.shutdown().await;
+        let abort = server.abort_handle();
+        if tokio::time::timeout(Duration::from_secs(2), server).await.is_err() {
+            abort.abort();
+        }
+        self.shared.clear_history();
+        let last = Arc::downgrade(&disk_now(&disk));
+        drop(disk);
+        let ended = async {
+            while last.strong_count() > 0 || !writer.is_finished() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(10), ended).await.is_err() {
+            tracing::warn!("the disk is still in use");
+        }
+        tracing::info!(reason, member = %self.me.name, "stopped");
+    }
+}
+
+/// Checks the configuration; this member's own entry.
+fn validate(config: &Config) -> Result<Peer, OpenError> {
+    let timers = &config.timers;
+    if timers.heartbeat * 2 > timers.election_min || timers.election_min >= timers.election_max {
+        let detail = "timers: twice the heartbeat must fit into the shortest election timeout, \
+                      and that must be below the longest";
+        return Err(OpenError::Config(detail.into()));
+    }
+    let mut ids: Vec<_> = config.initial_members.iter().map(|(id, _)| *id).collect();
+    ids.sort();
+    ids.dedup();
+    if ids.len() != config.initial_members.len() {
+        return Err(OpenError::Config("initial members: an id appears twice".into()));
+    }
+    let me = config.initial_members.iter().find(|(id, _)| *id == config.member);
+    let missing = || OpenError::Config("initial members: this member is not among them".into());
+    me.map(|(_, peer)| peer.clone()).ok_or_else(missing)
+}
+
+/// The directory belongs to one member for ever.
+fn claim(dir: &Path, member: MemberId) -> Result<(), OpenError> {
+    let disk = |source| OpenError::Disk { path: dir.into(), source };
+    fs::create_dir_all(dir).map_err(disk)?;
+    let path = dir.join("member");
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let found = text.trim().parse().map(MemberId);
+            let found = found.map_err(|_| OpenError::Damaged {
+                file: path,
+                offset: 0,
+                detail: "no member id".into(),
+            })?;
+            match found == member {
+                true => Ok(()),
+                false => Err(OpenError::OtherMember { path: dir.into(), found, asked: member }),
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let write = || {
+                let new = dir.join("member.new");
+                fs::write(&new, format!("{member}\n"))?;
+                fs::File::open(&new)?.sync_all()?;
+                fs::rename(&new, &path)?;
+                fs::File::open(dir)?.sync_all()
+            };
+            write().map_err(disk)
+        }
+        Err(error) => Err(disk(error)),
+    }
+}
+
+struct Opened {
+    shared: Arc<Shared>,
+    machine: Machine,
+    dirs: Dirs,
+    log: Log,
+    writer: thread::JoinHandle<()>,
+}
+
+async fn open_disks(config: &Config, metrics: &Metrics) -> Result<Opened, OpenError> {
+    let (config, metrics) = (config.clone(), metrics.clone());
+    let open = move || {
+        claim(&config.data_dir, config.member)?;
+        let dirs = Dirs::new(config.data_dir.join("state"));
+        let disk = |source| OpenError::Disk { path: config.data_dir.join("state"), source };
+        let dir = dirs.prepare().map_err(disk)?;
+        let damaged = |error: io::Error| OpenError::Damaged {
+            file: dir.clone(),
+            offset: 0,
+            detail: format!("{error}; remove this member and let it join under a new id"),
+        };
+        let state_disk = StateDisk::open(&dir).map_err(damaged)?;
+        let state = state_disk.load().map_err(damaged)?;
+        let retention = &config.retention;
+        let ring = RingLimits { changes: retention.ring_changes, bytes: retention.ring_bytes };
+        let session = Session(rand::random());
+        let shared = Arc::new(Shared::new(session, state, Some(ring)));
+        let failing = shared.clone();
+        let failed = Box::new(move |error: &io::Error| failing.stop(&format!("log: {error}")));
+        let (log, writer) = Log::open(&config.data_dir, &metrics, failed)?;
+        let machine = Machine::new(shared.clone(), dirs.clone(), state_disk, metrics);
+        let machine = machine.map_err(damaged)?;
+        Ok(Opened { shared, machine, dirs, log, writer })
+    };
+    match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => opened,
+        Err(error) => Err(OpenError::Raft(error.to_string())),
+    }
+}
+
+impl Context {
+    /// What others may know about leadership, from Raft's own view and what is applied here.
+    async fn track_leadership(
+        self,
+        mut applied: watch::Receiver<Option<LogId>>,
+        announce: watch::Sender<Leadership>,
+    ) {
+        let mut raft = self.raft.metrics();
+        // A leader cut off from the others hears of no new term: it must notice the time itself.
+        let mut tick = tokio::time::interval(self.timers.heartbeat * 2);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let now = raft.borrow_watched().clone();
+            if let Err(fatal) = &now.running_state {
+                self.shared.stop(&format!("Raft: {fatal}"));
+                announce.send_modify(|leadership| leadership.leading = None);
+                return;
+            }
+            let seen = self.leadership_in(&now, *applied.borrow_and_update());
+            announce.send_if_modified(|known| {
+                let changed = *known != seen;
+                if changed && known.leader != seen.leader && seen.leader.is_some() {
+                    self.metrics.leader_changes.inc();
+                }
+                *known = seen;
+                changed
+            });
+            self.metrics.term.set(seen.term.0 as i64);
+            self.metrics.is_leader.set(i64::from(seen.leading.is_some()));
+            tokio::select! {
+                changed = raft.changed() => if changed.is_err() { return self.raft_is_gone(&announce) },
+                changed = applied.changed() => if changed.is_err() { return self.raft_is_gone(&announce) },
+                _ = tick.tick() => {}
+            }
+        }
+    }
+
+    fn raft_is_gone(&self, announce: &watch::Sender<Leadership>) {
+        announce.send_modify(|leadership| leadership.leading = None);
+        self.shared.stop("Raft has stopped");
+    }
+
+    fn leadership_in(&self, raft: &raft::Metrics, applied: Option<LogId>) -> Leadership {
+        let term = raft.current_term;
+        let own_entry_applied = applied.is_some_and(|id| term_of(&id) == term);
+        let alone = raft.membership_config.voter_ids().count() <= 1;
+        let acknowledged = raft.last_quorum_acked.as_ref().map(|acked| acked.elapsed());
+        let cut_off = !alone && acknowledged.is_none_or(|ago| ago > self.timers.election_max * 2);
+        let leads = raft.state.is_leader() && own_entry_applied && !cut_off;
+        Leadership {
+            term: Term(term),
+            leader: raft.current_leader.map(MemberId),
+            leading: leads.then_some(Term(term)),
+        }
+    }
+
+    fn link_to(&self, id: u64) -> Option<Link> {
+        let membership = self.raft.metrics().borrow_watched().membership_config.clone();
+        let peer = membership.get_node(&id)?;
+        match self.links.to(id, peer) {
+            Ok(link) => Some(link),
+            Err(error) => {
+                tracing::error!(%error, id, "no connection can be made");
+                None
+            }
+        }
+    }
+
+    async fn propose(self, proposer: Arc<Proposer>, inbox: Inbox) {
+        let me = self.id;
+        proposer.run(me, inbox, move |leader| self.link_to(leader.0)).await;
+    }
+
+    async fn read_indexes(
+        self,
+        callers: tokio::sync::mpsc::Receiver<tokio::sync::oneshot::Sender<Result<Revision, Error>>>,
+    ) {
+        let (shared, metrics) = (self.shared.clone(), self.metrics.clone());
+        let pause = self.timers.heartbeat / 2;
+        barrier::run(callers, shared, metrics, pause, || self.read_index()).await;
+    }
+
+    async fn read_index(&self) -> Option<u64> {
+        let leadership = *self.leadership.borrow();
+        let deadline = self.timers.election_max;
+        match leadership.leader? {
+            leader if leader == self.id => server::local_read_index(&self.raft, deadline).await,
+            leader => network::read_index(&self.link_to(leader.0)?, deadline).await,
+        }
+    }
+
+    async fn ask_peers(self, peers: Arc<Mutex<BTreeMap<u64, StatusResponse>>>) {
+        let mut tick = tokio::time::interval(STATUS_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let membership = self.raft.metrics().borrow_watched().membership_config.clone();
+            let this = &self;
+            let ids = membership.nodes().map(|(id, _)| *id).filter(|id| *id != this.id.0);
+            let answers = ids.map(|id| async move {
+                let link = this.link_to(id)?;
+                Some((id, network::status(&link, STATUS_EVERY).await?))
+            });
+            let answers = futures::future::join_all(answers).await;
+            *peers.lock().expect("only replaced") = answers.into_iter().flatten().collect();
+        }
+    }
+
+    /// Compaction, snapshots, sweeping, metrics.
+    async fn upkeep(self) {
+        let mut tick = tokio::time::interval(UPKEEP_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut samples = Samples::default();
+        let mut flushed = Instant::now();
+        loop {
+            tick.tick().await;
+            let (revision, floor) = {
+                let core = self.shared.read();
+                (core.state.revision(), core.state.floor())
+            };
+            self.report(floor);
+            let target = samples.take(Instant::now(), revision, &self.retention);
+            if self.leadership.borrow().leading.is_some()
+                && let Some(target) = target.filter(|target| *target > floor)
+            {
+                let payload = Payload(codec::encode_compact(target));
+                if let Err(fatal) = self.raft.client_write_ff(payload, None).await {
+                    tracing::warn!(%fatal, "Raft has stopped");
+                    return;
+                }
+            }
+            if self.flush_is_due(flushed) {
+                flushed = Instant::now();
+                if self.raft.trigger().snapshot().await.is_err() {
+                    return;
+                }
+            }
+            self.sweep(floor).await;
+        }
+    }
+
+    fn flush_is_due(&self, flushed: Instant) -> bool {
+        let raft = self.raft.metrics().borrow_watched().clone();
+        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
+        let behind = index(&raft.last_applied).saturating_sub(index(&raft.snapshot));
+        let late = flushed.elapsed() >= self.retention.flush && behind > 0;
+        late || behind > self.retention.log_entries
+    }
+
+    async fn sweep(&self, floor: Revision) {
+        for _ in 0..SWEEP_STEPS_MAX {
+            let disk = disk_now(&self.disk);
+            let swept = tokio::task::spawn_blocking(move || disk.sweep(floor, SWEEP_STEP)).await;
+            match swept {
+                Ok(Ok(0)) => return,
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return self.shared.stop(&format!("state: {error}")),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn report(&self, floor: Revision) {
+        let raft = self.raft.metrics().borrow_watched().clone();
+        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index as i64);
+        let metrics = &self.metrics;
+        metrics.last_log_index.set(raft.last_log_index.unwrap_or(0) as i64);
+        metrics.committed_index.set(index(&raft.local_committed));
+        metrics.applied_index.set(index(&raft.last_applied));
+        metrics.snapshot_index.set(index(&raft.snapshot));
+        metrics.purged_index.set(index(&raft.purged));
+        metrics.compacted_revision.set(floor.0 as i64);
+        let core = self.shared.read();
+        metrics.revision.set(core.state.revision().0 as i64);
+        metrics.watchers.set(core.hub.watchers() as i64);
+        for (space, objects) in core.state.spaces() {
+            metrics.objects.with_label_values(&[&*space]).set(objects as i64);
+        }
+    }
+
+    /// Starts the group, if nobody has: all members would start the same one.
+    async fn bootstrap(self, initial: Vec<(MemberId, Peer)>) {
+        let before = initial.iter().filter(|(id, _)| *id < self.id).count() as u32;
+        let patience = self.timers.election_max * BOOTSTRAP_STEP * before;
+        let mut raft = self.raft.metrics();
+        let begun = async {
+            while raft.borrow_watched().membership_config.log_id().is_none() {
+                if raft.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(patience, begun).await.is_ok() && before > 0 {
+            return;
+        }
+        if !matches!(self.raft.is_initialized().await, Ok(false)) {
+            return;
+        }
+        let members: BTreeMap<u64, Peer> =
+            initial.into_iter().map(|(id, peer)| (id.0, peer)).collect();
+        tracing::info!(members = members.len(), "starting the group");
+        if let Err(error) = self.raft.initialize(members).await {
+            tracing::info!(%error, "the group was started by another member");
+        }
+    }
+}
+
+/// The revisions of the recent past, to know which are older than the history kept.
+#[derive(Default)]
+struct Samples {
+    taken: VecDeque<(Instant, Revision)>,
+    expired: Option<Revision>,
+}
+
+impl Samples {
+    /// Notes the revision; the newest one that may be compacted to.
+    fn take(&mut self, now: Instant, revision: Revision, keep: &Retention) -> Option<Revision> {
+        if self.taken.back().is_none_or(|(last, _)| now - *last >= SAMPLE_EVERY.min(keep.history)) {
+            self.taken.push_back((now, revision));
+        }
+        while let Some((at, revision)) = self.taken.front().copied()
+            && now - at >= keep.history
+        {
+            self.expired = Some(revision);
+            self.taken.pop_front();
+        }
+        let too_many = revision.0.checked_sub(keep.history_changes).map(Revision);
+        self.expired.max(too_many)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_is_kept_for_a_time_but_not_over_a_number() {
+        let keep = Retention {
+            history: Duration::from_secs(60),
+            history_changes: 1000,
+            ..Retention::default()
+        };
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut samples = Samples::default();
+        assert_eq!(samples.take(at(0), Revision(10), &keep), None);
+        assert_eq!(samples.take(at(59), Revision(100), &keep), None);
+        assert_eq!(samples.take(at(60), Revision(110), &keep), Some(Revision(10)));
+        assert_eq!(samples.take(at(61), Revision(2000), &keep), Some(Revision(1000)));
+        assert_eq!(samples.take(at(130), Revision(2000), &keep), Some(Revision(1000)));
+        assert_eq!(samples.take(at(190), Revision(2000), &keep), Some(Revision(2000)));
+    }
+}

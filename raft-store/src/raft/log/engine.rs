@@ -1,0 +1,218 @@
+//! Where the log lies on disk. A small seam, so that recycled segment files can take RocksDB's
+//! place. An engine orders and persists; it knows nothing of Raft.
+
+use super::{
+    mark::Mark,
+    record::{self, BadRecord, Chain},
+    wal,
+};
+use crate::{
+    config::OpenError,
+    raft::{LogId, Vote},
+};
+use bytes::Bytes;
+use rocksdb::{
+    DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, WriteBatch, WriteOptions,
+};
+use std::{
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+/// One change of the log; a list of them is applied in order and as one.
+#[derive(Debug)]
+pub(crate) enum LogOp {
+    Put {
+        index: u64,
+        record: Bytes,
+    },
+    Vote(Vote),
+    Committed(Option<LogId>),
+    /// Entries from this index on go.
+    CutFrom(u64),
+    /// Entries up to and including this one go.
+    PurgeTo(LogId),
+}
+
+/// A durable log. Calls block.
+pub(crate) trait RaftLogEngine: Send + Sync + 'static {
+    /// All operations or none; on disk when it returns, if `sync`.
+    fn write(&self, ops: &[LogOp], sync: bool) -> io::Result<()>;
+    /// Records in order, at most about `bytes_max` of them, but at least one if there is one.
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(u64, Bytes)>>;
+}
+
+/// What a restart finds.
+#[derive(Debug, Default)]
+pub(crate) struct Recovered {
+    pub(crate) vote: Option<Vote>,
+    pub(crate) committed: Option<LogId>,
+    pub(crate) purged: Option<LogId>,
+    /// The last entry and the chain up to it.
+    pub(crate) last: Option<(LogId, Chain)>,
+}
+
+/// The log in a RocksDB of its own: written by one thread, synced through its write-ahead file.
+pub(crate) struct RocksLog {
+    db: DB,
+}
+
+const VOTE: &[u8] = b"m-vote";
+const COMMITTED: &[u8] = b"m-committed";
+const PURGED: &[u8] = b"m-purged";
+
+fn entry_key(index: u64) -> [u8; 9] {
+    let mut key = [b'e'; 9];
+    key[1..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    // The default mode drops everything after a flipped bit, silently. This one forgives only a
+    // last record that was never completed.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_compression_type(DBCompressionType::None);
+    options.set_write_buffer_size(64 << 20);
+    options.set_keep_log_file_num(2);
+    options
+}
+
+pub(crate) fn io_error(error: rocksdb::Error) -> io::Error {
+    io::Error::other(error.into_string())
+}
+
+impl RocksLog {
+    /// Opens the log and verifies every entry against its chain and against the mark. Refusing
+    /// changes nothing on disk.
+    pub(crate) fn open(dir: &Path, mark: &Mark) -> Result<(RocksLog, Recovered), OpenError> {
+        let explained = |error| explain(dir, error);
+        if dir.join("CURRENT").exists() {
+            // An open for writing replaces the write-ahead files: look first.
+            let db = DB::open_for_read_only(&options(), dir, false).map_err(explained)?;
+            RocksLog { db }.recover(dir, mark)?;
+        }
+        let log = RocksLog { db: DB::open(&options(), dir).map_err(explained)? };
+        let recovered = log.recover(dir, mark)?;
+        Ok((log, recovered))
+    }
+
+    fn recover(&self, dir: &Path, mark: &Mark) -> Result<Recovered, OpenError> {
+        let disk = |source| OpenError::Disk { path: dir.into(), source };
+        let mut found = Recovered {
+            vote: self.meta(VOTE).map_err(disk)?,
+            committed: self.meta(COMMITTED).map_err(disk)?.flatten(),
+            purged: self.meta(PURGED).map_err(disk)?,
+            last: None,
+        };
+        let damaged = |detail: String| {
+            let (file, offset) = tail(dir);
+            OpenError::Damaged { file, offset, detail }
+        };
+        let flushed = mark.current();
+        let mut next = found.purged.map_or(0, |purged| purged.index + 1);
+        let mut before = None;
+        for item in
+            self.db.iterator(IteratorMode::From(&entry_key(next), rocksdb::Direction::Forward))
+        {
+            let (key, value) = item.map_err(|error| explain(dir, error))?;
+            let Some(index) = key_index(&key) else { break };
+            if index != next {
+                return Err(damaged(format!("entry {next} is missing, {index} is there")));
+            }
+            let (entry, chain) = record::decode(index, before, Bytes::from(value.into_vec()))
+                .map_err(|bad: BadRecord| damaged(bad.to_string()))?;
+            if index == flushed.index && chain != flushed.chain && flushed.index > 0 {
+                return Err(damaged(format!("entry {index} is not the one that was written")));
+            }
+            (before, next) = (Some(chain), index + 1);
+            found.last = Some((entry.log_id, chain));
+        }
+        let last = found.last.map(|(id, _)| id).max(found.purged).map_or(0, |id| id.index);
+        if last < flushed.index {
+            let mark = mark.path().display();
+            let detail =
+                format!("the log ends at entry {last}, {} was on disk ({mark})", flushed.index);
+            return Err(damaged(detail));
+        }
+        Ok(found)
+    }
+
+    fn meta<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> io::Result<Option<T>> {
+        let value = self.db.get(key).map_err(io_error)?;
+        value.map(|value| serde_json::from_slice(&value).map_err(io::Error::other)).transpose()
+    }
+}
+
+fn key_index(key: &[u8]) -> Option<u64> {
+    let index = key.strip_prefix(b"e")?;
+    Some(u64::from_be_bytes(index.try_into().ok()?))
+}
+
+/// RocksDB's refusal with the file and offset it does not name.
+fn explain(dir: &Path, error: rocksdb::Error) -> OpenError {
+    match wal::first_damage(dir) {
+        Ok(Some((file, offset))) => {
+            OpenError::Damaged { file, offset, detail: error.into_string() }
+        }
+        _ if error.kind() == rocksdb::ErrorKind::Corruption => {
+            let (file, offset) = tail(dir);
+            OpenError::Damaged { file, offset, detail: error.into_string() }
+        }
+        _ => OpenError::Disk { path: dir.into(), source: io_error(error) },
+    }
+}
+
+/// The newest write-ahead file and its length: where a log that is too short ends.
+fn tail(dir: &Path) -> (PathBuf, u64) {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let logs = entries.filter(|e| e.path().extension().is_some_and(|extension| extension == "log"));
+    let newest = logs.max_by_key(|entry| entry.file_name());
+    match newest {
+        Some(entry) => (entry.path(), entry.metadata().map_or(0, |metadata| metadata.len())),
+        None => (dir.into(), 0),
+    }
+}
+
+impl RaftLogEngine for RocksLog {
+    fn write(&self, ops: &[LogOp], sync: bool) -> io::Result<()> {
+        let mut batch = WriteBatch::default();
+        for op in ops {
+            match op {
+                LogOp::Put { index, record } => batch.put(entry_key(*index), record),
+                LogOp::Vote(vote) => batch.put(VOTE, json(vote)),
+                LogOp::Committed(committed) => batch.put(COMMITTED, json(committed)),
+                LogOp::CutFrom(index) => batch.delete_range(entry_key(*index), entry_key(u64::MAX)),
+                LogOp::PurgeTo(id) => {
+                    batch.put(PURGED, json(id));
+                    batch.delete_range(entry_key(0), entry_key(id.index + 1));
+                }
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.db.write_opt(batch, &options).map_err(io_error)
+    }
+
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(u64, Bytes)>> {
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        let from = entry_key(range.start);
+        for item in self.db.iterator(IteratorMode::From(&from, rocksdb::Direction::Forward)) {
+            let (key, value) = item.map_err(io_error)?;
+            let Some(index) = key_index(&key).filter(|index| *index < range.end) else { break };
+            bytes += value.len();
+            if bytes > bytes_max && !records.is_empty() {
+                break;
+            }
+            records.push((index, Bytes::from(value.into_vec())));
+        }
+        Ok(records)
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("votes and log ids are plain data")
+}

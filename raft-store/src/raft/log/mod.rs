@@ -1,0 +1,356 @@
+//! The Raft log as openraft sees it: appended in memory at once, on disk when the writer says so.
+//! Nothing here blocks: openraft runs all of Raft in the task that calls it.
+
+pub(crate) mod engine;
+pub(crate) mod mark;
+mod record;
+mod wal;
+mod writer;
+
+use super::{Entry, LogId, Types, Vote};
+use crate::{config::OpenError, metrics::Metrics};
+use engine::{LogOp, RaftLogEngine, Recovered, RocksLog};
+use mark::{Flushed, Mark};
+use openraft::{
+    OptionalSend,
+    storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage},
+};
+use record::Chain;
+use std::{
+    collections::VecDeque,
+    fmt::Debug,
+    io,
+    ops::{Bound, RangeBounds},
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+use tokio::sync::{mpsc, oneshot};
+use writer::{Done, Job, Observer};
+
+/// How much of the newest log stays in memory, so that replication and apply read no disk.
+const CACHE_BYTES: usize = 64 << 20;
+/// One replication message carries about this much.
+const READ_BYTES_MAX: usize = 2 << 20;
+
+struct Cached {
+    entry: Entry,
+    chain: Chain,
+    bytes: usize,
+    /// The job that writes it.
+    job: u64,
+}
+
+/// The log as it will be once everything queued is written.
+#[derive(Default)]
+struct View {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    purged: Option<LogId>,
+    last: Option<(LogId, Chain)>,
+    /// The newest entries, without gaps, ending with `last`.
+    cache: VecDeque<Cached>,
+    bytes: usize,
+    /// The number of the last job queued.
+    jobs: u64,
+}
+
+/// A handle to the log; clones share it.
+#[derive(Clone)]
+pub(crate) struct Log {
+    view: Arc<Mutex<View>>,
+    engine: Arc<dyn RaftLogEngine>,
+    queue: mpsc::Sender<Job>,
+    /// The number of the last job written: its entries can be read from the engine.
+    written: Arc<AtomicU64>,
+}
+
+impl Log {
+    /// Opens the log in `dir`, verified. `failed` is called when it can no longer be written.
+    pub(crate) fn open(
+        dir: &Path,
+        metrics: &Metrics,
+        failed: Box<dyn Fn(&io::Error) + Send>,
+    ) -> Result<(Log, JoinHandle<()>), OpenError> {
+        let path = dir.join("log.flushed");
+        let mark = Mark::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => {
+                OpenError::Damaged { file: path.clone(), offset: 0, detail: error.to_string() }
+            }
+            _ => OpenError::Disk { path: path.clone(), source: error },
+        })?;
+        let (engine, recovered) = RocksLog::open(&dir.join("log"), &mark)?;
+        let written = Arc::new(AtomicU64::new(0));
+        let observer = Observer {
+            failed,
+            fsync_seconds: metrics.fsync_seconds.clone(),
+            entries: metrics.log_batch_entries.clone(),
+            written: written.clone(),
+        };
+        let engine: Arc<dyn RaftLogEngine> = Arc::new(engine);
+        let (queue, jobs) = mpsc::channel(writer::QUEUE);
+        let for_writer = engine.clone();
+        let thread = std::thread::Builder::new()
+            .name("log-writer".into())
+            .spawn(move || writer::run(jobs, &*for_writer, mark, &observer))
+            .map_err(|source| OpenError::Disk { path: dir.into(), source })?;
+        let Recovered { vote, committed, purged, last } = recovered;
+        let view = View { vote, committed, purged, last, ..View::default() };
+        let view = Arc::new(Mutex::new(view));
+        Ok((Log { view, engine, queue, written }, thread))
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().expect("nothing panics while holding the view")
+    }
+
+    /// Jobs are made and queued by one task, in order.
+    fn job(view: &mut View, ops: Vec<LogOp>, done: Done) -> Job {
+        view.jobs += 1;
+        let size = |op: &LogOp| match op {
+            LogOp::Put { record, .. } => record.len(),
+            _ => 64,
+        };
+        let bytes = ops.iter().map(size).sum();
+        Job { number: view.jobs, ops, bytes, end: None, cut: None, sync: true, done }
+    }
+
+    async fn send(&self, job: Job) -> io::Result<()> {
+        self.queue.send(job).await.map_err(|_| io::Error::other("the log writer has stopped"))
+    }
+
+    /// The chain up to `index`, which must be in the log.
+    async fn chain_at(&self, index: u64) -> io::Result<Chain> {
+        if let Some(cached) = self.view().cached(index) {
+            return Ok(cached.chain);
+        }
+        let engine = self.engine.clone();
+        let read = tokio::task::spawn_blocking(move || engine.read(index..index + 1, usize::MAX));
+        let records = read.await.map_err(io::Error::other)??;
+        let missing = || io::Error::other(format!("entry {index} is not in the log"));
+        let (index, bytes) = records.into_iter().next().ok_or_else(missing)?;
+        let (_, chain) = record::decode(index, None, bytes).map_err(io::Error::other)?;
+        Ok(chain)
+    }
+
+    async fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        let cached = self.view().read(start, end, bytes_max);
+        if let Some(entries) = cached {
+            return Ok(entries);
+        }
+        let engine = self.engine.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let records = engine.read(start..end, bytes_max)?;
+            let (mut entries, mut before) = (Vec::with_capacity(records.len()), None);
+            for (index, bytes) in records {
+                let (entry, chain) =
+                    record::decode(index, before, bytes).map_err(io::Error::other)?;
+                before = Some(chain);
+                entries.push(entry);
+            }
+            Ok::<_, io::Error>(entries)
+        });
+        let mut entries = read.await.map_err(io::Error::other)??;
+        // What the disk did not have yet, or was over the limit, the memory may have.
+        let next = entries.last().map_or(start, |entry| entry.log_id.index + 1);
+        if bytes_max == usize::MAX && next < end {
+            let rest = self.view().read(next, end, bytes_max);
+            entries.extend(rest.into_iter().flatten());
+        }
+        Ok(entries)
+    }
+}
+
+impl View {
+    fn cached(&self, index: u64) -> Option<&Cached> {
+        let first = self.cache.front()?.entry.log_id.index;
+        self.cache.get(usize::try_from(index.checked_sub(first)?).ok()?)
+    }
+
+    /// Entries from the cache; `None` if it begins only after `start`.
+    fn read(&self, start: u64, end: u64, bytes_max: usize) -> Option<Vec<Entry>> {
+        let first = self.cache.front()?.entry.log_id.index;
+        let skip = usize::try_from(start.checked_sub(first)?).ok()?;
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for cached in self.cache.iter().skip(skip).take((end - start) as usize) {
+            bytes += cached.bytes;
+            if bytes > bytes_max && !entries.is_empty() {
+                break;
+            }
+            entries.push(cached.entry.clone());
+        }
+        Some(entries)
+    }
+
+    /// Takes an entry that the next job will write.
+    fn push(&mut self, entry: Entry) -> LogOp {
+        let before = self.last.map_or(Chain::default(), |(_, chain)| chain);
+        let expected = self.last.map(|(id, _)| id).max(self.purged).map_or(0, |id| id.index + 1);
+        assert_eq!(entry.log_id.index, expected, "the log has no gaps");
+        let (record, chain) = record::encode(before, &entry);
+        let index = entry.log_id.index;
+        self.last = Some((entry.log_id, chain));
+        self.bytes += record.len();
+        let job = self.jobs + 1;
+        self.cache.push_back(Cached { entry, chain, bytes: record.len(), job });
+        LogOp::Put { index, record }
+    }
+
+    fn evict(&mut self, written: u64) {
+        while self.bytes > CACHE_BYTES
+            && self.cache.front().is_some_and(|oldest| oldest.job <= written)
+        {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(oldest) = self.cache.pop_front() {
+            self.bytes -= oldest.bytes;
+        }
+    }
+
+    fn purge(&mut self, to: LogId) {
+        self.purged = self.purged.max(Some(to));
+        while self.cache.front().is_some_and(|oldest| oldest.entry.log_id.index <= to.index) {
+            self.drop_oldest();
+        }
+        if self.last.is_some_and(|(last, _)| last.index <= to.index) {
+            // The next entry starts a new chain.
+            self.last = None;
+        }
+    }
+
+    fn cut(&mut self, keep: Option<(LogId, Chain)>) {
+        let first_gone = keep.map_or(0, |(id, _)| id.index + 1);
+        while self.cache.back().is_some_and(|newest| newest.entry.log_id.index >= first_gone) {
+            if let Some(newest) = self.cache.pop_back() {
+                self.bytes -= newest.bytes;
+            }
+        }
+        self.last = keep;
+    }
+}
+
+impl RaftLogReader<Types> for Log {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<Entry>, io::Error>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read(start, end, usize::MAX).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.view().vote)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        self.read(start, end, READ_BYTES_MAX).await
+    }
+}
+
+impl RaftLogStorage<Types> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let view = self.view();
+        let last_log_id = view.last.map(|(id, _)| id).max(view.purged);
+        Ok(LogState { last_purged_log_id: view.purged, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (sender, written) = oneshot::channel();
+        let job = {
+            let mut view = self.view();
+            view.vote = Some(*vote);
+            Self::job(&mut view, vec![LogOp::Vote(*vote)], Done::Waiter(sender))
+        };
+        self.send(job).await?;
+        written.await.map_err(|_| io::Error::other("the log writer has stopped"))?
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        let job = {
+            let mut view = self.view();
+            view.committed = committed;
+            Self::job(&mut view, vec![LogOp::Committed(committed)], Done::Nobody)
+        };
+        // Not synced: a restart that knows an older one learns the rest from the leader.
+        self.send(Job { sync: false, ..job }).await
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        let view = self.view();
+        // It may be on disk although the entry is not: it then says nothing.
+        let last = view.last.map(|(id, _)| id).max(view.purged);
+        Ok(view.committed.min(last))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let job = {
+            let mut view = self.view();
+            let ops: Vec<LogOp> = entries.into_iter().map(|entry| view.push(entry)).collect();
+            view.evict(self.written.load(Ordering::Acquire));
+            let end = view.last.map(|(id, chain)| Flushed { index: id.index, chain });
+            Job { end, ..Self::job(&mut view, ops, Done::Raft(callback)) }
+        };
+        self.send(job).await
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let keep = match last {
+            None => None,
+            Some(id) if Some(id) == self.view().purged => None,
+            Some(id) => Some((id, self.chain_at(id.index).await?)),
+        };
+        let from = last.map_or(0, |id| id.index + 1);
+        let cut = keep.map_or(Flushed::default(), |(id, chain)| Flushed { index: id.index, chain });
+        let job = {
+            let mut view = self.view();
+            view.cut(keep);
+            Self::job(&mut view, vec![LogOp::CutFrom(from)], Done::Nobody)
+        };
+        self.send(Job { end: Some(cut), cut: Some(cut), ..job }).await
+    }
+
+    async fn purge(&mut self, to: LogId) -> Result<(), io::Error> {
+        let job = {
+            let mut view = self.view();
+            view.purge(to);
+            Self::job(&mut view, vec![LogOp::PurgeTo(to)], Done::Nobody)
+        };
+        self.send(Job { sync: false, ..job }).await
+    }
+}
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

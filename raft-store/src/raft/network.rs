@@ -1,0 +1,374 @@
+//! The sending side between members: openraft's calls as gRPC over mutual TLS.
+//!
+//! Two connections per peer: appends and forwarded requests on one, heartbeats, votes and
+//! ReadIndex on the other, so that no heartbeat waits behind data. A snapshot gets its own.
+
+use super::{
+    Types, Vote, convert,
+    machine::{Snapshot, SnapshotDir},
+};
+use crate::{
+    config::{Peer, Timers, Tls},
+    metrics::Metrics,
+    snapshot_stream,
+};
+use futures::{Stream, StreamExt};
+use openraft::{
+    OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    base::{BoxFuture, BoxStream},
+    errors::{RPCError, ReplicationClosed, StreamingError, Unreachable},
+    network::{RPCOption, stream_append_sequential},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tonic::{
+    Request, Status, Streaming,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+use wire::peer::{self, peer_client::PeerClient};
+
+/// A message is never larger: a transaction, or an append of about `READ_BYTES_MAX`.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+pub(crate) type Client = PeerClient<Channel>;
+
+/// Connections to one peer; they connect when first used and again after a failure.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub(crate) control: Client,
+    pub(crate) data: Client,
+    address: String,
+    endpoint: Endpoint,
+}
+
+/// All connections of this member, made on first use.
+#[derive(Clone)]
+pub(crate) struct Links {
+    tls: Tls,
+    timers: Timers,
+    links: Arc<Mutex<BTreeMap<u64, Link>>>,
+    metrics: Metrics,
+}
+
+/// No connection can be made from this address or certificate.
+#[derive(Debug, thiserror::Error)]
+#[error("peer {0}")]
+pub(crate) struct BadPeer(String, #[source] tonic::transport::Error);
+
+impl Links {
+    pub(crate) fn new(tls: Tls, timers: Timers, metrics: Metrics) -> Links {
+        Links { tls, timers, links: Arc::default(), metrics }
+    }
+
+    /// The connections to a peer, new ones if its address changed.
+    pub(crate) fn to(&self, id: u64, peer: &Peer) -> Result<Link, BadPeer> {
+        let mut links = self.links.lock().expect("only looked up and inserted");
+        if let Some(link) = links.get(&id).filter(|link| link.address == peer.peer_address) {
+            return Ok(link.clone());
+        }
+        let endpoint = self.endpoint(peer).map_err(|e| BadPeer(peer.to_string(), e))?;
+        let link = Link {
+            control: client(endpoint.connect_lazy()),
+            data: client(endpoint.connect_lazy()),
+            address: peer.peer_address.clone(),
+            endpoint,
+        };
+        links.insert(id, link.clone());
+        Ok(link)
+    }
+
+    fn endpoint(&self, peer: &Peer) -> Result<Endpoint, tonic::transport::Error> {
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&self.tls.ca))
+            .identity(Identity::from_pem(&self.tls.cert, &self.tls.key))
+            .domain_name(&peer.name);
+        let endpoint = Endpoint::from_shared(format!("https://{}", peer.peer_address))?
+            .tls_config(tls)?
+            .connect_timeout(self.timers.election_max)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keep_alive_interval(self.timers.election_max * 2)
+            .keep_alive_timeout(self.timers.election_max * 2)
+            .keep_alive_while_idle(true);
+        Ok(endpoint)
+    }
+}
+
+fn client(channel: Channel) -> Client {
+    PeerClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// What openraft uses to reach one peer for one purpose.
+pub(crate) struct Sender {
+    link: Result<Link, Arc<BadPeer>>,
+    /// Heartbeats: one unary call each on the control connection, instead of a stream.
+    heartbeats: bool,
+    idle_max: Duration,
+    metrics: Metrics,
+}
+
+impl RaftNetworkFactory<Types> for Links {
+    type Network = Sender;
+
+    async fn new_client(&mut self, target: u64, peer: &Peer) -> Sender {
+        let link = self.to(target, peer).map_err(Arc::new);
+        let idle_max = self.timers.election_max * 2;
+        Sender { link, heartbeats: false, idle_max, metrics: self.metrics.clone() }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, peer: &Peer) -> Sender {
+        Sender { heartbeats: true, ..self.new_client(target, peer).await }
+    }
+}
+
+/// Why a peer gave no answer.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    #[error(transparent)]
+    Peer(Arc<BadPeer>),
+    #[error("{}: {}", .0.code(), .0.message())]
+    Status(Box<Status>),
+    #[error("no answer within {0:?}")]
+    Deadline(Duration),
+    #[error(transparent)]
+    Malformed(#[from] convert::Malformed),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Connect(#[from] tonic::transport::Error),
+}
+
+impl From<Status> for NoAnswer {
+    fn from(status: Status) -> NoAnswer {
+        NoAnswer::Status(Box::new(status))
+    }
+}
+
+impl From<NoAnswer> for RPCError<Types> {
+    fn from(error: NoAnswer) -> RPCError<Types> {
+        RPCError::Unreachable(Unreachable::new(&error))
+    }
+}
+
+impl From<NoAnswer> for StreamingError<Types> {
+    fn from(error: NoAnswer) -> StreamingError<Types> {
+        StreamingError::Unreachable(Unreachable::new(&error))
+    }
+}
+
+/// `call`, but not longer than `deadline`.
+async fn within<T, E: Into<NoAnswer>>(
+    deadline: Duration,
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, NoAnswer> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(answer) => answer.map_err(Into::into),
+        Err(_) => Err(NoAnswer::Deadline(deadline)),
+    }
+}
+
+/// How many requests of a stream are unanswered, and since when nothing moved.
+struct Outstanding {
+    requests: usize,
+    since: Instant,
+}
+
+impl Sender {
+    fn link(&self) -> Result<&Link, NoAnswer> {
+        self.link.as_ref().map_err(|error| NoAnswer::Peer(error.clone()))
+    }
+
+    async fn append_once(
+        &self,
+        request: &AppendEntriesRequest<Types>,
+        deadline: Duration,
+    ) -> Result<AppendEntriesResponse<Types>, NoAnswer> {
+        let mut client = self.link()?.control.clone();
+        let answer = within(deadline, client.heartbeat(convert::to_append(request))).await?;
+        Ok(convert::from_append_response(answer.into_inner())?)
+    }
+
+    async fn append_stream<S>(
+        &self,
+        input: S,
+    ) -> Result<BoxStream<'static, Result<StreamAppendResult<Types>, RPCError<Types>>>, NoAnswer>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        let idle_max = self.idle_max;
+        let outstanding = Outstanding { requests: 0, since: Instant::now() };
+        let outstanding = Arc::new(Mutex::new(outstanding));
+        let sent = outstanding.clone();
+        let requests = input.map(move |request| {
+            let mut sent = sent.lock().expect("counted only");
+            if sent.requests == 0 {
+                sent.since = Instant::now();
+            }
+            sent.requests += 1;
+            convert::to_append(&request)
+        });
+        let mut client = self.link()?.data.clone();
+        let answers = within(idle_max, client.append(requests)).await?.into_inner();
+        let answers = futures::stream::unfold(Some(answers), move |answers| {
+            let outstanding = outstanding.clone();
+            async move {
+                let mut answers = answers?;
+                match next_answer(&mut answers, &outstanding, idle_max).await {
+                    Ok(Some(answer)) => Some((Ok(answer), Some(answers))),
+                    Ok(None) => None,
+                    Err(error) => Some((Err(error.into()), None)),
+                }
+            }
+        });
+        Ok(Box::pin(answers))
+    }
+}
+
+/// The next answer of a stream; fails if requests wait for one and none comes.
+async fn next_answer(
+    answers: &mut Streaming<peer::AppendResponse>,
+    outstanding: &Mutex<Outstanding>,
+    idle_max: Duration,
+) -> Result<Option<StreamAppendResult<Types>>, NoAnswer> {
+    loop {
+        match tokio::time::timeout(idle_max / 2, answers.message()).await {
+            Err(_) => {
+                let outstanding = outstanding.lock().expect("counted only");
+                if outstanding.requests > 0 && outstanding.since.elapsed() > idle_max {
+                    return Err(NoAnswer::Deadline(idle_max));
+                }
+            }
+            Ok(answer) => {
+                let Some(answer) = answer? else { return Ok(None) };
+                let mut outstanding = outstanding.lock().expect("counted only");
+                outstanding.requests = outstanding.requests.saturating_sub(1);
+                outstanding.since = Instant::now();
+                return Ok(Some(convert::from_stream_result(answer)?));
+            }
+        }
+    }
+}
+
+impl RaftNetworkV2<Types> for Sender {
+    type SnapshotData = Arc<SnapshotDir>;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        Ok(self.append_once(&request, option.soft_ttl()).await?)
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        if self.heartbeats {
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move { Ok(self.append_stream(input).await? as BoxStream<'s, _>) })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let mut client = self.link()?.control.clone();
+        let call = client.vote(convert::to_vote_request(&request));
+        let answer = within(option.soft_ttl(), call).await?;
+        Ok(convert::from_vote_response(answer.into_inner()).map_err(NoAnswer::from)?)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let mut client = self.link()?.control.clone();
+        let call = client.pre_vote(convert::to_vote_request(&request));
+        let answer = within(option.soft_ttl(), call).await?;
+        Ok(convert::from_vote_response(answer.into_inner()).map_err(NoAnswer::from)?)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let endpoint = self.link()?.endpoint.clone();
+        self.metrics.snapshots_sent.inc();
+        let header = peer::SnapshotHeader {
+            vote: Some(convert::to_vote(&vote)),
+            last: snapshot.meta.last_log_id.as_ref().map(convert::to_log_id),
+            membership: convert::to_membership(&snapshot.meta.last_membership),
+        };
+        let send = async move {
+            let channel = endpoint.connect().await?;
+            let pieces = snapshot_stream::send(header, snapshot.snapshot);
+            let answer = client(channel).install_snapshot(Request::new(pieces)).await?;
+            Ok::<_, NoAnswer>(convert::from_vote(answer.into_inner().vote)?)
+        };
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            vote = within(option.hard_ttl(), send) => Ok(SnapshotResponse::new(vote?)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let request = serde_json::to_vec(&request).map_err(NoAnswer::from)?.into();
+        let mut client = self.link()?.control.clone();
+        let call = client.transfer_leader(peer::TransferLeaderRequest { request });
+        let answer = within(option.soft_ttl(), call).await?.into_inner();
+        Ok(serde_json::from_slice(&answer.response).map_err(NoAnswer::from)?)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address)
+    }
+}
+
+/// The index up to which a read that starts now must see the log, from the leader `link` leads to.
+pub(crate) async fn read_index(link: &Link, deadline: Duration) -> Option<u64> {
+    let mut client = link.control.clone();
+    let call = client.read_index(peer::ReadIndexRequest {});
+    within(deadline, call).await.ok().and_then(|answer| answer.into_inner().index)
+}
+
+/// How a peer is doing.
+pub(crate) async fn status(link: &Link, deadline: Duration) -> Option<peer::StatusResponse> {
+    let mut client = link.control.clone();
+    let call = client.status(peer::StatusRequest {});
+    within(deadline, call).await.ok().map(tonic::Response::into_inner)
+}

@@ -1,0 +1,237 @@
+//! The receiving side between members: gRPC calls into openraft, the leader's inbox and the
+//! member's status. Only holders of a certificate of the peers' CA get here.
+
+use super::{
+    Raft, convert,
+    machine::{Dirs, Snapshot, SnapshotMeta},
+    network::MESSAGE_BYTES_MAX,
+};
+use crate::{
+    config::{OpenError, Tls},
+    inbox::Inbox,
+    members::Leadership,
+    shared::Shared,
+    snapshot_stream::Receiver,
+    types::Term,
+};
+use futures::{Stream, StreamExt};
+use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Certificate, Identity, Server, ServerTlsConfig},
+};
+use wire::peer::{
+    self, AppendRequest, AppendResponse, ForwardRequest, ForwardResponse, SnapshotPiece,
+    forward_response::Refusal, peer_server::PeerServer, snapshot_piece::Piece,
+};
+
+/// Handlers for one member.
+pub(crate) struct Service {
+    pub(crate) raft: Raft,
+    pub(crate) inbox: Inbox,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) dirs: Dirs,
+    pub(crate) member: u64,
+    pub(crate) name: String,
+    /// Ends all streams.
+    pub(crate) stopping: CancellationToken,
+    /// A ReadIndex that takes longer has no quorum.
+    pub(crate) read_index_max: Duration,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn malformed(error: convert::Malformed) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+impl Service {
+    fn until_stopped<T: Send + 'static>(
+        &self,
+        answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> Response<Answers<T>> {
+        let stopping = self.stopping.clone();
+        Response::new(Box::pin(answers.take_until(stopping.cancelled_owned())))
+    }
+
+    fn read_snapshot_piece(piece: Option<SnapshotPiece>) -> Result<SnapshotPiece, Status> {
+        piece.ok_or_else(|| Status::invalid_argument("snapshot: it ends early"))
+    }
+}
+
+#[tonic::async_trait]
+impl peer::peer_server::Peer for Service {
+    type AppendStream = Answers<AppendResponse>;
+    type ForwardStream = Answers<ForwardResponse>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let requests = request.into_inner();
+        // A request that cannot be read ends the stream; the leader begins a new one.
+        let requests = requests
+            .map(|request| convert::from_append(request.ok()?).ok())
+            .take_while(|request| futures::future::ready(request.is_some()))
+            .filter_map(futures::future::ready);
+        let answers = self.raft.stream_append(Box::pin(requests)).map(|answer| match answer {
+            Ok(result) => Ok(convert::to_stream_result(&result)),
+            Err(fatal) => Err(stopped(fatal)),
+        });
+        Ok(self.until_stopped(answers))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<AppendRequest>,
+    ) -> Result<Response<AppendResponse>, Status> {
+        let request = convert::from_append(request.into_inner()).map_err(malformed)?;
+        let answer = self.raft.append_entries(request).await.map_err(stopped)?;
+        Ok(Response::new(convert::to_append_response(&answer)))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<peer::VoteRequest>,
+    ) -> Result<Response<peer::VoteResponse>, Status> {
+        let request = convert::from_vote_request(request.into_inner()).map_err(malformed)?;
+        let answer = self.raft.vote(request).await.map_err(stopped)?;
+        Ok(Response::new(convert::to_vote_response(&answer)))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<peer::VoteRequest>,
+    ) -> Result<Response<peer::VoteResponse>, Status> {
+        let request = convert::from_vote_request(request.into_inner()).map_err(malformed)?;
+        let answer = self.raft.pre_vote(request).await.map_err(stopped)?;
+        Ok(Response::new(convert::to_vote_response(&answer)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<peer::TransferLeaderRequest>,
+    ) -> Result<Response<peer::TransferLeaderResponse>, Status> {
+        let request = serde_json::from_slice(&request.into_inner().request)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let answer = self.raft.handle_transfer_leader(request).await.map_err(stopped)?;
+        let response = serde_json::to_vec(&answer).map_err(stopped)?.into();
+        Ok(Response::new(peer::TransferLeaderResponse { response }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<SnapshotPiece>>,
+    ) -> Result<Response<peer::SnapshotResponse>, Status> {
+        let mut pieces = request.into_inner();
+        let first = Self::read_snapshot_piece(pieces.message().await?)?;
+        let Some(Piece::Header(header)) = first.piece else {
+            return Err(Status::invalid_argument("snapshot: no header"));
+        };
+        let vote = convert::from_vote(header.vote).map_err(malformed)?;
+        let last_log_id = header.last.map(convert::from_log_id);
+        let last_membership = convert::from_membership(&header.membership).map_err(malformed)?;
+        let index = last_log_id.map_or(0, |id| id.index);
+        let mut receiver = Receiver::new(self.dirs.fresh("incoming", index)).map_err(stopped)?;
+        while let Some(piece) = pieces.message().await? {
+            receiver = tokio::task::spawn_blocking(move || receiver.take(piece).map(|()| receiver))
+                .await
+                .map_err(stopped)?
+                .map_err(stopped)?;
+        }
+        let snapshot = receiver.finish().map_err(stopped)?;
+        let meta = SnapshotMeta { last_log_id, last_membership };
+        let snapshot = Snapshot { meta, snapshot };
+        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        let vote = Some(convert::to_vote(&answer.vote));
+        Ok(Response::new(peer::SnapshotResponse { vote }))
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<ForwardRequest>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let inbox = self.inbox.clone();
+        let leadership = self.leadership.clone();
+        let answers = request.into_inner().map(move |request| {
+            let ForwardRequest { number, batch } = request?;
+            let batch = batch.ok_or_else(|| Status::invalid_argument("no batch"))?;
+            let refusal = match leadership.borrow().leading {
+                None => Refusal::NotLeader,
+                Some(_) if inbox.offer(batch) => Refusal::Taken,
+                Some(_) => Refusal::Overloaded,
+            };
+            Ok(ForwardResponse { number, refusal: refusal.into() })
+        });
+        Ok(self.until_stopped(answers))
+    }
+
+    async fn read_index(
+        &self,
+        _: Request<peer::ReadIndexRequest>,
+    ) -> Result<Response<peer::ReadIndexResponse>, Status> {
+        let index = local_read_index(&self.raft, self.read_index_max).await;
+        Ok(Response::new(peer::ReadIndexResponse { index }))
+    }
+
+    async fn status(
+        &self,
+        _: Request<peer::StatusRequest>,
+    ) -> Result<Response<peer::StatusResponse>, Status> {
+        let position = self.shared.position();
+        let leadership = *self.leadership.borrow();
+        let Term(term) = leadership.term;
+        Ok(Response::new(peer::StatusResponse {
+            member: self.member,
+            name: self.name.clone(),
+            term,
+            applied_revision: position.revision.0,
+            applied_index: position.index.0,
+            leading: leadership.leading.is_some(),
+        }))
+    }
+}
+
+/// ReadIndex on this member, if it leads and a quorum confirms that within `deadline`.
+pub(crate) async fn local_read_index(raft: &Raft, deadline: Duration) -> Option<u64> {
+    let confirmed = raft.get_read_log_id(openraft::ReadPolicy::ReadIndex);
+    let (read, _) = tokio::time::timeout(deadline, confirmed).await.ok()?.ok()?;
+    Some(read.index())
+}
+
+/// Listens at once, so that a taken port is an error of the start; serves until stopped.
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, OpenError> {
+    TcpListener::bind(address).await.map_err(|source| OpenError::Listen { address, source })
+}
+
+/// Serves peers until the service's token is cancelled and all calls have ended.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: &Tls,
+    service: Service,
+) -> Result<(), tonic::transport::Error> {
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(&tls.cert, &tls.key))
+        .client_ca_root(Certificate::from_pem(&tls.ca));
+    let stopping = service.stopping.clone();
+    let service = PeerServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    Server::builder()
+        .tls_config(tls)?
+        .tcp_nodelay(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopping.cancelled_owned())
+        .await
+}
