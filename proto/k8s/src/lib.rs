@@ -3,11 +3,16 @@
 
 pub mod api;
 pub mod decode;
+pub mod default;
+pub mod intstr;
+pub mod names;
 mod object;
 pub mod patch;
 pub mod quantity;
 pub mod schema;
+pub mod selector;
 mod status;
+pub mod text;
 pub mod time;
 
 pub use api::{Api, Events, Options, PatchType, Request, Resource, Verb, WatchEvent, WatchRequest};

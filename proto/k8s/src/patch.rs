@@ -6,7 +6,6 @@ mod merge;
 mod strategic;
 
 use crate::Status;
-use serde_json::Value;
 
 pub use json::{COPIED_BYTES_MAX, OPERATIONS_MAX, json};
 pub use merge::{merge, merge_diff};
@@ -44,45 +43,6 @@ impl PatchError {
                 "the server rejected our request due to an error in our request",
             ),
             PatchError::Unclassified(text) => Status::new(500, "", text),
-        }
-    }
-}
-
-/// A value as Go prints it with `%v`, which some of upstream's texts do.
-pub fn go_text(value: &Value) -> String {
-    let mut text = String::new();
-    write_go(&mut text, value);
-    text
-}
-
-fn write_go(text: &mut String, value: &Value) {
-    match value {
-        Value::Null => text.push_str("<nil>"),
-        Value::String(string) => text.push_str(string),
-        Value::Bool(_) | Value::Number(_) => text.push_str(&value.to_string()),
-        Value::Array(list) => {
-            text.push('[');
-            for (index, entry) in list.iter().enumerate() {
-                if index > 0 {
-                    text.push(' ');
-                }
-                write_go(text, entry);
-            }
-            text.push(']');
-        }
-        Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by_key(|(key, _)| *key);
-            text.push_str("map[");
-            for (index, (key, entry)) in entries.into_iter().enumerate() {
-                if index > 0 {
-                    text.push(' ');
-                }
-                text.push_str(key);
-                text.push(':');
-                write_go(text, entry);
-            }
-            text.push(']');
         }
     }
 }

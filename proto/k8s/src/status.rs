@@ -1,5 +1,6 @@
 //! `meta.v1.Status`: the one error type of the API, named by what the caller does next.
 
+use crate::text::{go_json, go_quote};
 use crate::{Resource, Revision};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -21,6 +22,8 @@ pub enum CauseReason {
     UnexpectedServerResponse,
     FieldManagerConflict,
     ResourceVersionTooLarge,
+    FieldValueTooFew,
+    FieldValueTooShort,
 }
 
 /// One thing wrong with one field; `detail` is text without the path.
@@ -56,18 +59,23 @@ impl FieldError {
     }
 
     pub fn too_long(path: impl Into<String>, max_bytes: usize) -> Self {
-        let detail = format!("may not be more than {max_bytes} bytes");
+        let unit = if max_bytes == 1 { "byte" } else { "bytes" };
+        let detail = format!("may not be more than {max_bytes} {unit}");
         Self::new(path, CauseReason::FieldValueTooLong, None, detail)
     }
 
     pub fn too_many(path: impl Into<String>, count: usize, max: usize) -> Self {
-        let detail = format!("must have at most {max} items");
+        let unit = if max == 1 { "item" } else { "items" };
+        let detail = format!("must have at most {max} {unit}");
         Self::new(path, CauseReason::FieldValueTooMany, Some(json!(count)), detail)
     }
 
     pub fn not_supported(path: impl Into<String>, value: Value, valid: &[&str]) -> Self {
-        let quoted: Vec<String> = valid.iter().map(|value| format!("{value:?}")).collect();
-        let detail = format!("supported values: {}", quoted.join(", "));
+        let quoted: Vec<String> = valid.iter().map(|value| go_quote(value)).collect();
+        let detail = match quoted.as_slice() {
+            [] => String::new(),
+            _ => format!("supported values: {}", quoted.join(", ")),
+        };
         Self::new(path, CauseReason::FieldValueNotSupported, Some(value), detail)
     }
 
@@ -91,13 +99,18 @@ impl FieldError {
             CauseReason::FieldValueForbidden => "Forbidden",
             CauseReason::FieldValueTooLong => "Too long",
             CauseReason::FieldValueTooMany => "Too many",
+            CauseReason::FieldValueTooFew => "Too few",
+            CauseReason::FieldValueTooShort => "Too short",
             CauseReason::FieldValueTypeInvalid => "Invalid value",
             _ => "Internal error",
         };
         let mut text = name.to_string();
         if let Some(value) = &self.bad_value {
             text.push_str(": ");
-            text.push_str(&value.to_string());
+            text.push_str(&match value {
+                Value::String(value) => go_quote(value),
+                other => go_json(other),
+            });
         }
         if !self.detail.is_empty() {
             text.push_str(": ");
@@ -186,13 +199,20 @@ impl Status {
     /// `kind` is the Kind (`Pod`), as upstream has it for this reason only.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Status {
         let qualified = if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
-        let texts: Vec<String> = errors.iter().map(FieldError::to_string).collect();
+        let mut texts: Vec<String> = Vec::new();
+        for text in errors.iter().map(FieldError::to_string) {
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
         let list = match texts.as_slice() {
-            [one] => one.clone(),
-            many => format!("[{}]", many.join(", ")),
+            [] => String::new(),
+            [one] => format!(": {one}"),
+            many => format!(": [{}]", many.join(", ")),
         };
+        let name_text = go_quote(name);
         let mut status =
-            Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {list}"));
+            Self::new(422, "Invalid", format!("{qualified} {name_text} is invalid{list}"));
         status.group = group.to_string();
         status.kind = kind.to_string();
         status.name = name.to_string();
@@ -274,8 +294,31 @@ impl Status {
         status
     }
 
-    pub fn timeout(message: impl Into<String>) -> Status {
-        Self::new(504, "Timeout", message)
+    pub fn timeout(message: impl fmt::Display) -> Status {
+        Self::new(504, "Timeout", format!("Timeout: {message}"))
+    }
+
+    /// The name made from `generateName` was taken; the client may try again.
+    pub fn generate_name_conflict(resource: &Resource, name: &str) -> Status {
+        let message = format!(
+            "{resource} {} already exists, the server was not able to generate a unique name for \
+             the object",
+            go_quote(name)
+        );
+        let mut status = Self::new(409, "AlreadyExists", message).about(resource, name);
+        status.retry_after_seconds = Some(1);
+        status
+    }
+
+    /// The server could not do it now; nothing was done.
+    pub fn server_timeout(resource: &Resource, operation: &str) -> Status {
+        let message = format!(
+            "The {operation} operation against {resource} could not be completed at this time, \
+             please try again."
+        );
+        let mut status = Self::new(500, "ServerTimeout", message).about(resource, "");
+        status.retry_after_seconds = Some(0);
+        status
     }
 
     /// The client named a revision this cluster has not reached.

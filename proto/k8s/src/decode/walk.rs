@@ -4,6 +4,7 @@
 use super::{DecodeError, Decoded};
 use crate::quantity::Quantity;
 use crate::schema::{Element, Field, Schema, Shape, Type, TypeId};
+use crate::text::go_quote;
 use crate::{Object, time};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -154,7 +155,7 @@ impl<'s> Walk<'s> {
             }
         }
         push_name(&mut path, name);
-        let message = format!("{what} field {path:?}");
+        let message = format!("{what} field {}", go_quote(&path));
         if self.decoded.strict.contains(&message) {
             return;
         }

@@ -1,8 +1,9 @@
 //! Strategic merge patch: a merge patch that knows from the schema which lists are keyed
 //! (<https://github.com/kubernetes/community/blob/main/contributors/devel/sig-api-machinery/strategic-merge-patch.md>).
 
-use super::{PatchError, go_text};
+use super::PatchError;
 use crate::schema::{Element, Field, Schema, Shape, Type, TypeId};
+use crate::text::{go_quote, go_text};
 use serde_json::{Map, Value};
 
 const DIRECTIVE: &str = "$patch";
@@ -58,8 +59,9 @@ impl<'s> Merger<'s> {
             Place::Struct(ty) => {
                 let Some(field) = ty.field(name) else {
                     return Err(PatchError::Unclassified(format!(
-                        "unable to find api field in struct {} for the json field {name:?}",
-                        ty.kind()
+                        "unable to find api field in struct {} for the json field {}",
+                        ty.kind(),
+                        go_quote(name)
                     )));
                 };
                 let place = match field.shape {
