@@ -1,1 +1,3 @@
-//! Stub.
+//! Every built-in controller, and the scheduler.
+
+pub mod scheduler;
