@@ -1,3 +1,167 @@
-//! Every built-in controller, and the scheduler.
+//! Every built-in controller, one file each, and what runs them. They know the `Api` trait and the
+//! world in the cache; they never touch HTTP or Raft.
 
+use k8s::Api;
+use prometheus::Registry;
+use reconcile::{CacheBuilder, Controller, Gate, KindInfo, Runner};
+use std::net::SocketAddr;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+mod backends;
+#[cfg(test)]
+mod backends_tests;
+mod ownership;
+mod pods;
 pub mod scheduler;
+#[cfg(test)]
+mod testing;
+
+macro_rules! controllers {
+    ($($module:ident)*) => {
+        $(mod $module;)*
+
+        /// Every controller whose plan is made for one root at a time.
+        pub fn all() -> Vec<Controller> {
+            vec![$($module::CONTROLLER),*]
+        }
+    };
+}
+
+// Sorted; adding a controller is one file and one word here.
+controllers! {
+    deployment
+    endpoints
+    endpoint_slice
+    garbage_collector
+    kubernetes_service
+    namespace
+    node_ipam
+    node_lifecycle
+    pod_gc
+    replica_set
+    root_ca
+    service_account
+}
+
+/// What the controllers are told by whoever starts them.
+#[derive(Clone)]
+pub struct Config {
+    /// Every kind the server has that can be listed and watched: what the garbage collector and the
+    /// namespace controller look through. Events are left out: they own nothing and are many.
+    pub kinds: Vec<KindInfo>,
+    /// Where pods get their addresses from: `10.244.0.0/16`.
+    pub cluster_cidr: String,
+    /// Size of each node's part of it.
+    pub node_cidr_mask: u8,
+    /// How long a node may be silent before it counts as unreachable. Upstream: 40 s.
+    pub node_monitor_grace_period: Duration,
+    /// Finished pods kept in the whole cluster. Upstream: 12500.
+    pub terminated_pod_threshold: usize,
+    /// The certificate pods verify the API server with.
+    pub ca_cert_pem: String,
+    /// Where the API is served, of each master that is up: the endpoints of Service `kubernetes`.
+    pub api_addresses: watch::Receiver<Vec<SocketAddr>>,
+}
+
+impl Config {
+    /// Upstream's defaults, for one API address.
+    pub fn new(kinds: Vec<KindInfo>, api_address: SocketAddr) -> Config {
+        // The value outlives its sender.
+        let (_, api_addresses) = watch::channel(vec![api_address]);
+        Config {
+            kinds,
+            cluster_cidr: "10.244.0.0/16".to_string(),
+            node_cidr_mask: 24,
+            node_monitor_grace_period: Duration::from_secs(40),
+            terminated_pod_threshold: 12_500,
+            ca_cert_pem: String::new(),
+            api_addresses,
+        }
+    }
+}
+
+/// The part of [`Config`] that plans read as a fact of the world.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) cluster_cidr: String,
+    pub(crate) node_cidr_mask: u8,
+    pub(crate) node_monitor_grace_period: Duration,
+    pub(crate) terminated_pod_threshold: usize,
+    pub(crate) ca_cert_pem: String,
+}
+
+/// A fact of the world: where the API is served now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ApiAddresses(pub(crate) Vec<SocketAddr>);
+
+impl Config {
+    fn settings(&self) -> Settings {
+        Settings {
+            cluster_cidr: self.cluster_cidr.clone(),
+            node_cidr_mask: self.node_cidr_mask,
+            node_monitor_grace_period: self.node_monitor_grace_period,
+            terminated_pod_threshold: self.terminated_pod_threshold,
+            ca_cert_pem: self.ca_cert_pem.clone(),
+        }
+    }
+}
+
+/// Runs every controller and returns after `shutdown`. Everywhere the cache is kept warm; plans are
+/// made and writes go out only where and while the gate is open.
+pub async fn run(
+    api: Arc<dyn Api>,
+    gate: Gate,
+    config: Config,
+    registry: &Registry,
+    shutdown: CancellationToken,
+) {
+    let controllers = all();
+    let addresses = config.api_addresses.clone();
+    let cache = CacheBuilder::new(api.clone(), registry)
+        .controllers(&controllers)
+        .kinds(config.kinds.iter().copied().filter(|kind| kind.plural != "events"))
+        .fact(config.settings())
+        .fact(ApiAddresses(addresses.borrow().clone()))
+        .build();
+    let mut runner = Runner::new(cache.clone(), gate);
+    for controller in controllers {
+        runner.add(controller, api.clone());
+    }
+    let wake = runner.waker(kubernetes_service::CONTROLLER.name);
+    let mut tasks = JoinSet::new();
+    let (watching, stop) = (cache.clone(), shutdown.clone());
+    tasks.spawn(async move { watching.run(stop).await });
+    tasks.spawn(runner.run(api, shutdown.clone()));
+    tasks.spawn(async move {
+        let follow = follow_addresses(addresses, |now| {
+            cache.set_fact(ApiAddresses(now));
+            wake.iter().for_each(|wake| wake());
+        });
+        tokio::select! {
+            () = shutdown.cancelled() => (),
+            () = follow => (),
+        }
+    });
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+async fn follow_addresses(
+    mut addresses: watch::Receiver<Vec<SocketAddr>>,
+    changed: impl Fn(Vec<SocketAddr>),
+) {
+    while addresses.changed().await.is_ok() {
+        let now = addresses.borrow_and_update().clone();
+        changed(now);
+    }
+    // Its source is gone: the addresses stay as they are.
+    std::future::pending::<()>().await;
+}

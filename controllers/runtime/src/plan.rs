@@ -163,7 +163,8 @@ impl Write {
         Write::request(kind, request)
     }
 
-    /// The same write, whatever has happened to the object since.
+    /// The same write, whatever has happened to the object since; it still is for no other object
+    /// of that name.
     pub fn unguarded(mut self) -> Write {
         let metadata = self.request.body.as_mut().and_then(|body| body.get_mut("metadata"));
         if let Some(Value::Object(metadata)) = metadata {
@@ -201,7 +202,11 @@ impl Write {
 }
 
 fn guarded<K: Kind>(object: &K, mut patch: Value) -> Value {
-    if let Some(revision) = &object.metadata().resource_version {
+    let meta = object.metadata();
+    if let Some(uid) = &meta.uid {
+        patch["metadata"]["uid"] = json!(uid);
+    }
+    if let Some(revision) = &meta.resource_version {
         patch["metadata"]["resourceVersion"] = json!(revision);
     }
     patch
