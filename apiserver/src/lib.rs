@@ -1,11 +1,95 @@
 //! HTTP in front, one generic pipeline, the list of kinds. Does not know that controllers or nodes
 //! exist.
 
+// In the order a request meets them.
 pub mod admission;
 pub mod authz;
+mod bootstrap;
+mod catalog;
+mod client;
+mod discovery;
+mod encode;
+mod errors;
+mod health;
 pub mod identity;
 pub mod kinds;
 pub mod memo;
+mod metrics;
+mod openapi;
+mod pipeline;
+mod server;
+mod services;
+mod subresources;
+mod table;
 pub mod view;
 
 pub use identity::Identity;
+pub use services::ServiceCidr;
+
+use client::Client;
+use metrics::Metrics;
+use pipeline::Core;
+use raft_store::Store;
+use std::{ops::RangeInclusive, sync::Arc};
+
+/// What the server is told when it is made.
+#[derive(Clone)]
+pub struct Config {
+    pub store: Store,
+    /// Where cluster IPs come from.
+    pub service_cidr: ServiceCidr,
+    /// Where node ports come from.
+    pub node_ports: RangeInclusive<u16>,
+    /// Port of the masters' API, behind the `kubernetes` Service.
+    pub advertise_port: u16,
+    pub admission: admission::Config,
+    /// All of the process' metrics; `/metrics` shows it.
+    pub registry: prometheus::Registry,
+    /// How to reach a node's kubelet port (client certificate in group `system:masters`); `None`: logs
+    /// and exec are refused.
+    pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl Config {
+    /// Upstream's defaults over `store`.
+    pub fn new(store: Store) -> Config {
+        Config {
+            store,
+            service_cidr: ServiceCidr::parse("10.96.0.0/16").expect("a valid range"),
+            node_ports: 30000..=32767,
+            advertise_port: 6443,
+            admission: admission::Config::default(),
+            registry: prometheus::Registry::new(),
+            kubelet_tls: None,
+        }
+    }
+}
+
+/// The API server of one master. Cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    core: Arc<Core>,
+}
+
+impl Server {
+    pub fn new(config: Config) -> Server {
+        let view: Arc<dyn view::View> = Arc::new(config.store.clone());
+        Server {
+            core: Arc::new(Core {
+                store: config.store.clone(),
+                authorizer: authz::authorizer(view.clone()),
+                view,
+                schema: k8s::schema::Schema::built_in(),
+                metrics: Metrics::new(config.registry.clone()),
+                tasks: Default::default(),
+                config,
+            }),
+        }
+    }
+
+    /// The API under an identity, inside the process: same pipeline, authorization and admission as
+    /// over HTTP.
+    pub fn client(&self, identity: Identity) -> Arc<dyn k8s::Api> {
+        Arc::new(Client { core: self.core.clone(), identity: Arc::new(identity) })
+    }
+}

@@ -1,7 +1,7 @@
 //! What this server derives from a stored version, at most once per version: selector facts, the
 //! parsed tree while somebody holds it, and whatever one other module wants to keep beside them.
 
-use crate::kinds::KindDef;
+use crate::{catalog, encode, kinds::KindDef};
 use k8s::Object;
 use raft_store::Stored;
 use serde_json::Value;
@@ -31,8 +31,8 @@ fn memo(stored: &Stored) -> Arc<Memo> {
     stored.memo(|_| Memo::default())
 }
 
-/// The tree of a stored version with its resource version, shared by all who hold it. `apiVersion`
-/// and `kind` are not in it.
+/// The tree of a stored version with its resource version and, where the space is a kind's, with
+/// `apiVersion` and `kind` in its preferred version; shared by all who hold it.
 pub fn object(stored: &Stored) -> Arc<Object> {
     let memo = memo(stored);
     let mut slot = memo.object.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,6 +50,9 @@ pub fn parse(stored: &Stored) -> Object {
         serde_json::from_slice(&stored.body).expect("only objects this server encoded are stored");
     let revision = Value::String(stored.revision.to_string());
     object.metadata_mut().insert("resourceVersion".into(), revision);
+    if let Some(kind) = catalog::by_space(&stored.key.space) {
+        encode::stamp(&mut object, kind, kind.versions[0]);
+    }
     object
 }
 

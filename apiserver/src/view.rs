@@ -20,3 +20,13 @@ pub trait View: Send + Sync {
         self.stored(space, path).map(|stored| memo::object(&stored))
     }
 }
+
+impl View for raft_store::Store {
+    fn stored(&self, space: &str, path: &str) -> Option<Arc<Stored>> {
+        self.get(&raft_store::Key::new(space, path))
+    }
+
+    fn range(&self, space: &str, prefix: &str) -> Vec<Arc<Stored>> {
+        raft_store::Store::range(self, space, prefix, None, None).items
+    }
+}

@@ -44,6 +44,12 @@ pub struct KindDef {
     pub grace_period_seconds: fn(&Object, requested: Option<i64>) -> i64,
     /// True if `metadata.generation` counts changes outside metadata and status.
     pub generation: bool,
+    /// True while something besides `metadata.finalizers` keeps a deleted object (`spec.finalizers`
+    /// of a namespace).
+    pub held: fn(&Object) -> bool,
+    /// What else changes in an object that is being deleted but stays for now
+    /// (`status.phase: Terminating` of a namespace).
+    pub mark_deleted: fn(&mut Object),
     /// `PUT` of an absent object creates it (upstream's AllowCreateOnUpdate).
     pub create_on_update: bool,
     /// `PUT` without `resourceVersion` replaces whatever is there (AllowUnconditionalUpdate).
@@ -197,6 +203,8 @@ impl KindDef {
         validate_status: |_, _| Vec::new(),
         grace_period_seconds: |_, _| 0,
         generation: false,
+        held: |_| false,
+        mark_deleted: |_| (),
         create_on_update: false,
         unconditional_update: true,
     };

@@ -1,0 +1,153 @@
+//! What every cluster starts with. Idempotent; the caller leads, and each write is fenced by its term.
+
+use crate::{
+    Server, authz, catalog,
+    identity::Identity,
+    pipeline::{Body, Call},
+};
+use k8s::{Object, Status, Verb};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+impl Server {
+    /// Makes what is absent: namespaces, priority classes, roles and their bindings, and the
+    /// `kubernetes` Service. Does nothing on a member that does not lead.
+    pub async fn bootstrap(&self) -> Result<(), Status> {
+        let leading = self.core.store.leadership().borrow().leading;
+        let Some(term) = leading else {
+            return Ok(());
+        };
+        let mut objects = namespaces();
+        objects.extend(priority_classes());
+        objects.extend(authz::bootstrap());
+        for object in objects {
+            self.ensure(object, term.0).await?;
+        }
+        self.ensure(self.kubernetes_service(), term.0).await?;
+        self.publish_masters(term.0).await
+    }
+
+    /// Creates `object` unless it exists.
+    async fn ensure(&self, object: Object, term: u64) -> Result<(), Status> {
+        let Some(call) = call(&object, Verb::Create, term) else {
+            tracing::debug!(kind = object.kind(), "not served, not made");
+            return Ok(());
+        };
+        let exists = self.core.store.get(&crate::pipeline::key(
+            call.kind,
+            object.namespace(),
+            object.name(),
+        ));
+        if exists.is_some() {
+            return Ok(());
+        }
+        match self.core.call(call).await {
+            Err(status) if status.reason != "AlreadyExists" => Err(status),
+            _ => Ok(()),
+        }
+    }
+
+    fn kubernetes_service(&self) -> Object {
+        object(json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": "kubernetes",
+                "namespace": "default",
+                "labels": { "component": "apiserver", "provider": "kubernetes" },
+            },
+            "spec": {
+                "type": "ClusterIP",
+                "clusterIP": self.core.config.service_cidr.first().to_string(),
+                "sessionAffinity": "None",
+                "ports": [{
+                    "name": "https", "protocol": "TCP", "port": 443,
+                    "targetPort": self.core.config.advertise_port,
+                }],
+            },
+        }))
+    }
+
+    /// The masters behind the `kubernetes` Service, as an EndpointSlice.
+    async fn publish_masters(&self, term: u64) -> Result<(), Status> {
+        let members = self.core.store.members();
+        let parse = |address: &str| address.parse::<std::net::SocketAddr>().ok();
+        let mut addresses: Vec<_> =
+            members.iter().filter_map(|member| parse(&member.api_address)).collect();
+        addresses.sort();
+        addresses.dedup();
+        let Some(port) = addresses.first().map(std::net::SocketAddr::port) else {
+            return Ok(());
+        };
+        let endpoints: Vec<Value> = addresses
+            .iter()
+            .map(
+                |at| json!({ "addresses": [at.ip().to_string()], "conditions": { "ready": true } }),
+            )
+            .collect();
+        let slice = object(json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": "kubernetes",
+                "namespace": "default",
+                "labels": { "kubernetes.io/service-name": "kubernetes" },
+            },
+            "addressType": "IPv4",
+            "endpoints": endpoints,
+            "ports": [{ "name": "https", "port": port, "protocol": "TCP" }],
+        }));
+        self.ensure(slice.clone(), term).await?;
+        match call(&slice, Verb::Update, term) {
+            Some(call) => self.core.call(call).await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `None` if the object's kind is not served.
+fn call(object: &Object, verb: Verb, term: u64) -> Option<Call> {
+    let kind = catalog::by_kind(object.api_version(), object.kind())?;
+    let version = object.api_version().rsplit('/').next().unwrap_or_default().to_string();
+    Some(Call {
+        kind,
+        version,
+        verb,
+        namespace: object.namespace().to_string(),
+        name: if verb == Verb::Create { String::new() } else { object.name().to_string() },
+        subresource: String::new(),
+        body: Body::Value(object.clone().into_value()),
+        options: k8s::Options::default(),
+        fence: Some(term),
+        identity: Arc::new(Identity::server()),
+    })
+}
+
+fn object(value: Value) -> Object {
+    Object::from_value(value).expect("an object literal")
+}
+
+fn namespaces() -> Vec<Object> {
+    let names = ["default", "kube-node-lease", "kube-public", "kube-system"];
+    let namespace = |name: &str| {
+        object(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))
+    };
+    names.into_iter().map(namespace).collect()
+}
+
+/// Upstream's two, which critical add-ons name.
+fn priority_classes() -> Vec<Object> {
+    let class = |name: &str, value: i64| {
+        object(json!({
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": { "name": name },
+            "value": value,
+            "preemptionPolicy": "PreemptLowerPriority",
+        }))
+    };
+    vec![
+        class("system-cluster-critical", 2_000_000_000),
+        class("system-node-critical", 2_000_001_000),
+    ]
+}

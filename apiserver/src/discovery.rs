@@ -1,0 +1,244 @@
+//! What this server serves: `/api`, `/apis`, resource lists, aggregated discovery, `/version`. All of
+//! it derives from the list of kinds.
+
+use crate::{
+    catalog::{self, Group},
+    kinds::{KindDef, Subresource},
+    pipeline::Core,
+    server::{Body, bytes, json},
+};
+use http::{Response, StatusCode};
+use serde_json::{Value, json as value};
+use sha2::{Digest, Sha256};
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// The answer to `path`, if it is one of these.
+pub(crate) fn answer(path: &str, aggregated: bool, core: &Core) -> Option<Response<Body>> {
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let answer = match parts.as_slice() {
+        ["api"] if aggregated => return Some(aggregate(true)),
+        ["apis"] if aggregated => return Some(aggregate(false)),
+        ["api"] => value!({
+            "kind": "APIVersions",
+            "versions": ["v1"],
+            "serverAddressByClientCIDRs": [
+                { "clientCIDR": "0.0.0.0/0", "serverAddress": server_address(core) },
+            ],
+        }),
+        ["apis"] => {
+            let groups: Vec<Value> = named_groups().map(|group| api_group(group, false)).collect();
+            value!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
+        }
+        ["apis", group] => api_group(named_groups().find(|known| known.name == *group)?, true),
+        ["api", version] => resource_list("", version)?,
+        ["apis", group, version] => resource_list(group, version)?,
+        ["version"] => version(),
+        [""] => value!({ "paths": paths() }),
+        _ => return None,
+    };
+    Some(json(&answer))
+}
+
+fn server_address(core: &Core) -> String {
+    let members = core.store.members();
+    members.first().map(|member| member.api_address.clone()).unwrap_or_default()
+}
+
+fn named_groups() -> impl Iterator<Item = &'static Group> {
+    catalog::groups().iter().filter(|group| !group.name.is_empty())
+}
+
+fn api_group(group: &Group, alone: bool) -> Value {
+    let version = |version: &&str| value!({ "groupVersion": format!("{}/{version}", group.name), "version": version });
+    let versions: Vec<Value> = group.versions.iter().map(version).collect();
+    let mut answer = value!({
+        "name": group.name,
+        "preferredVersion": versions.first(),
+        "versions": versions,
+    });
+    if alone {
+        answer["kind"] = "APIGroup".into();
+        answer["apiVersion"] = "v1".into();
+    }
+    answer
+}
+
+fn of_version<'a>(
+    group: &'a Group,
+    version: &'a str,
+) -> impl Iterator<Item = &'static KindDef> + 'a {
+    group.kinds.iter().copied().filter(move |kind| kind.versions.contains(&version))
+}
+
+/// The group, version and kind of a subresource's body.
+pub(crate) fn body_kind(
+    kind: &KindDef,
+    version: &str,
+    subresource: &Subresource,
+) -> (String, String, String) {
+    let schema = match subresource {
+        Subresource::Status => "",
+        Subresource::Scale { .. } => "autoscaling.v1.Scale",
+        Subresource::Named { schema, .. } => schema,
+    };
+    let mut parts = schema.splitn(3, '.');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(group), Some(version), Some(kind)) => {
+            let group = match group {
+                "core" => "",
+                "authentication" => "authentication.k8s.io",
+                group => group,
+            };
+            (group.into(), version.into(), kind.into())
+        }
+        _ => (kind.group.into(), version.into(), kind.kind.into()),
+    }
+}
+
+fn resource_list(group: &str, version: &str) -> Option<Value> {
+    let group = catalog::groups().iter().find(|known| known.name == group)?;
+    if !group.versions.contains(&version) {
+        return None;
+    }
+    let mut resources = Vec::new();
+    for kind in of_version(group, version) {
+        let mut entry = value!({
+            "name": kind.plural,
+            "singularName": kind.kind.to_lowercase(),
+            "namespaced": kind.namespaced,
+            "kind": kind.kind,
+            "verbs": catalog::verbs(kind),
+        });
+        if !kind.short_names.is_empty() {
+            entry["shortNames"] = value!(kind.short_names);
+        }
+        if !kind.categories.is_empty() {
+            entry["categories"] = value!(kind.categories);
+        }
+        if catalog::verbs(kind).contains(&"get") {
+            entry["storageVersionHash"] = storage_hash(kind).into();
+        }
+        resources.push(entry);
+        for subresource in kind.subresources {
+            let (group, body_version, body) = body_kind(kind, version, subresource);
+            let mut entry = value!({
+                "name": format!("{}/{}", kind.plural, catalog::subresource_name(subresource)),
+                "singularName": "",
+                "namespaced": kind.namespaced,
+                "kind": body,
+                "verbs": catalog::subresource_verbs(subresource),
+            });
+            if (group.as_str(), body_version.as_str()) != (kind.group, version) {
+                entry["group"] = group.into();
+                entry["version"] = body_version.into();
+            }
+            resources.push(entry);
+        }
+    }
+    Some(value!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": crate::encode::api_version(group.name, version),
+        "resources": resources,
+    }))
+}
+
+fn storage_hash(kind: &KindDef) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let stored = format!("{}/{}/{}", kind.group, kind.versions[0], kind.kind);
+    STANDARD.encode(&Sha256::digest(stored)[..8])
+}
+
+/// KEP-3352: everything in two documents.
+fn aggregate(core: bool) -> Response<Body> {
+    let groups = catalog::groups().iter().filter(|group| group.name.is_empty() == core);
+    let items: Vec<Value> = groups.map(aggregate_group).collect();
+    let document = value!({
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": "apidiscovery.k8s.io/v2",
+        "metadata": {},
+        "items": items,
+    });
+    bytes(StatusCode::OK, AGGREGATED, document.to_string())
+}
+
+fn aggregate_group(group: &Group) -> Value {
+    let versions: Vec<Value> = group
+        .versions
+        .iter()
+        .map(|version| {
+            let resources: Vec<Value> =
+                of_version(group, version).map(|kind| aggregate_kind(kind, version)).collect();
+            value!({ "version": version, "freshness": "Current", "resources": resources })
+        })
+        .collect();
+    let mut metadata = value!({ "creationTimestamp": null });
+    if !group.name.is_empty() {
+        metadata["name"] = group.name.into();
+    }
+    value!({ "metadata": metadata, "versions": versions })
+}
+
+fn aggregate_kind(kind: &KindDef, version: &str) -> Value {
+    let mut entry = value!({
+        "resource": kind.plural,
+        "responseKind": { "group": kind.group, "version": version, "kind": kind.kind },
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": kind.kind.to_lowercase(),
+        "verbs": catalog::verbs(kind),
+    });
+    if !kind.short_names.is_empty() {
+        entry["shortNames"] = value!(kind.short_names);
+    }
+    if !kind.categories.is_empty() {
+        entry["categories"] = value!(kind.categories);
+    }
+    let subresources: Vec<Value> = kind
+        .subresources
+        .iter()
+        .map(|subresource| {
+            let (group, version, body) = body_kind(kind, version, subresource);
+            value!({
+                "subresource": catalog::subresource_name(subresource),
+                "responseKind": { "group": group, "version": version, "kind": body },
+                "verbs": catalog::subresource_verbs(subresource),
+            })
+        })
+        .collect();
+    if !subresources.is_empty() {
+        entry["subresources"] = subresources.into();
+    }
+    entry
+}
+
+fn version() -> Value {
+    value!({
+        "major": "1",
+        "minor": "36",
+        "emulationMajor": "1",
+        "emulationMinor": "36",
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "35",
+        "gitVersion": concat!("v1.36.0+coxswain-", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none",
+        "compiler": "rustc",
+        "platform": concat!("linux/", "amd64"),
+    })
+}
+
+fn paths() -> Vec<String> {
+    let mut paths = vec!["/api".to_string(), "/api/v1".into(), "/apis".into()];
+    for group in named_groups() {
+        paths.push(format!("/apis/{}", group.name));
+        paths
+            .extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
+    }
+    for path in ["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"] {
+        paths.push(path.into());
+    }
+    paths
+}

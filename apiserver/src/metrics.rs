@@ -1,0 +1,259 @@
+//! What the server counts, under upstream's names where upstream has one.
+
+use crate::{kinds::KindDef, pipeline::Core, server::Body, server::RequestInfo};
+use http::Response;
+use hyper::body::Body as _;
+use k8s::Status;
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
+};
+use std::{sync::Arc, time::Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// kube-apiserver's --max-requests-inflight and --max-mutating-requests-inflight.
+const READS_MAX: usize = 400;
+const WRITES_MAX: usize = 200;
+
+const SECONDS: &[f64] = &[
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
+    10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
+const BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+
+/// Cheap to clone: every part is shared.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    sizes: HistogramVec,
+    longrunning: IntGaugeVec,
+    inflight: IntGaugeVec,
+    watch_events: IntCounterVec,
+    watch_bytes: HistogramVec,
+    rejected: IntCounterVec,
+    objects: IntGaugeVec,
+    reads: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
+}
+
+const REQUEST: &[&str] =
+    &["verb", "group", "version", "resource", "subresource", "scope", "component"];
+
+impl Metrics {
+    pub(crate) fn new(registry: Registry) -> Metrics {
+        let with = |more: &[&'static str]| [REQUEST, more].concat();
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            registered(&registry, IntGaugeVec::new(Opts::new(name, help), labels))
+        };
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            registered(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let histogram = |name: &str, help: &str, labels: &[&str], buckets: &[f64]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            registered(&registry, HistogramVec::new(options, labels))
+        };
+        Metrics {
+            requests: counter(
+                "apiserver_request_total",
+                "Requests answered, by verb, resource and HTTP code.",
+                &with(&["code", "dry_run"]),
+            ),
+            durations: histogram(
+                "apiserver_request_duration_seconds",
+                "Seconds until the answer began, long-running requests excepted.",
+                &with(&["dry_run"]),
+                SECONDS,
+            ),
+            sizes: histogram(
+                "apiserver_response_sizes",
+                "Bytes of answers whose size is known when they begin.",
+                REQUEST,
+                BYTES,
+            ),
+            longrunning: gauge(
+                "apiserver_longrunning_requests",
+                "Watches and streams under way.",
+                REQUEST,
+            ),
+            inflight: gauge(
+                "apiserver_current_inflight_requests",
+                "Requests being answered, long-running ones excepted.",
+                &["request_kind"],
+            ),
+            watch_events: counter(
+                "apiserver_watch_events_total",
+                "Events sent to watchers.",
+                &["group", "version", "resource"],
+            ),
+            watch_bytes: histogram(
+                "apiserver_watch_events_sizes",
+                "Bytes per batch of events sent to a watcher.",
+                &["group", "version", "resource"],
+                BYTES,
+            ),
+            rejected: counter(
+                "apiserver_dropped_requests_total",
+                "Requests refused with 429 because too many were under way.",
+                &["request_kind"],
+            ),
+            objects: gauge(
+                "apiserver_resource_objects",
+                "Objects stored, by resource.",
+                &["group", "resource"],
+            ),
+            registry,
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            writes: Arc::new(Semaphore::new(WRITES_MAX)),
+        }
+    }
+
+    /// All metrics of the process in Prometheus' text format.
+    pub(crate) fn text(&self, core: &Core) -> Vec<u8> {
+        for (space, count) in core.store.spaces() {
+            let (group, resource) = space.rsplit_once('/').unwrap_or(("", &space));
+            self.objects.with_label_values(&[group, resource]).set(count as i64);
+        }
+        let mut out = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            tracing::warn!(%error, "cannot encode the metrics");
+        }
+        out
+    }
+
+    /// Counts a long-running request until the guard goes.
+    pub(crate) fn longrunning(&self, info: &RequestInfo) -> Running {
+        let gauge = self.longrunning.with_label_values(&labels(info));
+        gauge.inc();
+        Running(gauge)
+    }
+
+    pub(crate) fn events(&self, kind: &KindDef, version: &str, count: usize, bytes: usize) {
+        let labels = [kind.group, version, kind.plural];
+        self.watch_events.with_label_values(&labels).inc_by(count as u64);
+        self.watch_bytes.with_label_values(&labels).observe(bytes as f64);
+    }
+}
+
+/// The metric, known to the registry. Two servers on one registry share nothing: the second one's
+/// numbers are not shown, which only tests do.
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: Result<C, prometheus::Error>,
+) -> C {
+    let metric = metric.expect("names and labels are literals");
+    if let Err(error) = registry.register(Box::new(metric.clone())) {
+        tracing::warn!(%error, "a metric is registered already");
+    }
+    metric
+}
+
+/// A long-running request under way.
+pub(crate) struct Running(prometheus::IntGauge);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn labels(info: &RequestInfo) -> [&str; 7] {
+    let scope = match (info.is_resource, info.name.is_empty(), info.namespace.is_empty()) {
+        (false, _, _) => "",
+        (_, false, _) => "resource",
+        (_, _, false) => "namespace",
+        _ => "cluster",
+    };
+    [verb(info), &info.group, &info.version, &info.resource, &info.subresource, scope, "apiserver"]
+}
+
+/// Upstream writes verbs in capitals here, and a create as POST.
+fn verb(info: &RequestInfo) -> &str {
+    match info.verb.as_str() {
+        "create" => "POST",
+        "update" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        "watch" => "WATCH",
+        "list" => "LIST",
+        "get" => "GET",
+        "head" => "HEAD",
+        _ => "other",
+    }
+}
+
+/// A request from its first byte to the beginning of its answer.
+pub(crate) struct Observed<'a> {
+    metrics: &'a Metrics,
+    info: &'a RequestInfo,
+    dry_run: &'static str,
+    began: Instant,
+}
+
+impl<'a> Observed<'a> {
+    pub(crate) fn begin(
+        metrics: &'a Metrics,
+        info: &'a RequestInfo,
+        dry_run: bool,
+    ) -> Observed<'a> {
+        let dry_run = if dry_run { "All" } else { "" };
+        Observed { metrics, info, dry_run, began: Instant::now() }
+    }
+
+    pub(crate) fn end(self, response: &Response<Body>) {
+        // Unknown resources must not make new series.
+        let unknown;
+        let info = if response.status() == http::StatusCode::NOT_FOUND && !self.info.is_resource {
+            unknown = RequestInfo { verb: self.info.verb.clone(), ..RequestInfo::default() };
+            &unknown
+        } else {
+            self.info
+        };
+        let labels = labels(info);
+        let code = response.status();
+        let request = [&labels[..], &[code.as_str(), self.dry_run]].concat();
+        self.metrics.requests.with_label_values(&request).inc();
+        if let Some(bytes) = response.body().size_hint().exact() {
+            self.metrics.sizes.with_label_values(&labels).observe(bytes as f64);
+        }
+        let endless = info.verb == "watch" || code == http::StatusCode::SWITCHING_PROTOCOLS;
+        if !endless {
+            let request = [&labels[..], &[self.dry_run]].concat();
+            let seconds = self.began.elapsed().as_secs_f64();
+            self.metrics.durations.with_label_values(&request).observe(seconds);
+        }
+    }
+}
+
+/// A place among the requests being answered.
+pub(crate) struct Inflight {
+    gauge: prometheus::IntGauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Inflight {
+    /// `Err` is the 429 upstream sends; nothing accepted is ever dropped.
+    pub(crate) fn enter(core: &Core, verb: &str) -> Result<Inflight, Status> {
+        let metrics = &core.metrics;
+        let (kind, places) = match verb {
+            "get" | "list" => ("readOnly", &metrics.reads),
+            _ => ("mutating", &metrics.writes),
+        };
+        let Ok(permit) = places.clone().try_acquire_owned() else {
+            metrics.rejected.with_label_values(&[kind]).inc();
+            let why = "Too many requests, please try again later.";
+            return Err(Status::too_many_requests(why, 1));
+        };
+        let gauge = metrics.inflight.with_label_values(&[kind]);
+        gauge.inc();
+        Ok(Inflight { gauge, _permit: permit })
+    }
+}
+
+impl Drop for Inflight {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}

@@ -1,0 +1,338 @@
+//! The one path of every verb and kind: values in, values out. HTTP and in-process callers meet
+//! here; nothing below knows which of the two it serves.
+
+mod delete;
+pub(crate) mod meta;
+mod read;
+mod selection;
+pub(crate) mod watch;
+mod write;
+
+pub(crate) use read::List;
+pub(crate) use selection::Selection;
+pub(crate) use write::{Wanted, apply_patch};
+
+use crate::{
+    Config, admission,
+    authz::{Attributes, Authorizer, Decision},
+    catalog, encode, errors,
+    identity::Identity,
+    kinds::{KindDef, Subresource},
+    metrics::Metrics,
+    subresources,
+    view::View,
+};
+use bytes::Bytes;
+use k8s::{Object, Options, PatchType, Resource, Status, Verb, schema::Schema};
+use raft_store::{Key, Store, Stored};
+use serde_json::Value;
+use std::sync::Arc;
+use tokio_util::task::TaskTracker;
+
+/// Everything a request needs, shared by all of them.
+pub(crate) struct Core {
+    pub(crate) store: Store,
+    pub(crate) view: Arc<dyn View>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) schema: &'static Schema,
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    /// Streams between clients and nodes, which outlive their requests.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// One request for one kind, routed and authorized.
+pub(crate) struct Call {
+    pub(crate) kind: &'static KindDef,
+    /// The version it came by; the answer goes out in the same.
+    pub(crate) version: String,
+    pub(crate) verb: Verb,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) subresource: String,
+    pub(crate) body: Body,
+    pub(crate) options: Options,
+    pub(crate) fence: Option<u64>,
+    pub(crate) identity: Arc<Identity>,
+}
+
+/// What came with a request. Parsed once, against the type that belongs there.
+pub(crate) enum Body {
+    None,
+    Json(Bytes),
+    Yaml(Bytes),
+    /// From inside the process, or a patch.
+    Value(Value),
+}
+
+/// The answer, before anyone chose a format for it.
+pub(crate) struct Reply {
+    pub(crate) what: What,
+    pub(crate) created: bool,
+    /// For `Warning` headers.
+    pub(crate) warnings: Vec<String>,
+}
+
+pub(crate) enum What {
+    /// A version as it is in the store.
+    Stored(Arc<Stored>),
+    /// An object of the call's kind with its resource version, without `apiVersion` and `kind`.
+    Object(Object),
+    /// Complete as it is: a `Scale`, a `Status` of success, a review.
+    Other(Object),
+    List(List),
+}
+
+impl Reply {
+    pub(crate) fn new(what: What) -> Reply {
+        Reply { what, created: false, warnings: Vec::new() }
+    }
+
+    /// The answer as an object, for a caller in the process.
+    pub(crate) fn into_object(self, kind: &KindDef, version: &str) -> Object {
+        let mut object = match self.what {
+            What::Stored(stored) => crate::memo::parse(&stored),
+            What::Object(object) => object,
+            What::Other(object) => return object,
+            What::List(list) => return list.into_object(kind, version),
+        };
+        encode::stamp(&mut object, kind, version);
+        object
+    }
+}
+
+impl Call {
+    pub(crate) fn resource(&self) -> Resource {
+        catalog::resource(self.kind, &self.version)
+    }
+
+    /// Where the object lives; for a nameless call this is the prefix of its collection.
+    pub(crate) fn key(&self) -> Key {
+        key(self.kind, &self.namespace, &self.name)
+    }
+
+    /// True if the client wants to know what would happen.
+    pub(crate) fn dry_run(&self) -> bool {
+        self.options.dry_run
+    }
+
+    fn not_found(&self) -> Status {
+        Status::not_found(&self.resource(), &self.name)
+    }
+}
+
+/// `namespace/name` or `name` in the kind's space.
+pub(crate) fn key(kind: &KindDef, namespace: &str, name: &str) -> Key {
+    Key::new(&*kind.space(), path(kind, namespace, name))
+}
+
+fn path(kind: &KindDef, namespace: &str, name: &str) -> String {
+    if kind.namespaced { format!("{namespace}/{name}") } else { name.to_string() }
+}
+
+/// The verb as RBAC names it.
+pub(crate) fn verb_name(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Get => "get",
+        Verb::List => "list",
+        Verb::Create => "create",
+        Verb::Update => "update",
+        Verb::Patch(_) => "patch",
+        Verb::Delete => "delete",
+        Verb::DeleteCollection => "deletecollection",
+    }
+}
+
+impl Core {
+    /// Answers one call. The caller has been authorized.
+    pub(crate) async fn call(&self, call: Call) -> Result<Reply, Status> {
+        let unknown = !call.subresource.is_empty()
+            && catalog::subresource(call.kind, &call.subresource).is_none();
+        if unknown {
+            let why = "the server could not find the requested resource";
+            return Err(Status::new(404, "NotFound", why));
+        }
+        if !self.serves(&call) {
+            return Err(Status::method_not_allowed(&call.resource(), verb_name(call.verb)));
+        }
+        match catalog::subresource(call.kind, &call.subresource) {
+            None => {}
+            Some(Subresource::Status) if call.verb == Verb::Get => {}
+            Some(Subresource::Status) => return self.update_status(call).await,
+            Some(Subresource::Scale { .. }) => return subresources::scale::call(self, call).await,
+            Some(Subresource::Named { .. }) => return subresources::call(self, call).await,
+        }
+        match call.verb {
+            Verb::Get => self.get(&call).await,
+            Verb::List => self.list(&call).await,
+            Verb::Create if catalog::verbs(call.kind) == ["create"] => {
+                subresources::review::call(self, call).await
+            }
+            Verb::Create => self.create(call).await,
+            Verb::Update => self.update(call).await,
+            Verb::Patch(PatchType::Apply) => Err(apply_unsupported()),
+            Verb::Patch(patch) => self.patch(call, patch).await,
+            Verb::Delete => self.delete(&call).await,
+            Verb::DeleteCollection => self.delete_collection(call).await,
+        }
+    }
+
+    fn serves(&self, call: &Call) -> bool {
+        let verbs = match call.subresource.as_str() {
+            "" => catalog::verbs(call.kind),
+            name => match catalog::subresource(call.kind, name) {
+                Some(subresource) => catalog::subresource_verbs(subresource),
+                None => return false,
+            },
+        };
+        verbs.contains(&verb_name(call.verb))
+    }
+
+    /// `Err` is the 403 upstream sends.
+    pub(crate) fn authorize(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let reason = match self.authorizer.authorize(attributes) {
+            Decision::Allow => return Ok(()),
+            Decision::Deny { reason } | Decision::NoOpinion { reason } => reason,
+        };
+        Err(forbidden(attributes, &reason))
+    }
+
+    /// The object a write brought, checked against `wanted`, and what to warn of.
+    pub(crate) fn decode(
+        &self,
+        wanted: &Type<'_>,
+        body: &Body,
+        validation: Option<&str>,
+    ) -> Result<(Object, Vec<String>), Status> {
+        let ty = self
+            .schema
+            .get(wanted.schema)
+            .ok_or_else(|| Status::internal(format!("no type {} in the schema", wanted.schema)))?;
+        let (decoded, bytes) = match body {
+            Body::None => return Err(Status::bad_request("the request has no body")),
+            Body::Json(bytes) => (k8s::decode::json(self.schema, ty, bytes), &bytes[..]),
+            Body::Yaml(bytes) => (k8s::decode::yaml(self.schema, ty, bytes), &bytes[..]),
+            Body::Value(value) => (k8s::decode::value(self.schema, ty, value), &[][..]),
+        };
+        let decoded = decoded.map_err(|error| {
+            let head = k8s::decode::head(bytes).unwrap_or_default();
+            error.status(&wanted.head(&head.api_version, &head.kind), wanted.kind, bytes)
+        })?;
+        let object = &decoded.object;
+        wanted.check(object)?;
+        let head = wanted.head(object.api_version(), object.kind());
+        match validation {
+            Some("Ignore") => Ok((decoded.object, Vec::new())),
+            Some("Strict") => match decoded.strict_status(&head, wanted.kind) {
+                Some(status) => Err(status),
+                None => Ok((decoded.object, Vec::new())),
+            },
+            _ => Ok((decoded.object, decoded.strict)),
+        }
+    }
+
+    /// The request as admission sees it.
+    pub(crate) fn admission<'a>(
+        &'a self,
+        call: &'a Call,
+        operation: admission::Operation,
+        old: Option<&'a Object>,
+    ) -> admission::Cx<'a> {
+        admission::Cx {
+            operation,
+            kind: call.kind,
+            namespace: &call.namespace,
+            name: &call.name,
+            subresource: &call.subresource,
+            identity: &call.identity,
+            old,
+            view: &*self.view,
+            config: &self.config.admission,
+            dry_run: call.dry_run(),
+        }
+    }
+
+    /// Afterwards this member has applied all that was acknowledged before.
+    pub(crate) async fn barrier(&self) -> Result<(), Status> {
+        self.store.barrier().await.map(|_| ()).map_err(errors::status)
+    }
+}
+
+/// What the body of a request must be.
+pub(crate) struct Type<'a> {
+    /// In the schema table.
+    pub(crate) schema: &'a str,
+    pub(crate) api_version: String,
+    pub(crate) kind: &'a str,
+}
+
+impl<'a> Type<'a> {
+    pub(crate) fn of(kind: &'a KindDef, version: &str) -> Type<'a> {
+        let api_version = encode::api_version(kind.group, version);
+        Type { schema: kind.schema, api_version, kind: kind.kind }
+    }
+
+    /// What the body says it is; where it says nothing, what it must be.
+    fn head(&self, api_version: &str, kind: &str) -> k8s::decode::Head {
+        let or = |said: &str, wanted: &str| {
+            if said.is_empty() { wanted.to_string() } else { said.to_string() }
+        };
+        k8s::decode::Head::new(or(api_version, &self.api_version), or(kind, self.kind))
+    }
+
+    /// An object may leave its type out, but not name another.
+    fn check(&self, object: &Object) -> Result<(), Status> {
+        let (sent_version, sent_kind) = (object.api_version(), object.kind());
+        if !sent_kind.is_empty() && sent_kind != self.kind {
+            let why = format!("converting ({sent_kind}) to ({}): unknown conversion", self.kind);
+            let head = self.head(sent_version, sent_kind);
+            return Err(head.cannot_be_handled_as(self.kind, why));
+        }
+        if !sent_version.is_empty() && sent_version != self.api_version {
+            return Err(Status::bad_request(format!(
+                "the API version in the data ({sent_version}) does not match the expected API \
+                 version ({})",
+                self.api_version
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn apply_unsupported() -> Status {
+    Status::unsupported_media_type(
+        "server-side apply is not implemented yet; accepted media types include: \
+         application/json-patch+json, application/merge-patch+json, \
+         application/strategic-merge-patch+json",
+    )
+}
+
+/// The refusal in upstream's words.
+fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
+    let user = &attributes.user.user;
+    let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    if !attributes.path.is_empty() {
+        let (verb, path) = (attributes.verb, attributes.path);
+        let message = format!("forbidden: User \"{user}\" cannot {verb} path \"{path}\"{because}");
+        return Status::new(403, "Forbidden", message);
+    }
+    let resource = match attributes.subresource {
+        "" => attributes.resource.to_string(),
+        subresource => format!("{}/{subresource}", attributes.resource),
+    };
+    let place = match (attributes.namespace, attributes.resource) {
+        ("", _) | (_, "namespaces") => "at the cluster scope".to_string(),
+        (namespace, _) => format!("in the namespace \"{namespace}\""),
+    };
+    let (verb, group) = (attributes.verb, attributes.group);
+    let why = format!(
+        "User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" \
+         {place}{because}"
+    );
+    let resource = Resource {
+        group: group.to_string().into(),
+        version: attributes.version.to_string().into(),
+        plural: attributes.resource.to_string().into(),
+    };
+    Status::forbidden(&resource, attributes.name, why)
+}

@@ -1,0 +1,432 @@
+//! Create, update, patch and status: decide the new version against the old one, then one guarded
+//! transaction. What was decided on a state that was behind is decided again after a barrier.
+
+use super::{Call, Core, Reply, Type, What, meta};
+use crate::{
+    admission::{self, Operation},
+    catalog, encode,
+    errors::{self, may_be_stale},
+    kinds::KindDef,
+    memo, services,
+};
+use k8s::{FieldError, Object, PatchType, Resource, Revision, Status};
+use raft_store::{Error, Guard, Op, Stored, Term, Txn, Write};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Upstream's `maxNameGenerationCreateAttempts`.
+const NAME_ATTEMPTS: usize = 8;
+/// How often a change is computed anew because another writer came first. Every lost race is
+/// another's progress; the bound only stops a client from being kept for ever.
+const RACE_ATTEMPTS: usize = 64;
+
+/// What a change of an object asks for.
+pub(crate) struct Wanted {
+    pub(crate) new: Object,
+    /// The client says which version it saw; `None`: whatever is there.
+    pub(crate) expected: Option<Revision>,
+}
+
+/// Makes the new version of an object from the present one. Called again after a lost race.
+pub(crate) type Change<'a> = &'a (dyn Fn(&Object) -> Result<Wanted, Status> + Send + Sync);
+
+impl Core {
+    pub(super) async fn create(&self, call: Call) -> Result<Reply, Status> {
+        let (object, warnings) = self.decode_object(&call)?;
+        let mut reply = match self.create_once(&call, object.clone()).await {
+            Err(status) if may_be_stale(&status) => {
+                self.barrier().await?;
+                self.create_once(&call, object).await?
+            }
+            result => result?,
+        };
+        reply.warnings = warnings;
+        Ok(reply)
+    }
+
+    /// The body as an object of the call's kind, stripped; its name and version checked.
+    fn decode_object(&self, call: &Call) -> Result<(Object, Vec<String>), Status> {
+        let wanted = Type::of(call.kind, &call.version);
+        self.decode(&wanted, &call.body, call.options.field_validation.as_deref())
+    }
+
+    async fn create_once(&self, call: &Call, mut object: Object) -> Result<Reply, Status> {
+        if object.revision().is_some_and(|revision| revision.0 != 0) {
+            let why = "resourceVersion should not be set on objects to be created";
+            return Err(Status::new(500, "", why));
+        }
+        if !call.name.is_empty() {
+            settle_name(&mut object, &call.name)?;
+        }
+        encode::strip(&mut object);
+        meta::settle_namespace(call.kind, &call.namespace, &mut object)?;
+        meta::begin(call.kind, &mut object);
+        let generated = meta::name_it(&mut object);
+        let mut cx = self.admission(call, Operation::Create, None);
+        let name = if generated { String::new() } else { object.name().to_string() };
+        cx.name = &name;
+        admission::mutate(&cx, &mut object)?;
+        self.fill_in(call.kind, &mut object);
+        (call.kind.prepare_create)(&mut object);
+        let mut allocation = services::Allocation::for_create(self, call.kind, &mut object)?;
+        self.refuse_invalid(call.kind, &object, None)?;
+        admission::validate(&cx, &object)?;
+        if call.dry_run() {
+            return Ok(Reply { created: true, ..Reply::new(What::Object(object)) });
+        }
+        for attempt in 1.. {
+            match self.put_new(call, &object, &allocation).await {
+                Ok(revision) => {
+                    encode::stamp_revision(&mut object, revision);
+                    return Ok(Reply { created: true, ..Reply::new(What::Object(object)) });
+                }
+                Err(Error::GuardFailed { write: 0, .. })
+                    if generated && attempt < NAME_ATTEMPTS =>
+                {
+                    let name = meta::generate_name(object.str_at("/metadata/generateName"));
+                    object.metadata_mut().insert("name".into(), name.into());
+                    allocation.rename(&object);
+                }
+                Err(Error::GuardFailed { write: 0, current }) => {
+                    return Err(exists(call, object.name(), current));
+                }
+                Err(Error::GuardFailed { .. }) if attempt < RACE_ATTEMPTS => {
+                    self.barrier().await?;
+                    allocation = allocation.again(self, call.kind, &mut object)?;
+                }
+                Err(error) => return Err(errors::status(error)),
+            }
+        }
+        unreachable!("the loop only ends by returning")
+    }
+
+    async fn put_new(
+        &self,
+        call: &Call,
+        object: &Object,
+        allocation: &services::Allocation,
+    ) -> Result<Revision, Error> {
+        let key = super::key(call.kind, object.namespace(), object.name());
+        let put = Op::Put(encode::body(object));
+        let mut writes = vec![Write { key, guard: Guard::Absent, op: put }];
+        writes.extend(allocation.writes());
+        let committed = self.store.txn(Txn { writes, fence: call.fence.map(Term) }).await?;
+        let revision = committed.revisions.first().copied().flatten();
+        Ok(encode::revision(revision.unwrap_or(committed.revision)))
+    }
+
+    pub(super) async fn update(&self, call: Call) -> Result<Reply, Status> {
+        let (object, warnings) = self.decode_object(&call)?;
+        let change = |_: &Object| {
+            let mut new = object.clone();
+            settle_name(&mut new, &call.name)?;
+            let expected = new.revision().filter(|revision| revision.0 != 0);
+            if expected.is_none() && !call.kind.unconditional_update {
+                let why = "must be specified for an update";
+                let error = FieldError::invalid("metadata.resourceVersion", 0.into(), why);
+                return Err(invalid(call.kind, &call.name, &[error]));
+            }
+            Ok(Wanted { new, expected })
+        };
+        let result = self.modify(&call, &change).await;
+        let mut reply = match result {
+            Err(status) if status.code == 404 && call.kind.create_on_update => {
+                if let Some(uid) = Some(object.uid()).filter(|uid| !uid.is_empty()) {
+                    return Err(uid_precondition(&call.resource(), &call.name, uid, ""));
+                }
+                let mut object = object.clone();
+                object.metadata_mut().remove("resourceVersion");
+                self.create_once(&call, object).await?
+            }
+            result => result?,
+        };
+        reply.warnings = warnings;
+        Ok(reply)
+    }
+
+    /// Only `status` (and labels, annotations and finalizers) of the sent object counts.
+    pub(super) async fn update_status(&self, call: Call) -> Result<Reply, Status> {
+        if let k8s::Verb::Patch(patch) = call.verb {
+            return self.patch(call, patch).await;
+        }
+        let (object, warnings) = self.decode_object(&call)?;
+        let change = |_: &Object| {
+            let mut new = object.clone();
+            settle_name(&mut new, &call.name)?;
+            let expected = new.revision().filter(|revision| revision.0 != 0);
+            Ok(Wanted { new, expected })
+        };
+        let mut reply = self.modify(&call, &change).await?;
+        reply.warnings = warnings;
+        Ok(reply)
+    }
+
+    pub(super) async fn patch(&self, call: Call, patch: PatchType) -> Result<Reply, Status> {
+        let super::Body::Value(document) = &call.body else {
+            return Err(Status::bad_request("the request has no body"));
+        };
+        let warnings = std::sync::Mutex::new(Vec::new());
+        let change = |old: &Object| {
+            let (new, warned) = self.patched(&call, patch, document, old)?;
+            if let Ok(mut warnings) = warnings.lock() {
+                *warnings = warned;
+            }
+            // A patch that names a version is a precondition; else the new one inherits the old's.
+            let named = new.revision().filter(|revision| Some(*revision) != old.revision());
+            Ok(Wanted { expected: named.filter(|revision| revision.0 != 0), new })
+        };
+        let mut reply = self.modify(&call, &change).await?;
+        reply.warnings = warnings.into_inner().unwrap_or_default();
+        Ok(reply)
+    }
+
+    /// The object after the patch, decoded as if it had been sent whole.
+    fn patched(
+        &self,
+        call: &Call,
+        patch: PatchType,
+        document: &Value,
+        old: &Object,
+    ) -> Result<(Object, Vec<String>), Status> {
+        let mut whole = old.clone();
+        encode::stamp(&mut whole, call.kind, &call.version);
+        let new = apply_patch(self.schema, call.kind.schema, patch, whole.into_value(), document)?;
+        let wanted = Type::of(call.kind, &call.version);
+        let validation = call.options.field_validation.as_deref();
+        let (mut object, warnings) = self.decode(&wanted, &super::Body::Value(new), validation)?;
+        settle_name(&mut object, &call.name)?;
+        Ok((object, warnings))
+    }
+
+    /// The loop of every change of an existing object.
+    pub(crate) async fn modify(&self, call: &Call, change: Change<'_>) -> Result<Reply, Status> {
+        let key = call.key();
+        let mut fresh = false;
+        for _ in 0..RACE_ATTEMPTS {
+            let decided = match self.store.get(&key) {
+                None => Err(call.not_found()),
+                Some(stored) => self.decide(call, change, &stored).map(|next| (stored, next)),
+            };
+            let (stored, next) = match decided {
+                Err(status) if !fresh && may_be_stale(&status) => {
+                    self.barrier().await?;
+                    fresh = true;
+                    continue;
+                }
+                decided => decided?,
+            };
+            match self.commit(call, stored, next).await {
+                Err(Error::GuardFailed { .. }) => {
+                    self.barrier().await?;
+                    fresh = true;
+                }
+                result => return result.map_err(errors::status),
+            }
+        }
+        Err(Status::modified(&call.resource(), &call.name))
+    }
+
+    /// The new version, complete and checked; nothing is written yet.
+    fn decide(
+        &self,
+        call: &Call,
+        change: Change<'_>,
+        stored: &Arc<Stored>,
+    ) -> Result<Next, Status> {
+        let old = memo::object(stored);
+        let Wanted { mut new, expected } = change(&old)?;
+        if let Some(expected) = expected.or(call.options.precondition_revision)
+            && expected != encode::revision(stored.revision)
+        {
+            return Err(Status::modified(&call.resource(), &call.name));
+        }
+        check_uid(call, &new, &old)?;
+        encode::strip(&mut new);
+        meta::settle_namespace(call.kind, &call.namespace, &mut new)?;
+        meta::carry_over(&mut new, &old);
+        let cx = self.admission(call, Operation::Update, Some(&old));
+        let part = Part::of(&call.subresource);
+        if part == Part::Status {
+            new = with_status(new, &old);
+        }
+        admission::mutate(&cx, &mut new)?;
+        self.fill_in(call.kind, &mut new);
+        let mut allocation = services::Allocation::default();
+        if part == Part::Main {
+            (call.kind.prepare_update)(&mut new, &old);
+            allocation = services::Allocation::for_update(self, call.kind, &mut new, &old)?;
+            meta::count_generation(call.kind, &mut new, &old);
+        }
+        self.refuse_invalid(call.kind, &new, Some((&old, part)))?;
+        admission::validate(&cx, &new)?;
+        Ok(Next { new, allocation })
+    }
+
+    /// Writes the new version, or nothing if it equals the old one, or the deletion it completes.
+    async fn commit(&self, call: &Call, stored: Arc<Stored>, next: Next) -> Result<Reply, Error> {
+        let Next { mut new, allocation } = next;
+        let body = encode::body(&new);
+        if body == stored.body && allocation.is_empty() {
+            return Ok(Reply::new(What::Stored(stored)));
+        }
+        if call.dry_run() {
+            encode::stamp_revision(&mut new, encode::revision(stored.revision));
+            return Ok(Reply::new(What::Object(new)));
+        }
+        let guard = Guard::At(stored.revision);
+        let (op, more) = if deletion_completes(call.kind, &new) {
+            (Op::Delete, services::Allocation::release(call.kind, &new))
+        } else {
+            (Op::Put(body), allocation.writes())
+        };
+        let mut writes = vec![Write { key: stored.key.clone(), guard, op }];
+        writes.extend(more);
+        let committed = self.store.txn(Txn { writes, fence: call.fence.map(Term) }).await?;
+        let revision = committed.revisions.first().copied().flatten();
+        let revision = encode::revision(revision.unwrap_or(committed.revision));
+        encode::stamp_revision(&mut new, revision);
+        Ok(Reply::new(What::Object(new)))
+    }
+
+    /// Defaults: those of the schema, then the kind's own.
+    fn fill_in(&self, kind: &KindDef, object: &mut Object) {
+        if let Some(ty) = self.schema.get(kind.schema) {
+            k8s::default::apply(self.schema, ty, object);
+            k8s::default::zero_values(self.schema, ty, object);
+        }
+        (kind.default)(object);
+    }
+
+    fn refuse_invalid(
+        &self,
+        kind: &KindDef,
+        new: &Object,
+        old: Option<(&Object, Part)>,
+    ) -> Result<(), Status> {
+        let mut found = meta::validate(kind, new);
+        if let Some((old, _)) = old {
+            found.extend(meta::validate_update(new, old));
+        }
+        found.extend(match old {
+            Some((old, Part::Status)) => (kind.validate_status)(new, old),
+            Some((old, Part::Main)) => (kind.validate)(new, Some(old)),
+            Some((_, Part::Own)) => Vec::new(),
+            None => (kind.validate)(new, None),
+        });
+        if found.is_empty() { Ok(()) } else { Err(invalid(kind, new.name(), &found)) }
+    }
+}
+
+/// Which rules a change of an object is under.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// The object itself, or its scale.
+    Main,
+    Status,
+    /// A subresource that makes its change itself (binding, finalize) and may do what no update may.
+    Own,
+}
+
+impl Part {
+    fn of(subresource: &str) -> Part {
+        match subresource {
+            "" | "scale" => Part::Main,
+            "status" => Part::Status,
+            _ => Part::Own,
+        }
+    }
+}
+
+/// A new version on its way to the store.
+struct Next {
+    new: Object,
+    allocation: services::Allocation,
+}
+
+pub(crate) fn invalid(kind: &KindDef, name: &str, errors: &[FieldError]) -> Status {
+    Status::invalid(kind.group, kind.kind, name, errors)
+}
+
+/// True if nothing keeps an object whose deletion was asked for any more.
+pub(super) fn deletion_completes(kind: &KindDef, object: &Object) -> bool {
+    object.deletion_timestamp().is_some()
+        && object.int_at("/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
+        && object.finalizers().next().is_none()
+        && !(kind.held)(object)
+}
+
+/// The name in the body must be the one in the path, or absent.
+fn settle_name(object: &mut Object, name: &str) -> Result<(), Status> {
+    let own = object.name();
+    if own.is_empty() {
+        object.metadata_mut().insert("name".into(), name.into());
+    } else if own != name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({own}) does not match the name on the URL ({name})"
+        )));
+    }
+    Ok(())
+}
+
+fn check_uid(call: &Call, new: &Object, old: &Object) -> Result<(), Status> {
+    let sent = call.options.precondition_uid.as_deref().unwrap_or(new.uid());
+    if sent.is_empty() || sent == old.uid() {
+        return Ok(());
+    }
+    Err(uid_precondition(&call.resource(), &call.name, sent, old.uid()))
+}
+
+pub(super) fn uid_precondition(
+    resource: &Resource,
+    name: &str,
+    asked: &str,
+    found: &str,
+) -> Status {
+    let why =
+        format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {found}");
+    Status::conflict(resource, name, why)
+}
+
+/// The old object with the new one's status, labels, annotations and finalizers.
+fn with_status(mut new: Object, old: &Object) -> Object {
+    let mut merged = old.clone();
+    encode::strip(&mut merged);
+    match new.0.remove("status") {
+        Some(status) => merged.0.insert("status".into(), status),
+        None => merged.0.remove("status"),
+    };
+    for field in ["labels", "annotations", "finalizers"] {
+        match new.metadata_mut().remove(field) {
+            Some(value) => merged.metadata_mut().insert(field.into(), value),
+            None => merged.metadata_mut().remove(field),
+        };
+    }
+    merged
+}
+
+/// The document after the patch; what is wrong with a patch is told as upstream tells it.
+pub(crate) fn apply_patch(
+    schema: &k8s::schema::Schema,
+    ty: &str,
+    patch: PatchType,
+    document: Value,
+    by: &Value,
+) -> Result<Value, Status> {
+    let id =
+        schema.get(ty).ok_or_else(|| Status::internal(format!("no type {ty} in the schema")))?;
+    let patched = match patch {
+        PatchType::Json => k8s::patch::json(document, by),
+        PatchType::Merge => k8s::patch::merge(document, by),
+        PatchType::StrategicMerge => k8s::patch::strategic(schema, id, document, by),
+        PatchType::Apply => return Err(super::apply_unsupported()),
+    };
+    patched.map_err(|error| error.status())
+}
+
+fn exists(call: &Call, name: &str, current: Option<Arc<Stored>>) -> Status {
+    let mut status = Status::already_exists(&catalog::resource(call.kind, &call.version), name);
+    if current.is_some_and(|stored| memo::object(&stored).deletion_timestamp().is_some()) {
+        status.message = format!("object is being deleted: {}", status.message);
+    }
+    status
+}

@@ -1,0 +1,336 @@
+//! The way of one HTTP request: who, what, may they, then the pipeline, then the answer's form.
+
+use super::{
+    Body, Connection,
+    negotiate::{self, Format},
+    options::Query,
+    render,
+    request_info::RequestInfo,
+};
+use crate::{
+    authz::Attributes,
+    catalog, discovery, health,
+    identity::Identity,
+    kinds::KindDef,
+    metrics::{Inflight, Observed},
+    openapi,
+    pipeline::{self, Call, Core, watch::WatchCall},
+    subresources::stream,
+};
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use k8s::{PatchType, Status, Verb};
+use rand::Rng;
+use serde_json::Value;
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+/// Shortest life of a watch that names none; the longest is twice that (upstream's
+/// --min-request-timeout).
+const WATCH_SECONDS_MIN: u64 = 1800;
+/// Open to everybody (upstream's `system:public-info-viewer`).
+const PUBLIC: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
+
+/// Answers one request. Whatever goes wrong becomes a `Status`; a panic becomes 500 and is logged.
+pub(super) async fn handle(
+    core: Arc<Core>,
+    connection: Connection,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let query = Query::parse(request.uri().query());
+    let info =
+        RequestInfo::parse(request.method(), request.uri().path(), query.watch, query.named());
+    let observed = Observed::begin(&core.metrics, &info, query.options.dry_run);
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let answered = AssertUnwindSafe(answer(&core, connection, &info, query, request));
+    let mut response = match answered.catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(status)) => render::status(&status),
+        Err(_) => {
+            tracing::error!(path = info.path, verb = info.verb, request_id, "a handler panicked");
+            let why = "This request caused apiserver to panic. Look in the logs for details.";
+            render::status(&Status::new(500, "InternalError", why))
+        }
+    };
+    observed.end(&response);
+    let headers = response.headers_mut();
+    if let Ok(id) = request_id.parse() {
+        headers.insert("Audit-Id", id);
+    }
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+async fn answer(
+    core: &Arc<Core>,
+    connection: Connection,
+    info: &RequestInfo,
+    query: Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let identity = impersonate(core, connection.identity.clone(), request.headers())?;
+    let public = PUBLIC.contains(&info.path.as_str())
+        || info.path.starts_with("/livez/")
+        || info.path.starts_with("/readyz/");
+    if !public {
+        core.authorize(&attributes(&identity, info))?;
+    }
+    if !info.is_resource {
+        return plain(core, info, request).await;
+    }
+    let kind = catalog::find(&info.group, &info.version, &info.resource).ok_or_else(unknown)?;
+    if stream::is_stream(kind, &info.subresource) {
+        return stream::proxy(core, connection, info, identity, request).await;
+    }
+    let accept = text(request.headers(), header::ACCEPT);
+    let format = negotiate::format(&accept, query.include)?;
+    if info.verb == "watch" {
+        return watch(core, connection, info, kind, query, format).await;
+    }
+    // Held until the answer is complete: bounded work, not bounded connections.
+    let _permit = Inflight::enter(core, &info.verb)?;
+    let call = call(info, kind, query, identity, request).await?;
+    let (version, verb) = (call.version.clone(), call.verb);
+    let reply = core.call(call).await?;
+    Ok(render::reply(reply, kind, &version, format, verb))
+}
+
+fn attributes<'a>(user: &'a Identity, info: &'a RequestInfo) -> Attributes<'a> {
+    Attributes {
+        user,
+        verb: &info.verb,
+        group: &info.group,
+        version: &info.version,
+        resource: &info.resource,
+        subresource: &info.subresource,
+        namespace: &info.namespace,
+        name: &info.name,
+        path: if info.is_resource { "" } else { &info.path },
+    }
+}
+
+fn unknown() -> Status {
+    Status::new(404, "NotFound", "the server could not find the requested resource")
+}
+
+fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> String {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.collect::<Vec<_>>().join(",")
+}
+
+/// Who the request is to be treated as: `Impersonate-User` and its fellows, if the caller may.
+fn impersonate(
+    core: &Core,
+    identity: Arc<Identity>,
+    headers: &HeaderMap,
+) -> Result<Arc<Identity>, Status> {
+    let user = text(headers, "impersonate-user");
+    if user.is_empty() {
+        return Ok(identity);
+    }
+    let groups: Vec<&str> = headers
+        .get_all("impersonate-group")
+        .iter()
+        .filter_map(|group| group.to_str().ok())
+        .collect();
+    let may = |resource: &str, name: &str| {
+        core.authorize(&Attributes {
+            user: &identity,
+            verb: "impersonate",
+            group: "",
+            version: "v1",
+            resource,
+            subresource: "",
+            namespace: "",
+            name,
+            path: "",
+        })
+    };
+    may("users", &user)?;
+    groups.iter().try_for_each(|group| may("groups", group))?;
+    Ok(Arc::new(Identity::authenticated(&user, &groups)))
+}
+
+/// Everything that is no resource.
+async fn plain(
+    core: &Arc<Core>,
+    info: &RequestInfo,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(unknown());
+    }
+    let accept = text(request.headers(), header::ACCEPT);
+    let query = request.uri().query().unwrap_or_default();
+    let path = info.path.trim_end_matches('/');
+    if let Some(answer) = health::answer(core, path, query).await {
+        return Ok(answer);
+    }
+    if let Some(answer) = openapi::answer(core, path, &accept, request.headers()) {
+        return Ok(answer);
+    }
+    let aggregated = negotiate::wants_aggregated(&accept);
+    discovery::answer(path, aggregated, core).ok_or_else(unknown)
+}
+
+/// The request as the pipeline takes it.
+async fn call(
+    info: &RequestInfo,
+    kind: &'static KindDef,
+    mut query: Query,
+    identity: Arc<Identity>,
+    request: Request<Incoming>,
+) -> Result<Call, Status> {
+    let media = text(request.headers(), header::CONTENT_TYPE);
+    let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let verb = match info.verb.as_str() {
+        "get" => Verb::Get,
+        "list" => Verb::List,
+        "create" => Verb::Create,
+        "update" => Verb::Update,
+        "patch" => Verb::Patch(patch_type(&media)?),
+        "delete" => Verb::Delete,
+        _ => Verb::DeleteCollection,
+    };
+    let body = match verb {
+        Verb::Get | Verb::List => pipeline::Body::None,
+        Verb::Create | Verb::Update => {
+            query.refuse_invalid(if verb == Verb::Create {
+                "CreateOptions"
+            } else {
+                "UpdateOptions"
+            })?;
+            let yaml = body_is_yaml(&media)?;
+            let bytes = read(request).await?;
+            if yaml { pipeline::Body::Yaml(bytes) } else { pipeline::Body::Json(bytes) }
+        }
+        Verb::Patch(_) => {
+            query.refuse_invalid("PatchOptions")?;
+            pipeline::Body::Value(patch(&read(request).await?)?)
+        }
+        Verb::Delete | Verb::DeleteCollection => {
+            query.refuse_invalid("DeleteOptions")?;
+            let bytes = read(request).await?;
+            let yaml = !bytes.is_empty() && body_is_yaml(&media)?;
+            query.take_delete_options(&delete_options(&bytes, yaml)?)?;
+            pipeline::Body::None
+        }
+    };
+    Ok(Call {
+        kind,
+        version: info.version.clone(),
+        verb,
+        namespace: if kind.namespaced { info.namespace.clone() } else { String::new() },
+        name: if matches!(verb, Verb::List | Verb::DeleteCollection) {
+            String::new()
+        } else {
+            info.name.clone()
+        },
+        subresource: info.subresource.clone(),
+        body,
+        options: query.options,
+        fence: None,
+        identity,
+    })
+}
+
+fn patch_type(media: &str) -> Result<PatchType, Status> {
+    match media {
+        "application/json-patch+json" => Ok(PatchType::Json),
+        "application/merge-patch+json" => Ok(PatchType::Merge),
+        "application/strategic-merge-patch+json" => Ok(PatchType::StrategicMerge),
+        "application/apply-patch+yaml" => Ok(PatchType::Apply),
+        _ => Err(Status::unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: \
+             application/json-patch+json, application/merge-patch+json, \
+             application/strategic-merge-patch+json",
+        )),
+    }
+}
+
+fn body_is_yaml(media: &str) -> Result<bool, Status> {
+    match media {
+        "" | "application/json" => Ok(false),
+        "application/yaml" => Ok(true),
+        _ => Err(Status::unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: \
+             application/json, application/yaml",
+        )),
+    }
+}
+
+/// The whole body, if it is not larger than upstream takes.
+async fn read(request: Request<Incoming>) -> Result<Bytes, Status> {
+    let limit = k8s::decode::BODY_BYTES_MAX;
+    match Limited::new(request.into_body(), limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Status::too_large(limit)),
+        Err(error) => Err(Status::bad_request(format!("unable to read the request: {error}"))),
+    }
+}
+
+fn patch(bytes: &[u8]) -> Result<Value, Status> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+}
+
+fn delete_options(bytes: &[u8], yaml: bool) -> Result<Value, Status> {
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    let value = if yaml {
+        k8s::decode::yaml_to_value(bytes).map_err(|error| error.to_string())
+    } else {
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    };
+    value.map_err(|why| Status::bad_request(format!("cannot read the delete options: {why}")))
+}
+
+async fn watch(
+    core: &Arc<Core>,
+    connection: Connection,
+    info: &RequestInfo,
+    kind: &'static KindDef,
+    query: Query,
+    format: Format,
+) -> Result<Response<Body>, Status> {
+    if !catalog::verbs(kind).contains(&"watch") || !info.subresource.is_empty() {
+        let resource = catalog::resource(kind, &info.version);
+        return Err(Status::method_not_allowed(&resource, "watch"));
+    }
+    let mut options = query.options;
+    if !info.name.is_empty() && options.field_selector.is_none() {
+        // The legacy path /watch/…/NAME.
+        options.field_selector = Some(format!("metadata.name={}", info.name));
+    }
+    let random = || {
+        let seconds = rand::rng().random_range(WATCH_SECONDS_MIN..=2 * WATCH_SECONDS_MIN);
+        Duration::from_secs(seconds)
+    };
+    let call = WatchCall {
+        kind,
+        namespace: if kind.namespaced { info.namespace.clone() } else { String::new() },
+        options,
+        send_initial_events: query.send_initial_events,
+        bookmarks: query.bookmarks,
+        timeout: Some(query.timeout.unwrap_or_else(random)),
+    };
+    let running = core.metrics.longrunning(info);
+    match core.watch(call).await {
+        Ok(feed) => {
+            let version = info.version.clone();
+            let metrics = core.metrics.clone();
+            let draining = connection.draining;
+            Ok(render::watch(feed, kind, version, format, metrics, running, draining))
+        }
+        Err(status) if matches!(status.code, 410 | 504) => Ok(render::watch_error(&status)),
+        Err(status) => Err(status),
+    }
+}
+
+/// A JSON answer to a path that is no resource.
+pub(crate) fn json(value: &Value) -> Response<Body> {
+    render::bytes(StatusCode::OK, "application/json", value.to_string())
+}

@@ -1,0 +1,169 @@
+//! Query parameters and `DeleteOptions` as [`Options`].
+
+use super::{negotiate::Include, request_info::percent_decode};
+use k8s::{FieldError, Options, Status};
+use serde_json::Value;
+use std::time::Duration;
+
+/// What a query may say besides [`Options`].
+#[derive(Debug, Default)]
+pub(crate) struct Query {
+    pub(crate) options: Options,
+    pub(crate) watch: bool,
+    pub(crate) bookmarks: bool,
+    pub(crate) send_initial_events: Option<bool>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) include: Include,
+    pairs: Vec<(String, String)>,
+}
+
+impl Query {
+    pub(crate) fn parse(query: Option<&str>) -> Query {
+        let pairs: Vec<(String, String)> = query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                (decode(key), decode(value))
+            })
+            .collect();
+        let mut parsed = Query::default();
+        for (key, value) in &pairs {
+            parsed.take(key, value);
+        }
+        parsed.pairs = pairs;
+        parsed
+    }
+
+    fn take(&mut self, key: &str, value: &str) {
+        let options = &mut self.options;
+        let text = || Some(value.to_string());
+        match key {
+            "labelSelector" => options.label_selector = text(),
+            "fieldSelector" => options.field_selector = text(),
+            "limit" => options.limit = value.parse().ok(),
+            "continue" => options.continue_token = text(),
+            "resourceVersion" => options.resource_version = text(),
+            "resourceVersionMatch" => options.resource_version_match = text(),
+            "dryRun" => options.dry_run = value == "All",
+            "fieldManager" => options.field_manager = text(),
+            "fieldValidation" => options.field_validation = text(),
+            "force" => options.force = truth(value),
+            "propagationPolicy" => options.propagation_policy = text(),
+            "orphanDependents" => orphan(options, truth(value)),
+            "gracePeriodSeconds" => options.grace_period_seconds = value.parse().ok(),
+            "watch" => self.watch = truth(value),
+            "allowWatchBookmarks" => self.bookmarks = truth(value),
+            "sendInitialEvents" => self.send_initial_events = Some(truth(value)),
+            "timeoutSeconds" => {
+                self.timeout = value.parse().ok().filter(|n| *n > 0).map(Duration::from_secs);
+            }
+            "includeObject" => {
+                self.include = match value {
+                    "None" => Include::None,
+                    "Object" => Include::Object,
+                    _ => Include::Metadata,
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The name a field selector of equality fixes, if it fixes one.
+    pub(crate) fn named(&self) -> Option<&str> {
+        let selector = self.options.field_selector.as_deref()?;
+        selector.split(',').find_map(|term| {
+            let (field, value) = term.split_once('=')?;
+            let plain = !field.ends_with('!');
+            (plain && field == "metadata.name").then(|| value.trim_start_matches('='))
+        })
+    }
+
+    /// What a write may not ask for; `kind` is the options kind upstream names.
+    pub(crate) fn refuse_invalid(&self, kind: &str) -> Result<(), Status> {
+        let mut errors = Vec::new();
+        for (key, value) in &self.pairs {
+            let valid: &[&str] = match key.as_str() {
+                "dryRun" => &["All"],
+                "fieldValidation" => &["Ignore", "Strict", "Warn"],
+                _ => continue,
+            };
+            if !value.is_empty() && !valid.contains(&value.as_str()) {
+                errors.push(FieldError::not_supported(key, value.clone().into(), valid));
+            }
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(Status::invalid("meta.k8s.io", kind, "", &errors))
+    }
+
+    /// Takes over what the body of a `DELETE` says; it wins over the query.
+    pub(crate) fn take_delete_options(&mut self, body: &Value) -> Result<(), Status> {
+        let options = &mut self.options;
+        if let Some(seconds) = body.get("gracePeriodSeconds").and_then(Value::as_i64) {
+            options.grace_period_seconds = Some(seconds);
+        }
+        if let Some(orphaned) = body.get("orphanDependents").and_then(Value::as_bool) {
+            orphan(options, orphaned);
+        }
+        if let Some(policy) = body.get("propagationPolicy").and_then(Value::as_str) {
+            options.propagation_policy = Some(policy.to_string());
+        }
+        if let Some(dry_run) = body.get("dryRun").and_then(Value::as_array) {
+            options.dry_run |= dry_run.iter().any(|value| value == "All");
+        }
+        if let Some(uid) = body.pointer("/preconditions/uid").and_then(Value::as_str) {
+            options.precondition_uid = Some(uid.to_string());
+        }
+        if let Some(text) = body.pointer("/preconditions/resourceVersion").and_then(Value::as_str) {
+            options.precondition_revision =
+                Some(text.parse().map_err(|_| Status::bad_request("invalid resourceVersion"))?);
+        }
+        check_policy(options)
+    }
+}
+
+/// The policies upstream knows (`ValidateDeleteOptions`).
+pub(crate) fn check_policy(options: &Options) -> Result<(), Status> {
+    let supported = ["Foreground", "Background", "Orphan", ""];
+    match options.propagation_policy.as_deref() {
+        Some(policy) if !supported.contains(&policy) => {
+            let valid = ["Foreground", "Background", "Orphan", "nil"];
+            let error = FieldError::not_supported("propagationPolicy", policy.into(), &valid);
+            Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error]))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn orphan(options: &mut Options, orphaned: bool) {
+    let policy = if orphaned { "Orphan" } else { "Background" };
+    options.propagation_policy = Some(policy.to_string());
+}
+
+/// As Go reads a boolean parameter: anything but a clear no.
+fn truth(value: &str) -> bool {
+    !matches!(value, "0" | "false" | "False" | "FALSE" | "f" | "F")
+}
+
+fn decode(text: &str) -> String {
+    percent_decode(&text.replace('+', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_becomes_options() {
+        let query = Query::parse(Some(
+            "watch=1&fieldSelector=metadata.name%3Dweb&limit=5&timeoutSeconds=9&allowWatchBookmarks=true",
+        ));
+        assert!(query.watch && query.bookmarks);
+        assert_eq!(query.named(), Some("web"));
+        assert_eq!(query.options.limit, Some(5));
+        assert_eq!(query.timeout, Some(Duration::from_secs(9)));
+    }
+}

@@ -1,0 +1,128 @@
+//! `scale`: the number of replicas of any kind that has one, as `autoscaling/v1 Scale`.
+
+use crate::{
+    catalog,
+    kinds::{KindDef, Subresource},
+    memo,
+    pipeline::{self, Call, Core, Reply, Type, Wanted, What},
+};
+use k8s::{Object, Status, Verb, selector::LabelSelector};
+use serde_json::{Value, json};
+
+/// Where a kind keeps what a `Scale` shows, as JSON pointers.
+struct Paths {
+    spec_replicas: &'static str,
+    status_replicas: &'static str,
+    selector: &'static str,
+}
+
+fn paths(kind: &KindDef) -> Result<Paths, Status> {
+    match catalog::subresource(kind, "scale") {
+        Some(Subresource::Scale { spec_replicas, status_replicas, selector }) => {
+            Ok(Paths { spec_replicas, status_replicas, selector })
+        }
+        _ => Err(Status::internal("a kind without scale was asked for its scale")),
+    }
+}
+
+fn scale_type() -> Type<'static> {
+    Type { schema: "autoscaling.v1.Scale", api_version: "autoscaling/v1".into(), kind: "Scale" }
+}
+
+pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
+    let paths = paths(call.kind)?;
+    if call.verb == Verb::Get {
+        let reply = core.get(&call).await?;
+        return Ok(show(reply, &paths));
+    }
+    let validation = call.options.field_validation.as_deref();
+    let change = |old: &Object| {
+        let scale = match (&call.body, call.verb) {
+            (pipeline::Body::Value(patch), Verb::Patch(kind)) => {
+                let document = of(old, &paths).into_value();
+                let schema = core.schema;
+                let new =
+                    pipeline::apply_patch(schema, "autoscaling.v1.Scale", kind, document, patch)?;
+                core.decode(&scale_type(), &pipeline::Body::Value(new), validation)?.0
+            }
+            (body, _) => core.decode(&scale_type(), body, validation)?.0,
+        };
+        if !scale.name().is_empty() && scale.name() != call.name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({})",
+                scale.name(),
+                call.name
+            )));
+        }
+        let replicas = scale.int_at("/spec/replicas").unwrap_or(0);
+        if replicas < 0 {
+            let error = k8s::FieldError::invalid(
+                "spec.replicas",
+                replicas.into(),
+                "must be greater than or equal to 0",
+            );
+            return Err(Status::invalid("autoscaling", "Scale", &call.name, &[error]));
+        }
+        let mut new = old.clone();
+        set(&mut new, paths.spec_replicas, replicas.into());
+        let named = scale.revision().filter(|revision| Some(*revision) != old.revision());
+        Ok(Wanted { new, expected: named.filter(|revision| revision.0 != 0) })
+    };
+    let reply = core.modify(&call, &change).await?;
+    Ok(show(reply, &paths))
+}
+
+fn show(reply: Reply, paths: &Paths) -> Reply {
+    let object = match reply.what {
+        What::Stored(stored) => of(&memo::object(&stored), paths),
+        What::Object(object) => of(&object, paths),
+        other => return Reply { what: other, ..reply },
+    };
+    Reply { what: What::Other(object), ..reply }
+}
+
+fn of(object: &Object, paths: &Paths) -> Object {
+    let metadata: serde_json::Map<String, Value> =
+        ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"]
+            .into_iter()
+            .filter_map(|field| Some((field.to_string(), object.metadata()?.get(field)?.clone())))
+            .collect();
+    let replicas = |pointer: &str| object.int_at(pointer).unwrap_or(0);
+    let mut status = json!({ "replicas": replicas(paths.status_replicas) });
+    let selector = selector(object.at(paths.selector));
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    let scale = json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": metadata,
+        "spec": { "replicas": replicas(paths.spec_replicas) },
+        "status": status,
+    });
+    Object::from_value(scale).expect("an object literal")
+}
+
+/// As text: of a `LabelSelector`, of a plain map, or what is text already.
+fn selector(value: Option<&Value>) -> String {
+    match value {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Object(map)) if map.values().all(Value::is_string) => {
+            let pairs: Vec<String> = map
+                .iter()
+                .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+                .collect();
+            pairs.join(",")
+        }
+        Some(value) => LabelSelector::from_value(value)
+            .map(|selector| selector.to_string())
+            .unwrap_or_default(),
+        None => String::new(),
+    }
+}
+
+fn set(object: &mut Object, pointer: &str, value: Value) {
+    let mut parts = pointer.trim_start_matches('/').rsplitn(2, '/');
+    let (field, parent) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    object.map_mut(parent).insert(field.into(), value);
+}
