@@ -3,6 +3,7 @@
 //! Architecture invariant: it knows bytes only. It cannot name a Pod.
 
 mod barrier;
+pub mod bench;
 mod codec;
 mod config;
 mod disk;

@@ -290,6 +290,13 @@ impl Member {
     }
 }
 
+impl Drop for Member {
+    /// Whoever lets a member go without stopping it leaves no task behind.
+    fn drop(&mut self) {
+        self.stopping.cancel();
+    }
+}
+
 /// Checks the configuration; this member's own entry.
 fn validate(config: &Config) -> Result<Peer, OpenError> {
     let timers = &config.timers;

@@ -39,7 +39,7 @@ struct Pending {
     bytes: usize,
     /// When it was last sent; `None`: it was not, or to a leader that is gone.
     sent: Option<Instant>,
-    ever_sent: bool,
+    times_sent: u32,
 }
 
 #[derive(Default)]
@@ -121,13 +121,12 @@ impl Proposer {
                 Err(_) => Err(Error::Stopped(self.shared.stopped().unwrap_or_default())),
             },
             () = tokio::time::sleep(self.deadline) => {
-                let pending = self.queue().pending.get(&entered.serial).map(|p| p.ever_sent);
+                let pending = self.queue().pending.get(&entered.serial).map(|p| p.times_sent > 0);
                 Err(Error::Unavailable { unknown: pending.unwrap_or(true) })
             }
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "said once")]
     fn enter(
         &self,
         txn: Txn,
@@ -143,7 +142,7 @@ impl Proposer {
         let bytes = request_bytes(&request);
         queue.bytes += bytes;
         queue.unsent.insert(serial);
-        let pending = Pending { request, bytes, sent: None, ever_sent: false };
+        let pending = Pending { request, bytes, sent: None, times_sent: 0 };
         queue.pending.insert(serial, pending);
         self.metrics.pending_bytes.set(queue.bytes as i64);
         let answer = self.shared.wait_for_outcome(serial);
@@ -161,10 +160,10 @@ impl Proposer {
             && let Some(serial) = queue.unsent.pop_first()
         {
             let Some(pending) = queue.pending.get_mut(&serial) else { continue };
-            if pending.ever_sent {
+            if pending.times_sent > 0 {
                 self.metrics.retried.inc();
             }
-            (pending.sent, pending.ever_sent) = (Some(now), true);
+            (pending.sent, pending.times_sent) = (Some(now), pending.times_sent + 1);
             bytes += pending.bytes;
             requests.push(pending.request.clone());
         }
@@ -184,11 +183,14 @@ impl Proposer {
         self.work.notify_one();
     }
 
-    fn forget_sent_before(&self, time: Instant) {
+    /// What was sent long ago is sent again; each time the patience doubles, so that a slow
+    /// cluster is not given more to do.
+    fn forget_long_sent(&self, now: Instant) {
         let mut queue = self.queue();
         let queue = &mut *queue;
         for (serial, pending) in &mut queue.pending {
-            if pending.sent.is_some_and(|sent| sent < time) {
+            let patience = self.resend_after * (1 << (pending.times_sent.max(1) - 1).min(5));
+            if pending.sent.is_some_and(|sent| now - sent > patience) {
                 pending.sent = None;
                 queue.unsent.insert(*serial);
             }
@@ -249,7 +251,7 @@ impl Proposer {
         tokio::select! {
             () = self.work.notified() => {}
             () = tokio::time::sleep(self.resend_after) => {
-                self.forget_sent_before(Instant::now() - self.resend_after);
+                self.forget_long_sent(Instant::now());
             }
         }
     }

@@ -77,7 +77,7 @@ impl Watch {
                     return Err(Error::Compacted { oldest: floor });
                 }
                 Found::Older(begin) => {
-                    let (changes, to) = self.from_history(begin).await?;
+                    let (changes, to) = self.older(begin).await?;
                     self.cursor = to;
                     if !changes.is_empty() {
                         return Ok(changes);
@@ -98,7 +98,7 @@ impl Watch {
         }
     }
 
-    async fn from_history(&self, begin: Revision) -> Result<(Vec<Arc<Change>>, Revision), Error> {
+    async fn older(&self, begin: Revision) -> Result<(Vec<Arc<Change>>, Revision), Error> {
         let cursor = self.cursor;
         let mut changes = history(&self.shared, cursor, begin, HISTORY_CHUNK).await?;
         let to = changes.last().map_or(begin, |change| change.revision);

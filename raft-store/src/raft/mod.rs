@@ -98,7 +98,7 @@ pub(crate) fn settings(config: &Config) -> Result<Arc<openraft::Config>, OpenErr
 pub(crate) fn assert_safe(settings: &openraft::Config) {
     assert_eq!(settings.enable_leader_restore, Some(false), "a restarted leader must be elected");
     assert_eq!(settings.enable_pre_vote, Some(true), "a lagging member must not end a term");
-    assert_eq!(settings.allow_log_reversion.unwrap_or(false), false, "a log never goes back");
+    assert!(!settings.allow_log_reversion.unwrap_or(false), "a log never goes back");
 }
 
 #[cfg(test)]

@@ -1,1 +1,127 @@
+use super::*;
+use crate::raft::{Payload, log_id};
+use openraft::{EntryPayload, storage::RaftLogStorageExt};
 
+fn entry(term: u64, index: u64) -> Entry {
+    let payload = Payload(format!("entry {index} of term {term}").into());
+    Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(payload) }
+}
+
+fn metrics() -> Metrics {
+    Metrics::new(&prometheus::Registry::new()).expect("a new registry")
+}
+
+fn open(dir: &Path) -> (Log, JoinHandle<()>) {
+    Log::open(dir, &metrics(), Box::new(|error| panic!("{error}"))).expect("a sound log")
+}
+
+fn close((log, writer): (Log, JoinHandle<()>)) {
+    drop(log);
+    writer.join().expect("the writer ends with its queue");
+}
+
+async fn ids(log: &mut Log, range: std::ops::Range<u64>) -> Vec<(u64, u64)> {
+    let entries = log.try_get_log_entries(range).await.expect("readable");
+    entries.iter().map(|e| (e.log_id.leader_id.term, e.log_id.index)).collect()
+}
+
+/// An engine whose disk is full from the second write on.
+#[derive(Default)]
+struct FullDisk(AtomicU64);
+
+impl RaftLogEngine for FullDisk {
+    fn write(&self, _: &[LogOp], _: bool) -> io::Result<()> {
+        match self.0.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(io::Error::from(io::ErrorKind::StorageFull)),
+        }
+    }
+
+    fn read(&self, _: std::ops::Range<u64>, _: usize) -> io::Result<Vec<(u64, bytes::Bytes)>> {
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test]
+async fn a_log_survives_with_its_vote_and_after_cuts_and_purges() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut log, writer) = open(dir.path());
+    let vote = Vote::new_committed(2, 1);
+    log.save_vote(&vote).await.expect("saved");
+    log.blocking_append((0..10).map(|index| entry(1, index))).await.expect("appended");
+    // A new leader replaces what was not committed.
+    log.truncate_after(Some(log_id(1, 6))).await.expect("cut");
+    log.blocking_append((7..9).map(|index| entry(2, index))).await.expect("appended");
+    log.save_committed(Some(log_id(2, 8))).await.expect("saved");
+    log.purge(log_id(1, 3)).await.expect("purged");
+    let expected = [(1, 4), (1, 5), (1, 6), (2, 7), (2, 8)];
+    assert_eq!(ids(&mut log, 4..20).await, expected);
+    close((log, writer));
+
+    let (mut log, writer) = open(dir.path());
+    assert_eq!(log.read_vote().await.expect("a vote"), Some(vote));
+    assert_eq!(log.read_committed().await.expect("committed"), Some(log_id(2, 8)));
+    let state = log.get_log_state().await.expect("a state");
+    assert_eq!(state.last_purged_log_id, Some(log_id(1, 3)));
+    assert_eq!(state.last_log_id, Some(log_id(2, 8)));
+    assert_eq!(ids(&mut log, 4..20).await, expected, "from disk");
+    log.blocking_append([entry(2, 9)]).await.expect("appended");
+    assert_eq!(ids(&mut log, 7..20).await, [(2, 7), (2, 8), (2, 9)], "half from disk");
+    // Cut back to what is only on disk, then to nothing.
+    log.truncate_after(Some(log_id(1, 5))).await.expect("cut");
+    log.blocking_append([entry(3, 6)]).await.expect("appended");
+    log.purge(log_id(3, 6)).await.expect("purged");
+    assert_eq!(ids(&mut log, 0..20).await, []);
+    log.blocking_append([entry(3, 7)]).await.expect("appended");
+    close((log, writer));
+
+    let (mut log, writer) = open(dir.path());
+    assert_eq!(ids(&mut log, 7..20).await, [(3, 7)]);
+    close((log, writer));
+}
+
+#[tokio::test]
+async fn a_read_is_limited_by_bytes_but_never_empty() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut log, writer) = open(dir.path());
+    let large = |index| Entry {
+        log_id: log_id(1, index),
+        payload: EntryPayload::Normal(Payload(vec![7; READ_BYTES_MAX].into())),
+    };
+    log.blocking_append((0..3).map(large)).await.expect("appended");
+    let some = log.limited_get_log_entries(0, 3).await.expect("readable");
+    assert_eq!(some.len(), 1);
+    close((log, writer));
+    let (mut log, writer) = open(dir.path());
+    let some = log.limited_get_log_entries(1, 3).await.expect("readable");
+    assert_eq!(some.iter().map(|e| e.log_id.index).collect::<Vec<_>>(), [1], "also from disk");
+    close((log, writer));
+}
+
+#[tokio::test]
+async fn after_the_first_failed_write_nothing_is_acknowledged_any_more() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (queue, jobs) = mpsc::channel(writer::QUEUE);
+    let mark = Mark::open(&dir.path().join("mark")).expect("a mark");
+    let (failures, mut failed) = mpsc::channel(8);
+    let metrics = metrics();
+    let observer = Observer {
+        failed: Box::new(move |error| failures.try_send(error.kind()).expect("few failures")),
+        fsync_seconds: metrics.fsync_seconds.clone(),
+        entries: metrics.log_batch_entries.clone(),
+        written: Arc::default(),
+    };
+    let engine: Arc<dyn RaftLogEngine> = Arc::new(FullDisk::default());
+    let for_writer = engine.clone();
+    let writer = std::thread::spawn(move || writer::run(jobs, &*for_writer, mark, &observer));
+    let mut log = Log { view: Arc::default(), engine, queue, written: Arc::default() };
+    log.blocking_append([entry(1, 0)]).await.expect("the first write works");
+    for index in 1..4 {
+        let refused = log.blocking_append([entry(1, index)]).await;
+        assert!(refused.is_err(), "entry {index}");
+    }
+    assert!(log.save_vote(&Vote::new(2, 1)).await.is_err(), "no vote is promised either");
+    close((log, writer));
+    assert_eq!(failed.recv().await, Some(io::ErrorKind::StorageFull));
+    assert_eq!(failed.recv().await, None, "told once");
+}

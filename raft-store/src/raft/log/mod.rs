@@ -20,7 +20,7 @@ use std::{
     collections::VecDeque,
     fmt::Debug,
     io,
-    ops::{Bound, RangeBounds},
+    ops::{Bound, Range, RangeBounds},
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -136,46 +136,75 @@ impl Log {
         Ok(chain)
     }
 
+    /// Entries of the range that are in the log; limited, the first of them.
     async fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        if start >= end {
-            return Ok(Vec::new());
-        }
-        let cached = self.view().read(start, end, bytes_max);
-        if let Some(entries) = cached {
-            return Ok(entries);
-        }
-        let engine = self.engine.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let records = engine.read(start..end, bytes_max)?;
-            let (mut entries, mut before) = (Vec::with_capacity(records.len()), None);
-            for (index, bytes) in records {
-                let (entry, chain) =
-                    record::decode(index, before, bytes).map_err(io::Error::other)?;
-                before = Some(chain);
-                entries.push(entry);
+        let mut entries = self.read_some(start, end, bytes_max).await?;
+        while bytes_max == usize::MAX
+            && let Some(next) = entries.last().map(|entry| entry.log_id.index + 1)
+        {
+            let more = self.read_some(next, end, bytes_max).await?;
+            if more.is_empty() {
+                break;
             }
-            Ok::<_, io::Error>(entries)
-        });
-        let mut entries = read.await.map_err(io::Error::other)??;
-        // What the disk did not have yet, or was over the limit, the memory may have.
-        let next = entries.last().map_or(start, |entry| entry.log_id.index + 1);
-        if bytes_max == usize::MAX && next < end {
-            let rest = self.view().read(next, end, bytes_max);
-            entries.extend(rest.into_iter().flatten());
+            entries.extend(more);
         }
         Ok(entries)
     }
+
+    /// From memory, or the part before it from disk.
+    async fn read_some(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let on_disk = {
+            let view = self.view();
+            let (start, end) = view.clamp(start, end);
+            if start >= end {
+                return Ok(Vec::new());
+            }
+            if let Some(entries) = view.read(start, end, bytes_max) {
+                return Ok(entries);
+            }
+            // The engine may still hold what was cut or replaced; before the cache it does not.
+            start..view.cache_begin().map_or(end, |begin| begin.min(end))
+        };
+        let engine = self.engine.clone();
+        let read = move || read_engine(&*engine, on_disk, bytes_max);
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+    }
+}
+
+fn read_engine(
+    engine: &dyn RaftLogEngine,
+    range: Range<u64>,
+    bytes_max: usize,
+) -> io::Result<Vec<Entry>> {
+    let records = engine.read(range, bytes_max)?;
+    let (mut entries, mut before) = (Vec::with_capacity(records.len()), None);
+    for (index, bytes) in records {
+        let (entry, chain) = record::decode(index, before, bytes).map_err(io::Error::other)?;
+        before = Some(chain);
+        entries.push(entry);
+    }
+    Ok(entries)
 }
 
 impl View {
     fn cached(&self, index: u64) -> Option<&Cached> {
-        let first = self.cache.front()?.entry.log_id.index;
+        let first = self.cache_begin()?;
         self.cache.get(usize::try_from(index.checked_sub(first)?).ok()?)
+    }
+
+    fn cache_begin(&self) -> Option<u64> {
+        self.cache.front().map(|oldest| oldest.entry.log_id.index)
+    }
+
+    /// The part of a range that is in the log.
+    fn clamp(&self, start: u64, end: u64) -> (u64, u64) {
+        let first = self.purged.map_or(0, |purged| purged.index + 1);
+        (start.max(first), end.min(self.last.map_or(0, |(last, _)| last.index + 1)))
     }
 
     /// Entries from the cache; `None` if it begins only after `start`.
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> Option<Vec<Entry>> {
-        let first = self.cache.front()?.entry.log_id.index;
+        let first = self.cache_begin()?;
         let skip = usize::try_from(start.checked_sub(first)?).ok()?;
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for cached in self.cache.iter().skip(skip).take((end - start) as usize) {
