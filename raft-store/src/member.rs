@@ -3,7 +3,7 @@
 use crate::{
     barrier::{self, Barriers},
     codec,
-    config::{Config, OpenError, Peer, Retention, Timers},
+    config::{Config, OpenError, Peer, Retention, Timers, Tls},
     disk::StateDisk,
     hub::RingLimits,
     inbox::Inbox,
@@ -128,13 +128,7 @@ impl Member {
             stopping: stopping.clone(),
             read_index_max: config.timers.election_max,
         };
-        let tls = config.tls.clone();
-        let served = shared.clone();
-        let server = tokio::spawn(async move {
-            if let Err(error) = server::serve(listener, &tls, service).await {
-                served.stop(&format!("peer server: {error}"));
-            }
-        });
+        let server = tokio::spawn(serve(listener, config.tls.clone(), service));
         let proposer =
             Proposer::new(shared.clone(), metrics.clone(), leadership.clone(), &config.timers);
         let proposer = Arc::new(proposer);
@@ -345,6 +339,13 @@ fn claim(dir: &Path, member: MemberId) -> Result<(), OpenError> {
             write().map_err(disk)
         }
         Err(error) => Err(disk(error)),
+    }
+}
+
+async fn serve(listener: tokio::net::TcpListener, tls: Tls, service: Service) {
+    let shared = service.shared.clone();
+    if let Err(error) = server::serve(listener, &tls, service).await {
+        shared.stop(&format!("peer server: {error}"));
     }
 }
 

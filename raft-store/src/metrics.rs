@@ -37,92 +37,44 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Registers all series; fails if the registry has them already.
     pub(crate) fn new(registry: &Registry) -> Result<Metrics, prometheus::Error> {
-        let r = registry;
-        let seconds = || prometheus::exponential_buckets(0.000_25, 2.0, 16);
-        let counts = || prometheus::exponential_buckets(1.0, 2.0, 13);
-        let raft = "coxswain_raft";
-        let store = "coxswain_store";
-        Ok(Metrics {
-            term: gauge(r, raft, "term", "The Raft term this member is in.")?,
-            is_leader: gauge(r, raft, "is_leader", "1 if this member leads.")?,
-            last_log_index: gauge(r, raft, "last_log_index", "Index of the last log entry.")?,
-            committed_index: gauge(r, raft, "committed_index", "Index known to be committed.")?,
-            applied_index: gauge(r, raft, "applied_index", "Index applied to the state.")?,
-            snapshot_index: gauge(r, raft, "snapshot_index", "Index the last snapshot covers.")?,
-            purged_index: gauge(r, raft, "purged_index", "Index up to which the log is gone.")?,
-            leader_changes: counter(r, raft, "leader_changes_total", "Leaders seen.")?,
-            snapshots_installed: counter(
-                r,
-                raft,
-                "snapshots_installed_total",
-                "Snapshots taken from a leader.",
-            )?,
-            snapshots_sent: counter(r, raft, "snapshots_sent_total", "Snapshots sent.")?,
-            revision: gauge(r, store, "revision", "Revision of the state here.")?,
-            compacted_revision: gauge(
-                r,
-                store,
-                "compacted_revision",
-                "History up to this revision is gone.",
-            )?,
-            txn_seconds: histogram(
-                r,
-                store,
-                "txn_duration_seconds",
-                "From the call of a transaction to its answer, in seconds.",
-                seconds()?,
-            )?,
-            txns: register(
-                r,
-                IntCounterVec::new(
-                    Opts::new("coxswain_store_txns_total", "Transactions, by result."),
-                    &["result"],
-                )?,
-            )?,
-            forwarded: counter(r, store, "forwarded_total", "Transactions sent to the leader.")?,
-            retried: counter(
-                r,
-                store,
-                "retried_total",
-                "Transactions proposed again because a leader was lost.",
-            )?,
-            fsync_seconds: histogram(
-                r,
-                store,
-                "fsync_duration_seconds",
-                "One synced write of the log, in seconds.",
-                seconds()?,
-            )?,
-            log_batch_entries: histogram(
-                r,
-                store,
-                "log_batch_entries",
-                "Log entries per synced write.",
-                counts()?,
-            )?,
-            entry_txns: histogram(
-                r,
-                store,
-                "entry_txns",
-                "Transactions per log entry proposed here.",
-                counts()?,
-            )?,
-            objects: register(
-                r,
-                IntGaugeVec::new(
-                    Opts::new("coxswain_store_objects", "Objects, by resource."),
-                    &["resource"],
-                )?,
-            )?,
-            watchers: gauge(r, store, "watchers", "Open watches.")?,
-            barriers: counter(r, store, "barriers_total", "Rounds of ReadIndex asked for here.")?,
-            pending_bytes: gauge(
-                r,
-                store,
-                "pending_bytes",
-                "Bytes of transactions waiting to be applied.",
-            )?,
-        })
+        let gauge = |name, help| register(registry, IntGauge::new(name, help)?);
+        let counter = |name, help| register(registry, IntCounter::new(name, help)?);
+        let histogram = |name: &str, help: &str, first, buckets| {
+            let buckets = prometheus::exponential_buckets(first, 2.0, buckets)?;
+            let opts = HistogramOpts::new(name, help).buckets(buckets);
+            register(registry, Histogram::with_opts(opts)?)
+        };
+        let seconds = |name, help| histogram(name, help, 0.000_25, 16);
+        let counts = |name, help| histogram(name, help, 1.0, 13);
+        let by_result = Opts::new("coxswain_store_txns_total", "Transactions, by result.");
+        let by_resource = Opts::new("coxswain_store_objects", "Objects, by resource.");
+        #[rustfmt::skip]
+        let metrics = Metrics {
+            term: gauge("coxswain_raft_term", "The Raft term this member is in.")?,
+            is_leader: gauge("coxswain_raft_is_leader", "1 if this member leads.")?,
+            last_log_index: gauge("coxswain_raft_last_log_index", "Index of the last log entry.")?,
+            committed_index: gauge("coxswain_raft_committed_index", "Index known to be committed.")?,
+            applied_index: gauge("coxswain_raft_applied_index", "Index applied to the state.")?,
+            snapshot_index: gauge("coxswain_raft_snapshot_index", "Index the last snapshot covers.")?,
+            purged_index: gauge("coxswain_raft_purged_index", "Index up to which the log is gone.")?,
+            leader_changes: counter("coxswain_raft_leader_changes_total", "Leaders seen.")?,
+            snapshots_installed: counter("coxswain_raft_snapshots_installed_total", "Snapshots taken from a leader.")?,
+            snapshots_sent: counter("coxswain_raft_snapshots_sent_total", "Snapshots sent to others.")?,
+            revision: gauge("coxswain_store_revision", "Revision of the state here.")?,
+            compacted_revision: gauge("coxswain_store_compacted_revision", "History up to this revision is gone.")?,
+            txn_seconds: seconds("coxswain_store_txn_duration_seconds", "From the call of a transaction to its answer, in seconds.")?,
+            txns: register(registry, IntCounterVec::new(by_result, &["result"])?)?,
+            forwarded: counter("coxswain_store_forwarded_total", "Transactions sent to the leader.")?,
+            retried: counter("coxswain_store_retried_total", "Transactions proposed again because a leader was lost.")?,
+            fsync_seconds: seconds("coxswain_store_fsync_duration_seconds", "One synced write of the log, in seconds.")?,
+            log_batch_entries: counts("coxswain_store_log_batch_entries", "Log entries per synced write.")?,
+            entry_txns: counts("coxswain_store_entry_txns", "Transactions per log entry proposed here.")?,
+            objects: register(registry, IntGaugeVec::new(by_resource, &["resource"])?)?,
+            watchers: gauge("coxswain_store_watchers", "Open watches.")?,
+            barriers: counter("coxswain_store_barriers_total", "Rounds of ReadIndex asked for here.")?,
+            pending_bytes: gauge("coxswain_store_pending_bytes", "Bytes of transactions waiting to be applied.")?,
+        };
+        Ok(metrics)
     }
 
     pub(crate) fn count<T>(&self, result: &Result<T, Error>) {
@@ -145,28 +97,4 @@ fn register<C: Collector + Clone + 'static>(
 ) -> Result<C, prometheus::Error> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
-}
-
-fn gauge(r: &Registry, group: &str, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-    register(r, IntGauge::new(format!("{group}_{name}"), help)?)
-}
-
-fn counter(
-    r: &Registry,
-    group: &str,
-    name: &str,
-    help: &str,
-) -> Result<IntCounter, prometheus::Error> {
-    register(r, IntCounter::new(format!("{group}_{name}"), help)?)
-}
-
-fn histogram(
-    r: &Registry,
-    group: &str,
-    name: &str,
-    help: &str,
-    buckets: Vec<f64>,
-) -> Result<Histogram, prometheus::Error> {
-    let opts = HistogramOpts::new(format!("{group}_{name}"), help).buckets(buckets);
-    register(r, Histogram::with_opts(opts)?)
 }
