@@ -1,7 +1,15 @@
 //! What is filled in or refused beyond a kind's own rules, in order; each step is one file.
 
-use crate::{identity::Identity, kinds::KindDef, view::View};
+use crate::{authz, identity::Identity, kinds::KindDef, view::View};
 use k8s::{Object, Status};
+use std::fmt::Display;
+
+mod default_toleration_seconds;
+mod namespace_lifecycle;
+mod priority;
+mod service_account;
+#[cfg(test)]
+mod tests;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -51,8 +59,13 @@ type Mutate = fn(&Cx<'_>, &mut Object) -> Result<(), Status>;
 type Validate = fn(&Cx<'_>, &Object) -> Result<(), Status>;
 
 /// In the order they run (upstream's order of its plugins).
-const MUTATE: &[Mutate] = &[];
-const VALIDATE: &[Validate] = &[];
+const MUTATE: &[Mutate] = &[
+    namespace_lifecycle::admit,
+    service_account::admit,
+    default_toleration_seconds::admit,
+    priority::admit,
+];
+const VALIDATE: &[Validate] = &[namespace_lifecycle::validate, priority::validate, rbac_escalation];
 
 /// Before defaults and validation.
 pub fn mutate(cx: &Cx<'_>, object: &mut Object) -> Result<(), Status> {
@@ -62,4 +75,27 @@ pub fn mutate(cx: &Cx<'_>, object: &mut Object) -> Result<(), Status> {
 /// After validation.
 pub fn validate(cx: &Cx<'_>, object: &Object) -> Result<(), Status> {
     VALIDATE.iter().try_for_each(|step| step(cx, object))
+}
+
+impl Cx<'_> {
+    fn is(&self, group: &str, plural: &str) -> bool {
+        self.kind.group == group && self.kind.plural == plural && self.subresource.is_empty()
+    }
+
+    /// Refuses as a plugin of upstream's does: names the object, by its `generateName` if need be.
+    fn forbidden(&self, object: &Object, why: impl Display) -> Status {
+        let given = [self.name, object.name(), object.str_at("/metadata/generateName"), "Unknown"];
+        let name = given.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
+        Status::forbidden(&self.kind.resource(), name, why)
+    }
+}
+
+/// Nobody may give rights they do not have.
+fn rbac_escalation(cx: &Cx<'_>, object: &Object) -> Result<(), Status> {
+    match cx.operation {
+        Operation::Create | Operation::Update if cx.subresource.is_empty() => {
+            authz::escalation::check(cx.view, cx.identity, &cx.kind.resource(), object, cx.old)
+        }
+        _ => Ok(()),
+    }
 }

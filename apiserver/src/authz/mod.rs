@@ -1,10 +1,16 @@
 //! May this user do this? Decides on values; knows nothing of HTTP.
 
-use crate::{
-    identity::{Identity, SYSTEM_MASTERS},
-    view::View,
-};
+use crate::{identity::Identity, view::View};
+use k8s::{Resource, Status};
 use std::sync::Arc;
+
+mod bootstrap;
+pub(crate) mod escalation;
+mod rbac;
+mod reviews;
+
+pub use bootstrap::reconcile;
+pub use reviews::answer;
 
 /// What is asked (`authorization.k8s.io/v1` attributes). For a non-resource URL only `user`, `verb`
 /// and `path` are set.
@@ -48,38 +54,48 @@ pub trait Authorizer: Send + Sync {
 }
 
 /// The authorizer of this server over its applied state.
-pub fn authorizer(_view: Arc<dyn View>) -> Arc<dyn Authorizer> {
-    Arc::new(Masters)
+pub fn authorizer(view: Arc<dyn View>) -> Arc<dyn Authorizer> {
+    Arc::new(rbac::Rbac { view })
 }
 
 /// Objects every cluster starts with, as whole objects with `apiVersion` and `kind`; written at
-/// bootstrap where absent.
+/// bootstrap where absent, brought up to date by [`reconcile`] where present.
 pub fn bootstrap() -> Vec<k8s::Object> {
-    Vec::new()
+    bootstrap::objects()
 }
 
-/// `system:masters` may do everything, nobody else anything.
-struct Masters;
-
-impl Authorizer for Masters {
-    fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
-        if attributes.user.in_group(SYSTEM_MASTERS) {
-            return Decision::Allow;
-        }
-        Decision::NoOpinion { reason: String::new() }
+/// The `Status` of a request that nobody allowed; `reason` is the deciders', often empty.
+pub fn forbidden(asked: &Attributes<'_>, reason: &str) -> Status {
+    let user = &asked.user.user;
+    let mut why = if asked.path.is_empty() {
+        let resource = match asked.subresource {
+            "" => asked.resource.to_string(),
+            subresource => format!("{}/{subresource}", asked.resource),
+        };
+        let scope = match asked.namespace {
+            "" => "at the cluster scope".to_string(),
+            namespace => format!("in the namespace {namespace:?}"),
+        };
+        let (verb, group) = (asked.verb, asked.group);
+        format!("User {user:?} cannot {verb} resource {resource:?} in API group {group:?} {scope}")
+    } else {
+        format!("User {user:?} cannot {} path {:?}", asked.verb, asked.path)
+    };
+    if !reason.is_empty() {
+        why = format!("{why}: {reason}");
     }
-
-    fn rules(&self, user: &Identity, _namespace: &str) -> serde_json::Value {
-        let everything = user.in_group(SYSTEM_MASTERS);
-        let rules = |rule: serde_json::Value| if everything { vec![rule] } else { vec![] };
-        serde_json::json!({
-            "resourceRules": rules(serde_json::json!({
-                "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"],
-            })),
-            "nonResourceRules": rules(serde_json::json!({
-                "verbs": ["*"], "nonResourceURLs": ["*"],
-            })),
-            "incomplete": false,
-        })
+    if !asked.path.is_empty() {
+        return Status::new(403, "Forbidden", format!("forbidden: {why}"));
     }
+    let resource = Resource {
+        group: asked.group.to_string().into(),
+        version: asked.version.to_string().into(),
+        plural: asked.resource.to_string().into(),
+    };
+    Status::forbidden(&resource, asked.name, why)
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,12 @@
 //! DaemonSets: one pod on every node that fits.
 
-use super::{common::{self, print}, Column, KindDef, Subresource};
+use super::{
+    Column, KindDef, Subresource,
+    common::{
+        self, field::{At, Errors}, made, pod_spec, print, set_default, set_text, workload,
+    },
+};
+use k8s::{FieldError, Object};
 
 pub(super) const KIND: KindDef = KindDef {
     group: "apps",
@@ -24,5 +30,40 @@ Column::text("Selector", |o, _| print::selector(o.at("/spec/selector")).into()).
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     generation: true,
+    default,
+    validate,
     ..KindDef::BASE
 };
+
+fn default(daemon_set: &mut Object) {
+    let spec = daemon_set.map_mut("spec");
+    set_default(spec, "revisionHistoryLimit", 10);
+    if let Some(strategy) = made(spec, "updateStrategy") {
+        set_text(strategy, "type", "RollingUpdate");
+        if strategy["type"] == "RollingUpdate" {
+            if let Some(rolling) = made(strategy, "rollingUpdate") {
+                set_default(rolling, "maxUnavailable", 1);
+                set_default(rolling, "maxSurge", 0);
+            }
+        }
+    }
+    workload::default_template(spec);
+}
+
+fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let spec = At::top(new, "spec");
+    workload::validate_selector(&spec, &mut errors);
+    pod_spec::validate_template(&spec.field("template"), &spec.field("selector"), &mut errors);
+    let strategy = spec.field("updateStrategy");
+    errors.one_of(&strategy.field("type"), &["OnDelete", "RollingUpdate"], true);
+    let rolling = strategy.field("rollingUpdate");
+    workload::validate_int_or_percent(&rolling.field("maxUnavailable"), &mut errors);
+    workload::validate_int_or_percent(&rolling.field("maxSurge"), &mut errors);
+    errors.not_negative(&spec.field("minReadySeconds"));
+    errors.not_negative(&spec.field("revisionHistoryLimit"));
+    if let Some(old) = old {
+        workload::validate_same_selector(new, old, &mut errors);
+    }
+    errors.0
+}

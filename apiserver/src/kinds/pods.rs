@@ -1,9 +1,12 @@
 //! Pods: containers that live and die together on one node.
 
-use super::{common::{self, print}, Column, KindDef, SelectableField, Subresource};
+use super::{
+    Column, KindDef, SelectableField, Subresource,
+    common::{self, field::{At, Errors}, pod_spec, print},
+};
 use jiff::Timestamp;
-use k8s::Object;
-use serde_json::Value;
+use k8s::{FieldError, Object};
+use serde_json::{Value, json};
 
 pub(super) const KIND: KindDef = KindDef {
     kind: "Pod",
@@ -22,12 +25,112 @@ Column::text("Node", |o, _| print::text_or_none(o, "/spec/nodeName")).wide(),
 Column::text("Nominated Node", |o, _| print::text_or_none(o, "/status/nominatedNodeName")).wide(),
 Column::text("Readiness Gates", readiness_gates).wide()],
     selectable: &[SelectableField::text("spec.nodeName", |o| o.str_at("/spec/nodeName").to_string()), SelectableField::text("spec.restartPolicy", |o| o.str_at("/spec/restartPolicy").to_string()), SelectableField::text("spec.schedulerName", |o| o.str_at("/spec/schedulerName").to_string()), SelectableField::text("spec.serviceAccountName", |o| o.str_at("/spec/serviceAccountName").to_string()), SelectableField::text("spec.hostNetwork", |o| print::boolean(o, "/spec/hostNetwork").to_string()), SelectableField::text("status.phase", |o| o.str_at("/status/phase").to_string()), SelectableField::text("status.podIP", |o| o.str_at("/status/podIP").to_string()), SelectableField::text("status.nominatedNodeName", |o| o.str_at("/status/nominatedNodeName").to_string())],
-    prepare_create: common::drop_status,
-    prepare_update: common::keep_status,
+    default,
+    prepare_create,
+    prepare_update,
+    prepare_status,
+    validate,
+    validate_status,
+    validate_subresource,
     generation: true,
     grace_period_seconds,
     ..KindDef::BASE
 };
+
+fn default(pod: &mut Object) {
+    let spec = pod.map_mut("spec");
+    pod_spec::default(spec);
+    pod_spec::default_pod(spec);
+}
+
+/// A new pod waits, and its quality of service is decided once.
+fn prepare_create(pod: &mut Object) {
+    let mut status = json!({ "phase": "Pending", "qosClass": pod_spec::qos_class(pod) });
+    if print::count(pod, "/spec/schedulingGates") > 0 {
+        status["conditions"] = json!([{
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }]);
+    }
+    pod.0.insert("status".into(), status);
+}
+
+fn prepare_update(new: &mut Object, old: &Object) {
+    common::keep_status(new, old);
+    let attached = old.at("/spec/ephemeralContainers").cloned();
+    let spec = new.map_mut("spec");
+    match attached {
+        Some(attached) => spec.insert("ephemeralContainers".into(), attached),
+        None => spec.remove("ephemeralContainers"),
+    };
+}
+
+/// A status that leaves out the quality of service does not mean to change it.
+fn prepare_status(new: &mut Object, old: &Object) {
+    let class = old.str_at("/status/qosClass").to_string();
+    if !class.is_empty() {
+        common::set_text(new.map_mut("status"), "qosClass", &class);
+    }
+}
+
+fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let spec = At::top(new, "spec");
+    match old {
+        None => {
+            pod_spec::validate(&spec, &mut errors);
+            let attached = spec.field("ephemeralContainers");
+            if attached.count() > 0 {
+                errors.forbidden(&attached, "cannot be set on create");
+            }
+            let node = spec.field("nodeName");
+            if !node.text().is_empty() && spec.field("schedulingGates").count() > 0 {
+                errors.forbidden(&node, "cannot be set until all schedulingGates have been cleared");
+            }
+        }
+        Some(old) => {
+            pod_spec::validate(&spec, &mut errors);
+            pod_spec::validate_update(new, old, &mut errors);
+        }
+    }
+    errors.0
+}
+
+/// Containers that ended for good stay ended, and a status does not move a pod.
+fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let (spec, status) = (At::top(new, "spec"), At::top(new, "status"));
+    if old.str_at("/spec/nodeName") != new.str_at("/spec/nodeName") {
+        errors.forbidden(&spec.field("nodeName"), "may not be changed directly");
+    }
+    let policy = old.str_at("/spec/restartPolicy");
+    if policy == "Always" {
+        return errors.0;
+    }
+    let olds = print::list(old, "/status/containerStatuses");
+    for container in status.field("containerStatuses").items() {
+        let name = container.field("name").text();
+        let was = olds.iter().find(|old| print::field(old, "name") == name);
+        let Some(ended) = was.and_then(|was| was.pointer("/state/terminated")) else { continue };
+        let may_retry = policy == "OnFailure" && exit_code(ended) != 0;
+        let state = container.field("state");
+        if !may_retry && !state.field("terminated").exists() {
+            errors.forbidden(&state, "may not be transitioned to non-terminated state");
+        }
+    }
+    errors.0
+}
+
+fn validate_subresource(name: &str, new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    if name == "ephemeralcontainers" {
+        pod_spec::validate(&At::top(new, "spec"), &mut errors);
+        pod_spec::validate_ephemeral_update(new, old, &mut errors);
+    }
+    errors.0
+}
 
 /// What the client asks, else what the pod says, else 30; at once if no node runs it.
 fn grace_period_seconds(pod: &Object, requested: Option<i64>) -> i64 {

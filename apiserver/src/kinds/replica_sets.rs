@@ -1,6 +1,10 @@
 //! ReplicaSets: a number of equal pods.
 
-use super::{common::{self, print}, Column, KindDef, SelectableField, Subresource};
+use super::{
+    Column, KindDef, SelectableField, Subresource,
+    common::{self, field::{At, Errors}, pod_spec, print, workload},
+};
+use k8s::{FieldError, Object};
 
 pub(super) const KIND: KindDef = KindDef {
     group: "apps",
@@ -22,5 +26,43 @@ Column::text("Selector", |o, _| print::selector(o.at("/spec/selector")).into()).
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     generation: true,
+    default,
+    validate,
+    validate_status,
     ..KindDef::BASE
 };
+
+fn default(replica_set: &mut Object) {
+    let spec = replica_set.map_mut("spec");
+    workload::default_replicas(spec);
+    workload::default_template(spec);
+}
+
+fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let spec = At::top(new, "spec");
+    errors.not_negative(&spec.field("replicas"));
+    errors.not_negative(&spec.field("minReadySeconds"));
+    workload::validate_selector(&spec, &mut errors);
+    pod_spec::validate_template(&spec.field("template"), &spec.field("selector"), &mut errors);
+    if let Some(old) = old {
+        workload::validate_same_selector(new, old, &mut errors);
+    }
+    errors.0
+}
+
+fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let status = At::top(new, "status");
+    let counts = [
+        "replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas",
+        "terminatingReplicas", "observedGeneration",
+    ];
+    let within = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+    workload::validate_counts(&status, &counts, &within, &mut errors);
+    let (ready, available) = (status.field("readyReplicas"), status.field("availableReplicas"));
+    if available.int().unwrap_or(0) > ready.int().unwrap_or(0) {
+        errors.invalid(&available, "cannot be greater than readyReplicas");
+    }
+    errors.0
+}

@@ -1,6 +1,11 @@
 //! ReplicationControllers: what came before ReplicaSets.
 
-use super::{common::{self, print}, Column, KindDef, SelectableField, Subresource};
+use super::{
+    Column, KindDef, SelectableField, Subresource,
+    common::{self, child, field::{At, Errors}, labels, pod_spec, print, set_default, workload},
+};
+use k8s::{FieldError, Object};
+use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
     kind: "ReplicationController",
@@ -21,5 +26,44 @@ Column::text("Selector", |o, _| print::labels(o.at("/spec/selector")).into()).wi
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     generation: true,
+    default,
+    validate,
     ..KindDef::BASE
 };
+
+fn default(controller: &mut Object) {
+    let spec = controller.map_mut("spec");
+    workload::default_replicas(spec);
+    workload::default_template(spec);
+    let labels = child(spec, "template").and_then(|template| child(template, "metadata")?.get("labels").cloned());
+    let Some(labels) = labels else { return };
+    if spec.get("selector").and_then(Value::as_object).is_none_or(|map| map.is_empty()) {
+        spec.insert("selector".into(), labels.clone());
+    }
+    if controller.labels().next().is_none() {
+        set_default(controller.metadata_mut(), "labels", labels);
+    }
+}
+
+fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let spec = At::top(new, "spec");
+    errors.not_negative(&spec.field("replicas"));
+    errors.not_negative(&spec.field("minReadySeconds"));
+    let (selector, template) = (spec.field("selector"), spec.field("template"));
+    labels::validate_labels(&selector, &mut errors);
+    if selector.count() == 0 {
+        errors.required(&selector, "");
+    }
+    if !template.exists() {
+        errors.required(&template, "");
+        return errors.0;
+    }
+    let metadata = template.field("metadata");
+    let have = metadata.field("labels");
+    if !selector.entries().all(|(key, value)| have.key(key).value() == value.value()) {
+        errors.invalid(&have, "`selector` does not match template `labels`");
+    }
+    pod_spec::validate_any_template(&template, &mut errors);
+    errors.0
+}

@@ -1,0 +1,50 @@
+//! Labels and label selectors inside objects.
+
+use super::field::{At, Errors};
+use k8s::names;
+
+pub(crate) fn validate_labels(labels: &At<'_, '_>, errors: &mut Errors) {
+    for (key, value) in labels.entries() {
+        for detail in names::is_qualified_name(key) {
+            errors.invalid_value(labels, key, detail);
+        }
+        for detail in names::is_label_value(value.text()) {
+            errors.invalid_value(labels, value.text(), detail);
+        }
+    }
+}
+
+/// A label key at a place of its own.
+pub(crate) fn validate_key(key: &At<'_, '_>, errors: &mut Errors) {
+    for detail in names::is_qualified_name(key.text()) {
+        errors.invalid_value(key, key.text(), detail);
+    }
+}
+
+/// A `metav1.LabelSelector`.
+pub(crate) fn validate_selector(selector: &At<'_, '_>, errors: &mut Errors) {
+    validate_labels(&selector.field("matchLabels"), errors);
+    for expression in selector.field("matchExpressions").items() {
+        let values = expression.field("values");
+        match expression.field("operator").text() {
+            "In" | "NotIn" if values.count() == 0 => {
+                errors.required(&values, "must be specified when `operator` is 'In' or 'NotIn'");
+            }
+            "In" | "NotIn" => (),
+            "Exists" | "DoesNotExist" if values.count() > 0 => {
+                let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                errors.forbidden(&values, detail);
+            }
+            "Exists" | "DoesNotExist" => (),
+            other => {
+                let operator = expression.field("operator");
+                errors.invalid_value(&operator, other, "not a valid selector operator");
+            }
+        }
+        validate_key(&expression.field("key"), errors);
+        for value in values.items() {
+            let wrong = names::is_label_value(value.text());
+            errors.invalid_each(&value, wrong);
+        }
+    }
+}
