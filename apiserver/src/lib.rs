@@ -9,6 +9,7 @@ mod catalog;
 mod client;
 mod discovery;
 mod encode;
+mod protobuf;
 mod errors;
 mod health;
 pub mod identity;

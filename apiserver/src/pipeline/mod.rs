@@ -19,7 +19,7 @@ use crate::{
     identity::Identity,
     kinds::{KindDef, Subresource},
     metrics::Metrics,
-    subresources,
+    protobuf, subresources,
     view::View,
 };
 use bytes::Bytes;
@@ -61,6 +61,7 @@ pub(crate) enum Body {
     None,
     Json(Bytes),
     Yaml(Bytes),
+    Protobuf(Bytes),
     /// From inside the process, or a patch.
     Value(Value),
 }
@@ -212,6 +213,15 @@ impl Core {
             Body::None => return Err(Status::bad_request("the request has no body")),
             Body::Json(bytes) => (k8s::decode::json(self.schema, ty, bytes), &bytes[..]),
             Body::Yaml(bytes) => (k8s::decode::yaml(self.schema, ty, bytes), &bytes[..]),
+            Body::Protobuf(bytes) => {
+                let value = protobuf::read(self.schema, ty, bytes).map_err(|why| {
+                    Status::bad_request(format!(
+                        "the object provided is unrecognized (must be of type {}): {why}",
+                        wanted.kind
+                    ))
+                })?;
+                (k8s::decode::value(self.schema, ty, &value), &[][..])
+            }
             Body::Value(value) => (k8s::decode::value(self.schema, ty, value), &[][..]),
         };
         let decoded = decoded.map_err(|error| {

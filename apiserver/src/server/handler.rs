@@ -15,6 +15,7 @@ use crate::{
     metrics::{Inflight, Observed},
     openapi,
     pipeline::{self, Call, Core, watch::WatchCall},
+    protobuf,
     subresources::stream,
 };
 use bytes::Bytes;
@@ -202,9 +203,13 @@ async fn call(
             } else {
                 "UpdateOptions"
             })?;
-            let yaml = body_is_yaml(&media)?;
+            let coding = coding(&media)?;
             let bytes = read(request).await?;
-            if yaml { pipeline::Body::Yaml(bytes) } else { pipeline::Body::Json(bytes) }
+            match coding {
+                Coding::Json => pipeline::Body::Json(bytes),
+                Coding::Yaml => pipeline::Body::Yaml(bytes),
+                Coding::Protobuf => pipeline::Body::Protobuf(bytes),
+            }
         }
         Verb::Patch(_) => {
             query.refuse_invalid("PatchOptions")?;
@@ -213,8 +218,7 @@ async fn call(
         Verb::Delete | Verb::DeleteCollection => {
             query.refuse_invalid("DeleteOptions")?;
             let bytes = read(request).await?;
-            let yaml = !bytes.is_empty() && body_is_yaml(&media)?;
-            query.take_delete_options(&delete_options(&bytes, yaml)?)?;
+            query.take_delete_options(&delete_options(&bytes, &media)?)?;
             pipeline::Body::None
         }
     };
@@ -250,13 +254,21 @@ fn patch_type(media: &str) -> Result<PatchType, Status> {
     }
 }
 
-fn body_is_yaml(media: &str) -> Result<bool, Status> {
+/// What a body is written in.
+enum Coding {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+fn coding(media: &str) -> Result<Coding, Status> {
     match media {
-        "" | "application/json" => Ok(false),
-        "application/yaml" => Ok(true),
+        "" | "application/json" => Ok(Coding::Json),
+        "application/yaml" => Ok(Coding::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Coding::Protobuf),
         _ => Err(Status::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: \
-             application/json, application/yaml",
+             application/json, application/yaml, application/vnd.kubernetes.protobuf",
         )),
     }
 }
@@ -276,14 +288,15 @@ fn patch(bytes: &[u8]) -> Result<Value, Status> {
         .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
 }
 
-fn delete_options(bytes: &[u8], yaml: bool) -> Result<Value, Status> {
+fn delete_options(bytes: &[u8], media: &str) -> Result<Value, Status> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    let value = if yaml {
-        k8s::decode::yaml_to_value(bytes).map_err(|error| error.to_string())
-    } else {
-        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    let schema = k8s::schema::Schema::built_in();
+    let value = match (coding(media)?, schema.get("meta.v1.DeleteOptions")) {
+        (Coding::Json, _) => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
+        (Coding::Protobuf, Some(ty)) => protobuf::read(schema, ty, bytes),
+        _ => k8s::decode::yaml_to_value(bytes).map_err(|error| error.to_string()),
     };
     value.map_err(|why| Status::bad_request(format!("cannot read the delete options: {why}")))
 }

@@ -1,0 +1,204 @@
+//! A server and a client that speaks plain HTTP/1.1 to it over TLS.
+
+use apiserver::{Config, Server};
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use raft_store::Store;
+use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    pki_types::{PrivateKeyDer, ServerName},
+    server::WebPkiClientVerifier,
+};
+use serde_json::{Value, json};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{net::TcpListener, net::TcpStream, task::JoinSet};
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+
+pub struct Cluster {
+    pub server: Server,
+    pub store: Store,
+    address: SocketAddr,
+    admin: Arc<ClientConfig>,
+    nobody: Arc<ClientConfig>,
+    shutdown: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+pub struct Answer {
+    pub code: u16,
+    pub body: Value,
+    pub warnings: Vec<String>,
+}
+
+type Pair = (Certificate, KeyPair);
+
+fn authority() -> (Certificate, Issuer<'static, KeyPair>) {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).expect("self-signed");
+    (certificate, Issuer::new(params, key))
+}
+
+fn leaf(issuer: &Issuer<'static, KeyPair>, user: &str, group: &str) -> Pair {
+    let key = KeyPair::generate().expect("a key");
+    let names = vec!["127.0.0.1".to_string(), "localhost".to_string()];
+    let mut params = CertificateParams::new(names).expect("valid names");
+    params.distinguished_name.push(DnType::CommonName, user);
+    params.distinguished_name.push(DnType::OrganizationName, group);
+    (params.signed_by(&key, issuer).expect("signed"), key)
+}
+
+fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::try_from(key.serialize_der()).expect("a key")
+}
+
+impl Cluster {
+    /// A bootstrapped server.
+    pub async fn start() -> Cluster {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (ca, issuer) = authority();
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.der().clone()).expect("a certificate");
+        let roots = Arc::new(roots);
+        let (certificate, key) = leaf(&issuer, "kube-apiserver", "servers");
+        let verifier = WebPkiClientVerifier::builder(roots.clone())
+            .allow_unauthenticated()
+            .build()
+            .expect("a verifier");
+        let tls = ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![certificate.der().clone()], private(&key))
+            .expect("a certificate");
+        let (admin, admin_key) = leaf(&issuer, "admin", "system:masters");
+        let client = || ClientConfig::builder().with_root_certificates(roots.clone());
+        let admin = client()
+            .with_client_auth_cert(vec![admin.der().clone()], private(&admin_key))
+            .expect("a certificate");
+        let store = Store::in_memory();
+        let server = Server::new(Config::new(store.clone()));
+        server.bootstrap().await.expect("bootstrap");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let (serving, stop) = (server.clone(), shutdown.clone());
+        tasks.spawn(async move { serving.serve(listener, Arc::new(tls), stop).await });
+        Cluster {
+            server,
+            store,
+            address,
+            admin: Arc::new(admin),
+            nobody: Arc::new(client().with_no_client_auth()),
+            shutdown,
+            tasks,
+        }
+    }
+
+    /// One request on a connection of its own; the response's body is still to be read.
+    pub async fn send(
+        &mut self,
+        tls: Arc<ClientConfig>,
+        request: Request<Full<Bytes>>,
+    ) -> Response<Incoming> {
+        let tcp = TcpStream::connect(self.address).await.expect("connected");
+        let name = ServerName::IpAddress(self.address.ip().into());
+        let stream = TlsConnector::from(tls).connect(name, tcp).await.expect("TLS");
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
+        self.tasks.spawn(async move {
+            // Ends with an error where the server refuses to read on.
+            let _ = connection.await;
+        });
+        sender.send_request(request).await.expect("an answer")
+    }
+
+    pub fn admin(&self) -> Arc<ClientConfig> {
+        self.admin.clone()
+    }
+
+    pub fn nobody(&self) -> Arc<ClientConfig> {
+        self.nobody.clone()
+    }
+
+    /// A request as admin, with its answer read as JSON.
+    pub async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        media: &str,
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let request = request(method, path, media, body);
+        let response = self.send(self.admin(), request).await;
+        read(response).await
+    }
+
+    pub async fn get(&mut self, path: &str) -> Answer {
+        self.ask(Method::GET, path, "", "").await
+    }
+
+    pub async fn post(&mut self, path: &str, body: Value) -> Answer {
+        self.ask(Method::POST, path, "application/json", body.to_string()).await
+    }
+
+    pub async fn put(&mut self, path: &str, body: Value) -> Answer {
+        self.ask(Method::PUT, path, "application/json", body.to_string()).await
+    }
+
+    pub async fn merge(&mut self, path: &str, patch: Value) -> Answer {
+        self.ask(Method::PATCH, path, "application/merge-patch+json", patch.to_string()).await
+    }
+
+    pub async fn delete(&mut self, path: &str) -> Answer {
+        self.ask(Method::DELETE, path, "", "").await
+    }
+
+    /// Ends the server and waits for it.
+    pub async fn stop(mut self) {
+        self.shutdown.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+pub fn request(
+    method: Method,
+    path: &str,
+    media: &str,
+    body: impl Into<Bytes>,
+) -> Request<Full<Bytes>> {
+    let mut builder = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+    if !media.is_empty() {
+        builder = builder.header(header::CONTENT_TYPE, media);
+    }
+    builder.body(Full::new(body.into())).expect("a request")
+}
+
+pub async fn read(response: Response<Incoming>) -> Answer {
+    let code = response.status().as_u16();
+    let warnings = response.headers().get_all(header::WARNING).iter();
+    let warnings = warnings.filter_map(|value| value.to_str().ok()).map(str::to_string).collect();
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+    let body = serde_json::from_slice(&bytes)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+    Answer { code, body, warnings }
+}
+
+pub fn config_map(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": name, "labels": { "app": "web" } },
+        "data": { "color": "blue" },
+    })
+}
+
+pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+pub fn config_map_path(name: &str) -> String {
+    format!("{CONFIG_MAPS}/{name}")
+}

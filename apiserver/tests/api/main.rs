@@ -1,0 +1,7 @@
+//! The server as its clients see it: over HTTPS on loopback, on a store in memory.
+
+mod bad_input;
+mod harness;
+mod objects;
+mod reading;
+mod watching;
