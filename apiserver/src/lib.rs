@@ -1,6 +1,11 @@
 //! HTTP in front, one generic pipeline, the list of kinds. Does not know that controllers or nodes
 //! exist.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "a Status is what a refusal is; refusals are rare and their size is not what they cost"
+)]
+
 // In the order a request meets them.
 pub mod admission;
 pub mod authz;
@@ -9,7 +14,6 @@ mod catalog;
 mod client;
 mod discovery;
 mod encode;
-mod protobuf;
 mod errors;
 mod health;
 pub mod identity;
@@ -18,6 +22,7 @@ pub mod memo;
 mod metrics;
 mod openapi;
 mod pipeline;
+mod protobuf;
 mod server;
 mod services;
 mod subresources;

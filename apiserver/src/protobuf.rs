@@ -15,8 +15,10 @@ const DEPTH_MAX: usize = 100;
 /// The JSON of an object of type `ty`, with `apiVersion` and `kind` from the envelope. `Err` says
 /// what is wrong with the bytes.
 pub(crate) fn read(schema: &Schema, ty: TypeId, body: &[u8]) -> Result<Value, String> {
-    let envelope = body.strip_prefix(MAGIC).ok_or("provided data does not appear to be a \
-        protobuf message, expected prefix [107 56 115 0]")?;
+    let envelope = body.strip_prefix(MAGIC).ok_or(
+        "provided data does not appear to be a \
+        protobuf message, expected prefix [107 56 115 0]",
+    )?;
     let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
     for part in Parts(envelope) {
         match part? {

@@ -434,8 +434,8 @@ mod tests {
             fill_ip(&mut web, cidr(), &|_| taken).map_err(|error| error.text())
         };
         assert_eq!(ask("10.96.0.3", false), Ok(false));
-        insta::assert_snapshot!(ask("10.96.0.3", true).unwrap_err(), @r#"Invalid value: ["10.96.0.3"]: failed to allocate IP 10.96.0.3: provided IP is already allocated"#);
-        insta::assert_snapshot!(ask("10.97.0.3", true).unwrap_err(), @r#"Invalid value: ["10.97.0.3"]: failed to allocate IP 10.97.0.3: the provided IP (10.97.0.3) is not in the valid range. The range of valid IPs is 10.96.0.0/28"#);
+        insta::assert_snapshot!(ask("10.96.0.3", true).expect_err("taken"), @r#"Invalid value: ["10.96.0.3"]: failed to allocate IP 10.96.0.3: provided IP is already allocated"#);
+        insta::assert_snapshot!(ask("10.97.0.3", true).expect_err("outside"), @r#"Invalid value: ["10.97.0.3"]: failed to allocate IP 10.97.0.3: the provided IP (10.97.0.3) is not in the valid range. The range of valid IPs is 10.96.0.0/28"#);
         assert_eq!(ask("None", true), Ok(false));
     }
 

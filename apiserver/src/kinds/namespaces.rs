@@ -24,6 +24,10 @@ Column::AGE],
     prepare_create,
     prepare_update,
     validate,
+    held: |namespace| namespace.at("/spec/finalizers/0").is_some(),
+    mark_deleted: |namespace| {
+        namespace.map_mut("status").insert("phase".into(), "Terminating".into());
+    },
     ..KindDef::BASE
 };
 

@@ -68,6 +68,7 @@ impl Core {
         admission::mutate(&cx, &mut object)?;
         self.fill_in(call.kind, &mut object);
         (call.kind.prepare_create)(&mut object);
+        self.complete(call.kind, &mut object);
         let mut allocation = services::Allocation::for_create(self, call.kind, &mut object)?;
         self.refuse_invalid(call.kind, &object, None)?;
         admission::validate(&cx, &object)?;
@@ -255,6 +256,9 @@ impl Core {
         if part == Part::Main {
             (call.kind.prepare_update)(&mut new, &old);
             allocation = services::Allocation::for_update(self, call.kind, &mut new, &old)?;
+        }
+        self.complete(call.kind, &mut new);
+        if part == Part::Main {
             meta::count_generation(call.kind, &mut new, &old);
         }
         self.refuse_invalid(call.kind, &new, Some((&old, part)))?;
@@ -292,9 +296,15 @@ impl Core {
     fn fill_in(&self, kind: &KindDef, object: &mut Object) {
         if let Some(ty) = self.schema.get(kind.schema) {
             k8s::default::apply(self.schema, ty, object);
-            k8s::default::zero_values(self.schema, ty, object);
         }
         (kind.default)(object);
+    }
+
+    /// What upstream always prints (`status: {}`), after the kind had its say.
+    fn complete(&self, kind: &KindDef, object: &mut Object) {
+        if let Some(ty) = self.schema.get(kind.schema) {
+            k8s::default::zero_values(self.schema, ty, object);
+        }
     }
 
     fn refuse_invalid(

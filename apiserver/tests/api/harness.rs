@@ -19,9 +19,9 @@ use tokio::{net::TcpListener, net::TcpStream, task::JoinSet};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-pub struct Cluster {
-    pub server: Server,
-    pub store: Store,
+pub(crate) struct Cluster {
+    pub(crate) server: Server,
+    pub(crate) store: Store,
     address: SocketAddr,
     admin: Arc<ClientConfig>,
     nobody: Arc<ClientConfig>,
@@ -29,10 +29,10 @@ pub struct Cluster {
     tasks: JoinSet<()>,
 }
 
-pub struct Answer {
-    pub code: u16,
-    pub body: Value,
-    pub warnings: Vec<String>,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) body: Value,
+    pub(crate) warnings: Vec<String>,
 }
 
 type Pair = (Certificate, KeyPair);
@@ -60,7 +60,7 @@ fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
 
 impl Cluster {
     /// A bootstrapped server.
-    pub async fn start() -> Cluster {
+    pub(crate) async fn start() -> Cluster {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (ca, issuer) = authority();
         let mut roots = RootCertStore::empty();
@@ -101,7 +101,7 @@ impl Cluster {
     }
 
     /// One request on a connection of its own; the response's body is still to be read.
-    pub async fn send(
+    pub(crate) async fn send(
         &mut self,
         tls: Arc<ClientConfig>,
         request: Request<Full<Bytes>>,
@@ -118,16 +118,16 @@ impl Cluster {
         sender.send_request(request).await.expect("an answer")
     }
 
-    pub fn admin(&self) -> Arc<ClientConfig> {
+    pub(crate) fn admin(&self) -> Arc<ClientConfig> {
         self.admin.clone()
     }
 
-    pub fn nobody(&self) -> Arc<ClientConfig> {
+    pub(crate) fn nobody(&self) -> Arc<ClientConfig> {
         self.nobody.clone()
     }
 
     /// A request as admin, with its answer read as JSON.
-    pub async fn ask(
+    pub(crate) async fn ask(
         &mut self,
         method: Method,
         path: &str,
@@ -139,34 +139,34 @@ impl Cluster {
         read(response).await
     }
 
-    pub async fn get(&mut self, path: &str) -> Answer {
+    pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.ask(Method::GET, path, "", "").await
     }
 
-    pub async fn post(&mut self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&mut self, path: &str, body: Value) -> Answer {
         self.ask(Method::POST, path, "application/json", body.to_string()).await
     }
 
-    pub async fn put(&mut self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn put(&mut self, path: &str, body: Value) -> Answer {
         self.ask(Method::PUT, path, "application/json", body.to_string()).await
     }
 
-    pub async fn merge(&mut self, path: &str, patch: Value) -> Answer {
+    pub(crate) async fn merge(&mut self, path: &str, patch: Value) -> Answer {
         self.ask(Method::PATCH, path, "application/merge-patch+json", patch.to_string()).await
     }
 
-    pub async fn delete(&mut self, path: &str) -> Answer {
+    pub(crate) async fn delete(&mut self, path: &str) -> Answer {
         self.ask(Method::DELETE, path, "", "").await
     }
 
     /// Ends the server and waits for it.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-pub fn request(
+pub(crate) fn request(
     method: Method,
     path: &str,
     media: &str,
@@ -179,7 +179,7 @@ pub fn request(
     builder.body(Full::new(body.into())).expect("a request")
 }
 
-pub async fn read(response: Response<Incoming>) -> Answer {
+pub(crate) async fn read(response: Response<Incoming>) -> Answer {
     let code = response.status().as_u16();
     let warnings = response.headers().get_all(header::WARNING).iter();
     let warnings = warnings.filter_map(|value| value.to_str().ok()).map(str::to_string).collect();
@@ -189,7 +189,7 @@ pub async fn read(response: Response<Incoming>) -> Answer {
     Answer { code, body, warnings }
 }
 
-pub fn config_map(name: &str) -> Value {
+pub(crate) fn config_map(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": { "name": name, "labels": { "app": "web" } },
@@ -197,8 +197,8 @@ pub fn config_map(name: &str) -> Value {
     })
 }
 
-pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-pub fn config_map_path(name: &str) -> String {
+pub(crate) fn config_map_path(name: &str) -> String {
     format!("{CONFIG_MAPS}/{name}")
 }
