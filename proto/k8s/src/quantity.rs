@@ -51,6 +51,10 @@ struct Parts<'a> {
     suffix: &'a str,
 }
 
+#[expect(
+    clippy::should_implement_trait,
+    reason = "a sum keeps a format and saturates, which `+` would hide"
+)]
 impl Quantity {
     pub const ZERO: Quantity = Quantity { mantissa: 0, scale: 0, format: Format::DecimalSI };
 

@@ -106,16 +106,19 @@ impl<'s> Walk<'s> {
             Want::Struct { ty, .. } => ty.go_name().to_string(),
             Want::TypeMeta => "string".to_string(),
             Want::Entry(field) => self.go_entry_type(field),
-            Want::Field(field) => match (field.shape, field.element) {
+            Want::Field(field) => match (field.shape, &field.go_whole) {
                 (Shape::One, _) => self.go_entry_type(field),
-                (Shape::List, _) => format!("[]{}", self.go_entry_type(field)),
-                (Shape::Map, Element::Quantity) => "v1.ResourceList".to_string(),
-                (Shape::Map, _) => format!("map[string]{}", self.go_entry_type(field)),
+                (_, Some(name)) => name.to_string(),
+                (Shape::List, None) => format!("[]{}", self.go_entry_type(field)),
+                (Shape::Map, None) => format!("map[string]{}", self.go_entry_type(field)),
             },
         }
     }
 
     fn go_entry_type(&self, field: &Field) -> String {
+        if let Some(name) = &field.go_scalar {
+            return name.to_string();
+        }
         let name = match field.element {
             Element::String => "string",
             Element::Bool => "bool",
