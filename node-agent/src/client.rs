@@ -5,6 +5,8 @@ mod connection;
 mod http;
 mod kubeconfig;
 mod select;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 pub use kubeconfig::SERVERS_EXTENSION;
