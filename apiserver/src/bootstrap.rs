@@ -69,7 +69,7 @@ impl Server {
     }
 
     /// The masters behind the `kubernetes` Service, as an EndpointSlice.
-    async fn publish_masters(&self, term: u64) -> Result<(), Status> {
+    pub(crate) async fn publish_masters(&self, term: u64) -> Result<(), Status> {
         let members = self.core.store.members();
         let parse = |address: &str| address.parse::<std::net::SocketAddr>().ok();
         let mut addresses: Vec<_> =

@@ -56,7 +56,7 @@ async fn quorum(core: &Core) -> Check {
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("no quorum answered in time".to_string()),
     };
-    Check { name: "etcd", outcome }
+    Check { name: "quorum", outcome }
 }
 
 /// Upstream's text: one line per check when asked or when something is wrong.

@@ -27,6 +27,7 @@ mod server;
 mod services;
 mod subresources;
 mod table;
+mod upkeep;
 pub mod view;
 
 pub use identity::Identity;

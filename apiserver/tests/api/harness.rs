@@ -24,6 +24,8 @@ pub(crate) struct Cluster {
     pub(crate) store: Store,
     address: SocketAddr,
     admin: Arc<ClientConfig>,
+    /// What a node serves with.
+    pub(crate) node_tls: Arc<ServerConfig>,
     nobody: Arc<ClientConfig>,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
@@ -80,8 +82,16 @@ impl Cluster {
         let admin = client()
             .with_client_auth_cert(vec![admin.der().clone()], private(&admin_key))
             .expect("a certificate");
+        let admin = Arc::new(admin);
+        let (node, node_key) = leaf(&issuer, "system:node:n1", "system:nodes");
+        let node_tls = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![node.der().clone()], private(&node_key))
+            .expect("a certificate");
         let store = Store::in_memory();
-        let server = Server::new(Config::new(store.clone()));
+        let mut config = Config::new(store.clone());
+        config.kubelet_tls = Some(admin.clone());
+        let server = Server::new(config);
         server.bootstrap().await.expect("bootstrap");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -93,7 +103,8 @@ impl Cluster {
             server,
             store,
             address,
-            admin: Arc::new(admin),
+            admin,
+            node_tls: Arc::new(node_tls),
             nobody: Arc::new(client().with_no_client_auth()),
             shutdown,
             tasks,
@@ -113,7 +124,7 @@ impl Cluster {
             http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
         self.tasks.spawn(async move {
             // Ends with an error where the server refuses to read on.
-            let _ = connection.await;
+            let _ = connection.with_upgrades().await;
         });
         sender.send_request(request).await.expect("an answer")
     }
