@@ -5,9 +5,13 @@ use crate::{
     identity::Identity,
     pipeline::{Body, Call},
 };
+use futures::{StreamExt, TryStreamExt};
 use k8s::{Object, Status, Verb};
 use serde_json::{Value, json};
 use std::sync::Arc;
+
+/// As many as one log entry groups without delaying others.
+const AT_ONCE: usize = 64;
 
 impl Server {
     /// Makes what is absent: namespaces, priority classes, roles and their bindings, and the
@@ -17,14 +21,19 @@ impl Server {
         let Some(term) = leading else {
             return Ok(());
         };
-        let mut objects = namespaces();
-        objects.extend(priority_classes());
+        // Namespaces first: some of the rest live in them.
+        self.ensure_all(namespaces(), term.0).await?;
+        let mut objects = priority_classes();
         objects.extend(authz::bootstrap());
-        for object in objects {
-            self.ensure(object, term.0).await?;
-        }
-        self.ensure(self.kubernetes_service(), term.0).await?;
+        objects.push(self.kubernetes_service());
+        self.ensure_all(objects, term.0).await?;
         self.publish_masters(term.0).await
+    }
+
+    /// Many at once, so that the log writes them together.
+    async fn ensure_all(&self, objects: Vec<Object>, term: u64) -> Result<(), Status> {
+        let each = objects.into_iter().map(|object| self.ensure(object, term));
+        futures::stream::iter(each).buffer_unordered(AT_ONCE).try_collect().await
     }
 
     /// Creates `object` unless it exists.

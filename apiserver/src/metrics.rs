@@ -257,3 +257,23 @@ impl Drop for Inflight {
         self.gauge.dec();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Server};
+    use raft_store::Store;
+
+    #[tokio::test]
+    async fn too_many_writes_are_refused_and_reads_are_not() {
+        let server = Server::new(Config::new(Store::in_memory()));
+        let enter = |verb: &str| Inflight::enter(&server.core, verb);
+        let writes: Vec<Inflight> = (0..WRITES_MAX).filter_map(|_| enter("create").ok()).collect();
+        assert_eq!(writes.len(), WRITES_MAX);
+        let refused = enter("patch").err().expect("one too many");
+        assert_eq!((refused.code, refused.retry_after_seconds), (429, Some(1)));
+        assert!(enter("get").is_ok());
+        drop(writes);
+        assert!(enter("patch").is_ok());
+    }
+}

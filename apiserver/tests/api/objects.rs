@@ -175,3 +175,65 @@ async fn a_deposed_leader_writes_nothing() {
     assert_eq!(Value::Object(read.0), Value::Object(made.0));
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_selector() {
+    let mut cluster = Cluster::start().await;
+    let mut other = config_map("c");
+    other["metadata"]["labels"]["app"] = "other".into();
+    for object in [config_map("a"), config_map("b"), other] {
+        assert_eq!(cluster.post(CONFIG_MAPS, object).await.code, 201);
+    }
+    let gone = cluster.delete(&format!("{CONFIG_MAPS}?labelSelector=app%3Dweb")).await;
+    assert_eq!(gone.body["items"].as_array().map(Vec::len), Some(2), "{}", gone.body);
+    assert_eq!(cluster.get(&config_map_path("a")).await.code, 404);
+    assert_eq!(cluster.get(&config_map_path("c")).await.code, 200);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_lease_may_be_made_by_put() {
+    let mut cluster = Cluster::start().await;
+    let lease = json!({ "metadata": { "name": "n1" }, "spec": { "holderIdentity": "n1" } });
+    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
+    assert_eq!(cluster.put(path, lease.clone()).await.code, 201);
+    assert_eq!(cluster.put(path, lease.clone()).await.code, 422, "not without a version");
+    let absent = json!({ "metadata": { "name": "absent" } });
+    assert_eq!(cluster.put(&config_map_path("absent"), absent).await.code, 404);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_deletion_may_name_what_it_means() {
+    let mut cluster = Cluster::start().await;
+    assert_eq!(cluster.post(CONFIG_MAPS, config_map("a")).await.code, 201);
+    let other = json!({ "preconditions": { "uid": "another" } }).to_string();
+    let path = config_map_path("a");
+    let refused = cluster.ask(Method::DELETE, &path, "application/json", other).await;
+    let message = refused.body["message"].as_str().unwrap_or_default();
+    let begin = "Operation cannot be fulfilled on configmaps \"a\": Precondition failed: UID in \
+                 precondition: another, UID in object meta: ";
+    assert!(message.starts_with(begin), "{message}");
+    let never = cluster.delete(&format!("{path}?propagationPolicy=Sometimes")).await;
+    assert_eq!(never.code, 422, "{}", never.body);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn every_writer_of_a_race_is_kept() {
+    let mut cluster = Cluster::start().await;
+    assert_eq!(cluster.post(CONFIG_MAPS, config_map("a")).await.code, 201);
+    let client =
+        cluster.server.client(apiserver::Identity::authenticated("c", &["system:masters"]));
+    let patches = (0..40).map(|index| {
+        let patch = json!({ "data": { format!("k{index}"): "v" } });
+        let resource = Resource::new("", "v1", "configmaps");
+        client.call(Request::patch(resource, "default", "a", k8s::PatchType::Merge, patch))
+    });
+    for result in futures::future::join_all(patches).await {
+        result.expect("no patch loses");
+    }
+    let data = cluster.get(&config_map_path("a")).await.body["data"].clone();
+    assert_eq!(data.as_object().map(serde_json::Map::len), Some(41));
+    cluster.stop().await;
+}

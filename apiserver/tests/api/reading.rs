@@ -110,3 +110,22 @@ async fn discovery_lists_what_is_served() {
     assert_eq!(cluster.get("/version").await.body["minor"], "36");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn bare_metadata_is_all_some_clients_want() {
+    let mut cluster = with(2).await;
+    let mut asked = request(Method::GET, CONFIG_MAPS, "", "");
+    let accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    asked.headers_mut().insert(header::ACCEPT, accept.parse().expect("a header"));
+    let response = cluster.send(cluster.admin(), asked).await;
+    let list = read(response).await.body;
+    assert_eq!(list["kind"], "PartialObjectMetadataList");
+    assert_eq!(names(&list), ["m0", "m1"]);
+    assert_eq!(list["items"][0]["data"], Value::Null);
+    let mut asked = request(Method::GET, CONFIG_MAPS, "", "");
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    asked.headers_mut().insert(header::ACCEPT, protobuf.parse().expect("a header"));
+    let response = cluster.send(cluster.admin(), asked).await;
+    assert_eq!(read(response).await.code, 406);
+    cluster.stop().await;
+}

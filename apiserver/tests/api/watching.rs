@@ -135,3 +135,39 @@ async fn a_watcher_in_the_process_sees_the_same() {
     assert_eq!(object.revision().map(|revision| revision.0), Some(cluster.store.revision().0));
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_watch_ends_with_a_bookmark() {
+    let mut cluster = Cluster::start().await;
+    let path = format!("{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=3");
+    let mut watch = Lines::open(&mut cluster, &path).await;
+    let bookmark = watch.next().await.expect("an event");
+    assert_eq!(bookmark["type"], "BOOKMARK");
+    let revision = bookmark["object"]["metadata"]["resourceVersion"].clone();
+    assert_eq!(revision, cluster.store.revision().to_string());
+    assert_eq!(watch.next().await, None);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_nobody_reads_costs_nothing_and_loses_nothing() {
+    let mut cluster = Cluster::start().await;
+    let mut watch = Lines::open(&mut cluster, &format!("{CONFIG_MAPS}?watch=1")).await;
+    let client =
+        cluster.server.client(apiserver::Identity::authenticated("c", &["system:masters"]));
+    const CHANGES: usize = 400;
+    for index in 0..CHANGES {
+        // 16 KiB each: more than the sockets between the two hold.
+        let object = json!({
+            "metadata": { "name": format!("m{index}"), "namespace": "default" },
+            "data": { "x": "x".repeat(16 << 10) },
+        });
+        let object = k8s::Object::from_value(object).expect("an object");
+        let resource = Resource::new("", "v1", "configmaps");
+        client.call(k8s::Request::create(resource, object)).await.expect("made");
+    }
+    for index in 0..CHANGES {
+        assert_eq!(watch.told().await, format!("ADDED m{index}"));
+    }
+    cluster.stop().await;
+}
