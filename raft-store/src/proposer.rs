@@ -57,6 +57,8 @@ pub(crate) struct Proposer {
     leadership: watch::Receiver<Leadership>,
     queue: Mutex<Queue>,
     work: Notify,
+    /// Told when the connection to the leader breaks.
+    lost: Arc<Notify>,
     deadline: Duration,
     /// A request is proposed again after this long without being applied, whatever the cause.
     resend_after: Duration,
@@ -95,6 +97,7 @@ impl Proposer {
             leadership,
             queue: Mutex::default(),
             work: Notify::new(),
+            lost: Arc::default(),
             deadline: timers.request,
             // No failover takes longer; what is not applied by then was lost on the way.
             resend_after: (timers.election_max * 4).max(Duration::from_secs(1)),
@@ -104,6 +107,11 @@ impl Proposer {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().expect("only inserted into and removed from")
+    }
+
+    /// Told when the connection to the leader breaks: it may be gone.
+    pub(crate) fn lost(&self) -> Arc<Notify> {
+        self.lost.clone()
     }
 
     /// Has a transaction applied, or says why not.
@@ -275,8 +283,8 @@ impl Proposer {
         let mut answers = match tokio::time::timeout(self.resend_after, opened).await {
             Ok(Ok(answers)) => answers.into_inner(),
             Ok(Err(status)) => {
-                tracing::debug!(?link, %status, "the leader does not take requests");
-                return;
+                tracing::debug!(?link, %status, "the leader cannot be reached");
+                return self.lost.notify_one();
             }
             Err(_) => return,
         };
@@ -300,6 +308,7 @@ impl Proposer {
                     return;
                 }
             }
+            self.lost.notify_one();
         };
         tokio::select! {
             () = sending => {}

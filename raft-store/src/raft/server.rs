@@ -17,11 +17,10 @@ use crate::{
 use futures::{Stream, StreamExt};
 use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
-    transport::{Certificate, Identity, Server, ServerTlsConfig},
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 use wire::peer::{
     self, AppendRequest, AppendResponse, ForwardRequest, ForwardResponse, SnapshotPiece,
@@ -222,16 +221,17 @@ pub(crate) async fn serve(
         .identity(Identity::from_pem(&tls.cert, &tls.key))
         .client_ca_root(Certificate::from_pem(&tls.ca));
     let stopping = service.stopping.clone();
+    // Without it an answer waits for the delayed acknowledgement of the one before: 40 ms.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let service = PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     Server::builder()
         .tls_config(tls)?
-        .tcp_nodelay(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopping.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned())
         .await
 }
