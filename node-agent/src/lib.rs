@@ -1,6 +1,18 @@
-//! The agent of one machine: its client to the masters, network, service proxy and DNS.
+//! One machine of the cluster: runs the pods bound to it and says how they are. Knows the API only
+//! through [`k8s::Api`]; never another node, never the store.
 
+mod agent;
 pub mod client;
 pub mod dns;
+pub mod images;
+mod joined;
+mod kubelet;
+mod metrics;
 pub mod net;
+mod node;
+pub mod pods;
 pub mod proxy;
+pub mod runtime;
+
+pub use agent::{Agent, Config, run, sweep};
+pub use runtime::reexec;

@@ -1,0 +1,205 @@
+//! Puts the agent together and runs it.
+
+use crate::{
+    client::{self, Client},
+    images::Images,
+    joined::Joined,
+    kubelet::{self, Kubelet},
+    metrics::Metrics,
+    net::{self, Cidr, Network},
+    node::{self, Node},
+    pods::{Context, Dns, Events, Manager, PodNetwork, Table},
+    runtime::{Embedded, Runtime, Settings},
+};
+use anyhow::{Context as _, anyhow, bail};
+use k8s::Api;
+use prometheus::Registry;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// What makes one node different from another.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub node_name: String,
+    /// As masters and other nodes reach it.
+    pub node_ip: IpAddr,
+    /// `https://HOST:PORT`, at least one.
+    pub masters: Vec<String>,
+    /// PEM files: the cluster's CA, the certificate `system:node:NAME`, and the one for 10250.
+    pub ca: PathBuf,
+    pub client_cert: PathBuf,
+    pub client_key: PathBuf,
+    pub server_cert: PathBuf,
+    pub server_key: PathBuf,
+    /// Everything the agent keeps is below it.
+    pub data_dir: PathBuf,
+    pub service_cidr: String,
+    pub cluster_cidr: String,
+    pub cluster_dns: IpAddr,
+    pub cluster_domain: String,
+    pub lease_renew_interval: Duration,
+    /// OCI or docker archives to import at start.
+    pub images: Vec<PathBuf>,
+    /// A program with runc's command line; libcontainer if `None`.
+    pub oci_runtime: Option<PathBuf>,
+    pub kubelet_port: u16,
+}
+
+/// Runs the agent until `shutdown`. Its pods keep running: the next agent finds them.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let registry = Registry::new();
+    let mut dialling = client::Config::from_files(
+        config.masters.clone(),
+        &config.ca,
+        &config.client_cert,
+        &config.client_key,
+    )?;
+    dialling.metrics = Some(client::Metrics::register(&registry)?);
+    let api: Arc<dyn Api> = Arc::new(Client::new(dialling)?);
+    let network = start_network(&config, &api, &registry).await?;
+    let agent = Agent { config, api, network, registry, program: None };
+    agent.run(shutdown).await
+}
+
+/// Kills the pods of the node whose data is in `data_dir` and undoes their mounts, so that the
+/// directory can be removed. No agent may be running on it.
+pub fn sweep(data_dir: &Path, node_name: &str) -> Result<(), crate::runtime::Error> {
+    crate::pods::remove_volumes(data_dir);
+    Embedded::sweep(settings(data_dir, node_name))
+}
+
+fn settings(data_dir: &Path, node_name: &str) -> Settings {
+    Settings {
+        data_dir: data_dir.to_path_buf(),
+        cgroup_parent: format!("/coxswain/{node_name}"),
+        program: None,
+        oci_runtime: None,
+    }
+}
+
+/// An agent with its API and network chosen by the caller.
+pub struct Agent {
+    pub config: Config,
+    pub api: Arc<dyn Api>,
+    pub network: Arc<dyn PodNetwork>,
+    pub registry: Registry,
+    /// The program that answers to `shim` and `oci`; this one if `None`.
+    pub program: Option<PathBuf>,
+}
+
+impl Agent {
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let Agent { config, api, network, registry, program } = self;
+        let metrics = Metrics::register(&registry)?;
+        let data_dir = std::path::absolute(&config.data_dir)?;
+        std::fs::create_dir_all(&data_dir).with_context(|| data_dir.display().to_string())?;
+        let images = Arc::new(Images::open(data_dir.join("images"))?);
+        let mut settings = settings(&data_dir, &config.node_name);
+        settings.program = program;
+        settings.oci_runtime = config.oci_runtime.clone();
+        let runtime: Arc<dyn Runtime> = Arc::new(Embedded::new(settings)?);
+        let events = Events::new(api.clone(), config.node_name.clone());
+        let table = Table::default();
+
+        let tls = kubelet::tls_config(
+            &std::fs::read(&config.ca).context("CA certificate")?,
+            &std::fs::read(&config.server_cert).context("certificate of the kubelet API")?,
+            &std::fs::read(&config.server_key).context("key of the kubelet API")?,
+        )?;
+        let address = SocketAddr::new(config.node_ip, config.kubelet_port);
+        let listener = TcpListener::bind(address).await.with_context(|| address.to_string())?;
+        let kubelet = Kubelet {
+            table: table.clone(),
+            runtime: runtime.clone(),
+            registry,
+            log_root: data_dir.join("logs"),
+            node_name: config.node_name.clone(),
+        };
+        let capacity = node::capacity();
+        let node = Node {
+            api: api.clone(),
+            name: config.node_name.clone(),
+            ip: config.node_ip,
+            kubelet_port: config.kubelet_port,
+            data_dir: data_dir.clone(),
+            capacity,
+            images: images.clone(),
+            network: network.clone(),
+            events: events.clone(),
+            metrics: metrics.clone(),
+            lease_interval: config.lease_renew_interval,
+        };
+        let context = Arc::new(Context {
+            api,
+            runtime,
+            images: images.clone(),
+            network,
+            events,
+            metrics,
+            node_name: config.node_name,
+            node_ip: config.node_ip,
+            data_dir,
+            dns: Dns { server: config.cluster_dns.to_string(), domain: config.cluster_domain },
+            capacity,
+            started: tokio::time::Instant::now(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(kubelet.serve(listener, Arc::new(tls), shutdown.clone()));
+        tasks.spawn(node.run());
+        let archives = config.images;
+        tasks.spawn(async move {
+            // Before any pod: an image that is about to be here need not be pulled.
+            import(images, archives).await;
+            Manager::new(context, table).run().await;
+        });
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            Some(ended) = tasks.join_next() => match ended {
+                // The server ends with `shutdown` only.
+                Ok(()) => Ok(()),
+                Err(error) => Err(error).context("a part of the agent died"),
+            },
+        }
+    }
+}
+
+async fn import(images: Arc<Images>, archives: Vec<PathBuf>) {
+    for archive in archives {
+        let (images, path) = (images.clone(), archive.clone());
+        let imported = tokio::task::spawn_blocking(move || images.import(&path)).await;
+        match imported {
+            Ok(Ok(names)) => tracing::info!(?names, "imported"),
+            Ok(Err(error)) => tracing::error!(archive = %archive.display(), %error, "not imported"),
+            Err(error) => tracing::error!(%error, "import died"),
+        }
+    }
+}
+
+async fn start_network(
+    config: &Config,
+    api: &Arc<dyn Api>,
+    registry: &Registry,
+) -> anyhow::Result<Arc<dyn PodNetwork>> {
+    let v4 = |address: IpAddr| match address {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(_) => bail!("{address}: IPv6 is not supported yet"),
+    };
+    let cidr = |text: &str| text.parse::<Cidr>().map_err(|why| anyhow!("{text}: {why}"));
+    let own = net::Config {
+        node_name: config.node_name.clone(),
+        node_ip: v4(config.node_ip)?,
+        data_dir: config.data_dir.clone(),
+        cluster_cidr: cidr(&config.cluster_cidr)?,
+        service_cidr: cidr(&config.service_cidr)?,
+        cluster_dns: v4(config.cluster_dns)?,
+        cluster_domain: config.cluster_domain.clone(),
+        resolv_conf: Some(PathBuf::from("/etc/resolv.conf")),
+    };
+    Ok(Arc::new(Joined(Network::start(own, api.clone(), registry).await?)))
+}

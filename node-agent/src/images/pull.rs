@@ -1,0 +1,94 @@
+//! Images from registries.
+
+use super::{Error, Image, Images, Result};
+use oci_client::{
+    Reference,
+    client::{Client, ClientConfig, ClientProtocol},
+    manifest::OciDescriptor,
+    secrets::RegistryAuth,
+};
+use std::{net::IpAddr, sync::Arc};
+use tokio::io::AsyncWriteExt;
+
+/// A user's name and password at one registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Host and port, as in an image's name.
+    pub registry: String,
+    pub user: String,
+    pub password: String,
+}
+
+/// As Go and OCI name it.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+impl Images {
+    /// Fetches the image and unpacks it. Blobs that are here are not fetched again.
+    pub async fn pull(self: &Arc<Self>, name: &str, logins: &[Credentials]) -> Result<Image> {
+        let reference = super::parse(name)?;
+        let failed = |why: String| Error::Pull { name: name.to_string(), why };
+        let _turn = self.pulls.acquire().await.map_err(|error| failed(error.to_string()))?;
+        let client = Client::new(ClientConfig {
+            protocol: protocol(reference.registry()),
+            ..ClientConfig::default()
+        });
+        let login = logins.iter().find(|login| login.registry == reference.registry());
+        let auth = match login {
+            Some(login) => RegistryAuth::Basic(login.user.clone(), login.password.clone()),
+            None => RegistryAuth::Anonymous,
+        };
+        let (manifest, digest) = client
+            .pull_image_manifest(&reference, &auth)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        for descriptor in manifest.layers.iter().chain([&manifest.config]) {
+            self.fetch(&client, &reference, descriptor).await?;
+        }
+        let layers: Vec<String> =
+            manifest.layers.iter().map(|layer| layer.digest.clone()).collect();
+        let (images, owned) = (self.clone(), name.to_string());
+        let config = manifest.config.digest.clone();
+        tokio::task::spawn_blocking(move || {
+            images.add(&owned, Some(digest), &config, &layers)?;
+            images.get(&owned)
+        })
+        .await
+        .map_err(|error| failed(error.to_string()))??
+        .ok_or_else(|| failed("the image vanished".into()))
+    }
+
+    async fn fetch(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        descriptor: &OciDescriptor,
+    ) -> Result<()> {
+        let target = self.blob(&descriptor.digest);
+        if target.exists() {
+            return Ok(());
+        }
+        let path = self.temporary();
+        let mut file = tokio::fs::File::create(&path).await?;
+        // Verifies the digest while it writes.
+        let fetched = client.pull_blob(reference, descriptor, &mut file).await;
+        fetched.map_err(|error| Error::Pull {
+            name: reference.whole(),
+            why: format!("{}: {error}", descriptor.digest),
+        })?;
+        file.flush().await?;
+        Ok(tokio::fs::rename(path, target).await?)
+    }
+}
+
+/// Registries on this machine speak plain HTTP, as every other runtime has it.
+fn protocol(registry: &str) -> ClientProtocol {
+    let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
+    let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if local { ClientProtocol::Http } else { ClientProtocol::Https }
+}
