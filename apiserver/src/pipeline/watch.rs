@@ -15,6 +15,9 @@ use tokio::time::Instant;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A last bookmark is sent this long before the end, so that a resumed watch starts late.
 const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
+/// How long a watch waits for the revision it resumes after, on a member that is behind.
+// Longer than a lagging member needs to catch up after a failover: a refusal makes clients list again.
+const RESUME_WAIT: Duration = Duration::from_secs(30);
 /// How many initial objects become one batch.
 // As many as one call of the store's watch returns.
 const BATCH: usize = 512;
@@ -89,7 +92,8 @@ impl Core {
         match asked {
             None => self.barrier().await?,
             Some(Revision(0)) => {}
-            Some(revision) => self.wait_for(revision).await?,
+            Some(revision) if listed => self.wait_for(revision).await?,
+            Some(revision) => self.catch_up(revision).await?,
         }
         let (space, prefix) = (call.kind.space(), read::prefix(call.kind, &call.namespace));
         let (initial, after) = if listed {
@@ -116,8 +120,23 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Waits for what the client has seen on another member. `Err` is a 429: clients then ask for the
+    /// same watch again, where any other refusal would make them list.
+    async fn catch_up(&self, revision: Revision) -> Result<(), Status> {
+        match self.store.wait_for(raft_store::Revision(revision.0), RESUME_WAIT).await {
+            Err(Error::Unavailable { .. } | Error::Future { .. }) => {
+                let why = format!("this master has not reached revision {revision} yet");
+                Err(Status::too_many_requests(why, 1))
+            }
+            result => result.map_err(errors::status),
+        }
+    }
+}
+
 impl Feed {
-    /// The next events, at least one; `None` when the time is up. Cancel-safe.
+    /// The next events, at least one; `None` when the time is up, or when this member cannot go on:
+    /// the client resumes elsewhere. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<Result<Vec<Event>, Status>> {
         loop {
             if let Some(events) = self.initial_events() {
@@ -136,9 +155,14 @@ impl Feed {
                             return Some(Ok(events));
                         }
                     }
-                    Err(error) => {
+                    Err(error @ Error::Compacted { .. }) => {
                         self.ended = true;
                         return Some(Err(too_old(error, self.watch.position())));
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "a watch ends for its client to resume elsewhere");
+                        self.ended = true;
+                        return None;
                     }
                 },
                 () = sleep_until(bookmark_at) => {

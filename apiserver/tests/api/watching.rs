@@ -171,3 +171,29 @@ async fn a_watch_nobody_reads_costs_nothing_and_loses_nothing() {
     }
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_watch_waits_for_what_its_client_saw_elsewhere() {
+    let mut cluster = Cluster::start().await;
+    let next = cluster.store.revision().0 + 1;
+    let client =
+        cluster.server.client(apiserver::Identity::authenticated("c", &["system:masters"]));
+    let request = WatchRequest {
+        resource: Resource::new("", "v1", "configmaps"),
+        namespace: String::new(),
+        label_selector: None,
+        field_selector: None,
+        after: Some(k8s::Revision(next)),
+    };
+    let resumed = async { client.watch(request).await.expect("a watch") };
+    let caught_up = async {
+        cluster.post(CONFIG_MAPS, config_map("a")).await;
+        cluster.post(CONFIG_MAPS, config_map("b")).await;
+    };
+    let (mut events, ()) = futures::join!(resumed, caught_up);
+    let first = events.next().await.expect("an event").expect("no error");
+    assert!(matches!(&first, WatchEvent::Added(object) if object.name() == "b"), "{first:?}");
+    cluster.store.shutdown().await;
+    assert!(events.next().await.is_none(), "ends without an error, to be resumed elsewhere");
+    cluster.stop().await;
+}
