@@ -107,6 +107,11 @@ async fn discovery_lists_what_is_served() {
     let patch =
         &openapi["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     assert!(patch["parameters"].to_string().contains("fieldValidation"), "{patch}");
+    let schemas = &openapi["components"]["schemas"];
+    let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
+    assert_eq!(deployment["x-kubernetes-group-version-kind"][0]["kind"], "Deployment");
+    let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+    assert_eq!(containers["x-kubernetes-patch-merge-key"], "name", "{containers}");
     assert_eq!(cluster.get("/version").await.body["minor"], "36");
     cluster.stop().await;
 }

@@ -1,6 +1,8 @@
-//! `/openapi/v3`: per group and version, the paths, their parameters and kinds, made from the list of
-//! kinds. Component schemas are absent for now; clients that merge by schema fall back on the types
-//! they were built with because no request body names a schema here.
+//! `/openapi/v3`: per group and version, the paths with their parameters and kinds, made from the list
+//! of kinds, and the schemas, made from the schema table. No request body is described for now:
+//! clients that merge by schema then fall back on the types they were built with.
+
+mod schemas;
 
 use crate::{
     catalog::{self, Group},
@@ -89,7 +91,9 @@ fn root() -> Response<Body> {
 fn document(group: &Group, version: &str) -> Value {
     let mut paths = Map::new();
     let root = path(group.name, version);
-    for kind in group.kinds.iter().filter(|kind| kind.versions.contains(&version)) {
+    let kinds: Vec<&'static KindDef> =
+        group.kinds.iter().copied().filter(|kind| kind.versions.contains(&version)).collect();
+    for kind in &kinds {
         let collection = match kind.namespaced {
             true => format!("/{root}/namespaces/{{namespace}}/{}", kind.plural),
             false => format!("/{root}/{}", kind.plural),
@@ -112,7 +116,7 @@ fn document(group: &Group, version: &str) -> Value {
         "openapi": "3.0.0",
         "info": { "title": "Kubernetes", "version": "v1.36.0" },
         "paths": paths,
-        "components": { "schemas": {} },
+        "components": { "schemas": schemas::components(&kinds, version) },
     })
 }
 
@@ -177,7 +181,10 @@ fn operation(kind: &KindDef, version: &str, verb: &str) -> Value {
     json!({
         "operationId": format!("{verb}_{group_version}_{}", kind.kind),
         "parameters": parameters,
-        "responses": { "200": { "description": "OK" } },
+        "responses": { "200": {
+            "description": "OK",
+            "content": { "application/json": { "schema": schemas::kind_reference(kind) } },
+        } },
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": {
             "group": kind.group, "version": version, "kind": kind.kind,
