@@ -19,22 +19,22 @@ use std::{
 use tokio::task::JoinSet;
 
 /// Longer than anything takes, even on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Every cluster gets loopback addresses of its own: 127.(process).(cluster).(member).
 static CLUSTERS: AtomicU8 = AtomicU8::new(1);
 
-struct Cluster {
+pub(crate) struct Cluster {
     dir: tempfile::TempDir,
     ca: Issuer<'static, KeyPair>,
     ca_pem: Vec<u8>,
     peers: Vec<(MemberId, Peer)>,
-    stores: BTreeMap<u64, Store>,
-    retention: Retention,
+    pub(crate) stores: BTreeMap<u64, Store>,
+    pub(crate) retention: Retention,
 }
 
 impl Cluster {
-    fn new(members: u64) -> Cluster {
+    pub(crate) fn new(members: u64) -> Cluster {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
@@ -98,7 +98,7 @@ impl Cluster {
         }
     }
 
-    async fn start(&mut self, id: u64) {
+    pub(crate) async fn start(&mut self, id: u64) {
         let store = Store::open(self.config(id)).await.expect("a member that starts");
         self.stores.insert(id, store);
     }
@@ -110,17 +110,17 @@ impl Cluster {
     }
 
     /// As if killed: no goodbye to the others.
-    async fn kill(&mut self, id: u64) {
+    pub(crate) async fn kill(&mut self, id: u64) {
         let store = self.stores.remove(&id).expect("a running member");
         store.member().stop(false, "killed").await;
     }
 
-    fn store(&self, id: u64) -> &Store {
+    pub(crate) fn store(&self, id: u64) -> &Store {
         &self.stores[&id]
     }
 
     /// The member that leads and may act as leader.
-    async fn leader(&self) -> u64 {
+    pub(crate) async fn leader(&self) -> u64 {
         let find = || {
             let leads = |store: &Store| store.leadership().borrow().leading.is_some();
             self.stores.iter().find(|(_, store)| leads(store)).map(|(id, _)| *id)
@@ -133,14 +133,14 @@ impl Cluster {
         self.store(id).leadership().borrow().term
     }
 
-    async fn shutdown(self) {
+    pub(crate) async fn shutdown(self) {
         for store in self.stores.values() {
             store.member().stop(false, "end of test").await;
         }
     }
 }
 
-async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let wait = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -31,4 +31,6 @@ pub use types::{
 pub use watch::Watch;
 
 #[cfg(test)]
+mod chaos_tests;
+#[cfg(test)]
 mod cluster_tests;
