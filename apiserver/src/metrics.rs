@@ -1,6 +1,6 @@
 //! What the server counts, under upstream's names where upstream has one.
 
-use crate::{kinds::KindDef, pipeline::Core, server::Body, server::RequestInfo};
+use crate::{catalog, kinds::KindDef, pipeline::Core, server::Body, server::RequestInfo};
 use http::Response;
 use hyper::body::Body as _;
 use k8s::Status;
@@ -203,13 +203,12 @@ impl<'a> Observed<'a> {
     }
 
     pub(crate) fn end(self, response: &Response<Body>) {
-        // Unknown resources must not make new series.
         let unknown;
-        let info = if response.status() == http::StatusCode::NOT_FOUND && !self.info.is_resource {
+        let info = if is_known(self.info) {
+            self.info
+        } else {
             unknown = RequestInfo { verb: self.info.verb.clone(), ..RequestInfo::default() };
             &unknown
-        } else {
-            self.info
         };
         let labels = labels(info);
         let code = response.status();
@@ -225,6 +224,15 @@ impl<'a> Observed<'a> {
             self.metrics.durations.with_label_values(&request).observe(seconds);
         }
     }
+}
+
+/// False for what no kind serves: clients must not be able to make new series.
+fn is_known(info: &RequestInfo) -> bool {
+    let kind = catalog::find(&info.group, &info.version, &info.resource);
+    let subresource = &info.subresource;
+    kind.is_some_and(|kind| {
+        subresource.is_empty() || catalog::subresource(kind, subresource).is_some()
+    })
 }
 
 /// A place among the requests being answered.

@@ -129,14 +129,18 @@ fn impersonate(
 ) -> Result<Arc<Identity>, Status> {
     let user = text(headers, "impersonate-user");
     if user.is_empty() {
-        return Ok(identity);
+        // Never to be taken for a request of the caller's own.
+        return match headers.keys().find(|name| name.as_str().starts_with("impersonate-")) {
+            Some(name) => {
+                Err(Status::bad_request(format!("requested {name} without impersonating a user")))
+            }
+            None => Ok(identity),
+        };
     }
-    let groups: Vec<&str> = headers
-        .get_all("impersonate-group")
-        .iter()
-        .filter_map(|group| group.to_str().ok())
-        .collect();
-    let may = |resource: &str, name: &str| {
+    let groups = headers.get_all("impersonate-group").iter();
+    let mut groups: Vec<String> =
+        groups.filter_map(|group| group.to_str().ok()).map(str::to_string).collect();
+    let may = |resource: &str, namespace: &str, name: &str| {
         core.authorize(&Attributes {
             user: &identity,
             verb: "impersonate",
@@ -144,13 +148,28 @@ fn impersonate(
             version: "v1",
             resource,
             subresource: "",
-            namespace: "",
+            namespace,
             name,
             path: "",
         })
     };
-    may("users", &user)?;
-    groups.iter().try_for_each(|group| may("groups", group))?;
+    match user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':')) {
+        Some((namespace, name)) => {
+            may("serviceaccounts", namespace, name)?;
+            if groups.is_empty() {
+                groups = vec![
+                    "system:serviceaccounts".into(),
+                    format!("system:serviceaccounts:{namespace}"),
+                ];
+            }
+        }
+        None => may("users", "", &user)?,
+    }
+    for group in headers.get_all("impersonate-group").iter().filter_map(|group| group.to_str().ok())
+    {
+        may("groups", "", group)?;
+    }
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
     Ok(Arc::new(Identity::authenticated(&user, &groups)))
 }
 

@@ -177,3 +177,21 @@ async fn who_shows_no_certificate_sees_health_and_version_only() {
     assert_snapshot!("anonymous", told(&answer));
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn acting_as_another_needs_a_name_and_the_right_to() {
+    let mut cluster = Cluster::start().await;
+    let mut asked = request(Method::GET, CONFIG_MAPS, "", "");
+    asked.headers_mut().insert("impersonate-group", "system:masters".parse().expect("a value"));
+    let answer = read(cluster.send(cluster.admin(), asked).await).await;
+    assert_eq!(answer.code, 400, "{}", answer.body);
+    let mut asked = request(Method::GET, CONFIG_MAPS, "", "");
+    asked.headers_mut().insert("impersonate-user", "bob".parse().expect("a value"));
+    let answer = read(cluster.send(cluster.admin(), asked).await).await;
+    assert_snapshot!("as_bob", told(&answer));
+    let mut asked = request(Method::GET, CONFIG_MAPS, "", "");
+    asked.headers_mut().insert("impersonate-user", "admin".parse().expect("a value"));
+    let answer = read(cluster.send(cluster.nobody(), asked).await).await;
+    assert_snapshot!("anonymous_as_admin", told(&answer));
+    cluster.stop().await;
+}
