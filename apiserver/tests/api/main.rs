@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod harness;
+mod masters;
 mod objects;
 mod reading;
 mod streaming;
