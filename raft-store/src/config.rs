@@ -77,7 +77,7 @@ impl Default for Retention {
             history: Duration::from_secs(300),
             history_changes: 1_000_000,
             ring_changes: 65_536,
-            ring_bytes: 128 << 20,
+            ring_bytes: 64 << 20,
             flush: Duration::from_secs(30),
             log_entries: 100_000,
         }

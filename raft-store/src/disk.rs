@@ -126,7 +126,7 @@ impl StateDisk {
         let mut options = Options::default();
         options.create_if_missing(true);
         options.set_compression_type(DBCompressionType::Lz4);
-        options.set_write_buffer_size(64 << 20);
+        options.set_write_buffer_size(32 << 20);
         options.set_paranoid_checks(true);
         options.set_keep_log_file_num(2);
         let db = DB::open(&options, dir).map_err(io_error)?;

@@ -63,9 +63,9 @@ fn read_dir(
     put(Piece::End(end))
 }
 
-/// Writes pieces into a directory.
+/// Writes pieces into a directory, which goes with it if they do not all come.
 pub(crate) struct Receiver {
-    dir: PathBuf,
+    dir: SnapshotDir,
     file: Option<fs::File>,
     left: u64,
     seen: SnapshotEnd,
@@ -81,6 +81,7 @@ impl Receiver {
     pub(crate) fn new(dir: PathBuf) -> io::Result<Receiver> {
         fs::create_dir_all(&dir)?;
         let seen = SnapshotEnd::default();
+        let dir = SnapshotDir { path: dir };
         Ok(Receiver { dir, file: None, left: 0, seen, complete: false })
     }
 
@@ -101,7 +102,7 @@ impl Receiver {
         if !plain || file.name == "." {
             return Err(refused("a file name that is a path"));
         }
-        self.file = Some(fs::File::create_new(self.dir.join(&file.name))?);
+        self.file = Some(fs::File::create_new(self.dir.path.join(&file.name))?);
         self.left = file.bytes;
         self.seen.files += 1;
         self.seen.checksum = crc32c::crc32c_append(self.seen.checksum, file.name.as_bytes());
@@ -132,14 +133,13 @@ impl Receiver {
             return Err(refused("the checksum does not match"));
         }
         self.complete = true;
-        fs::File::open(&self.dir)?.sync_all()
+        fs::File::open(&self.dir.path)?.sync_all()
     }
 
     /// The directory, if everything has arrived.
     pub(crate) fn finish(self) -> io::Result<Arc<SnapshotDir>> {
-        let dir = SnapshotDir { path: self.dir };
         match self.complete {
-            true => Ok(Arc::new(dir)),
+            true => Ok(Arc::new(self.dir)),
             false => Err(refused("it ends early")),
         }
     }

@@ -18,7 +18,10 @@ use openraft::{
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::watch;
 
@@ -89,8 +92,11 @@ impl Dirs {
 
     /// A name that is not taken, for a state that covers the log up to `index`.
     pub(crate) fn fresh(&self, what: &str, index: u64) -> PathBuf {
-        let names = (0u32..).map(|n| self.root.join(format!("{what}-{index}-{n}")));
-        names.into_iter().find(|path| !path.exists()).expect("few are taken")
+        // Two at a time must not choose the same.
+        static NAMES: AtomicU64 = AtomicU64::new(0);
+        let names = std::iter::repeat_with(|| NAMES.fetch_add(1, Ordering::Relaxed));
+        let mut paths = names.map(|n| self.root.join(format!("{what}-{index}-{n}")));
+        paths.find(|path| !path.exists()).expect("the numbers do not end")
     }
 }
 

@@ -75,7 +75,7 @@ fn options() -> Options {
     // last record that was never completed.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_compression_type(DBCompressionType::None);
-    options.set_write_buffer_size(64 << 20);
+    options.set_write_buffer_size(32 << 20);
     options.set_keep_log_file_num(2);
     options
 }
@@ -153,16 +153,12 @@ fn key_index(key: &[u8]) -> Option<u64> {
 
 /// RocksDB's refusal with the file and offset it does not name.
 fn explain(dir: &Path, error: rocksdb::Error) -> OpenError {
-    match wal::first_damage(dir) {
-        Ok(Some((file, offset))) => {
-            OpenError::Damaged { file, offset, detail: error.into_string() }
-        }
-        _ if error.kind() == rocksdb::ErrorKind::Corruption => {
-            let (file, offset) = tail(dir);
-            OpenError::Damaged { file, offset, detail: error.into_string() }
-        }
-        _ => OpenError::Disk { path: dir.into(), source: io_error(error) },
+    if error.kind() != rocksdb::ErrorKind::Corruption {
+        return OpenError::Disk { path: dir.into(), source: io_error(error) };
     }
+    let found = wal::first_damage(dir).ok().flatten();
+    let (file, offset) = found.unwrap_or_else(|| tail(dir));
+    OpenError::Damaged { file, offset, detail: error.into_string() }
 }
 
 /// The newest write-ahead file and its length: where a log that is too short ends.

@@ -53,6 +53,9 @@ impl Mark {
         if new {
             mark.set(Flushed::default())?;
             mark.file.sync_all()?;
+            if let Some(dir) = path.parent() {
+                File::open(dir)?.sync_all()?;
+            }
             return Ok(mark);
         }
         let slots = [mark.slot(0), mark.slot(1)];

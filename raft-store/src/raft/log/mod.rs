@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 use writer::{Done, Job, Observer};
 
 /// How much of the newest log stays in memory, so that replication and apply read no disk.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 32 << 20;
 /// One replication message carries about this much.
 const READ_BYTES_MAX: usize = 2 << 20;
 
