@@ -215,11 +215,26 @@ pub fn value(schema: &Schema, ty: TypeId, value: &Value) -> Result<Decoded, Deco
     read(schema, ty, value)
 }
 
+/// Checks what a strategic merge patch made, in the words upstream has for it.
+pub(crate) fn converted(
+    schema: &Schema,
+    ty: TypeId,
+    value: &Value,
+) -> Result<Decoded, DecodeError> {
+    read_by(Walk::converting(schema), ty, value)
+}
+
 fn read<'de, D>(schema: &Schema, ty: TypeId, source: D) -> Result<Decoded, DecodeError>
 where
     D: serde::Deserializer<'de, Error = serde_json::Error>,
 {
-    let mut walk = Walk::new(schema);
+    read_by(Walk::new(schema), ty, source)
+}
+
+fn read_by<'de, D>(mut walk: Walk<'_>, ty: TypeId, source: D) -> Result<Decoded, DecodeError>
+where
+    D: serde::Deserializer<'de, Error = serde_json::Error>,
+{
     match walk.root(ty, source) {
         Ok(object) => Ok(walk.finish(object)),
         Err(error) => Err(walk.error().unwrap_or_else(|| DecodeError::Type(error.to_string()))),

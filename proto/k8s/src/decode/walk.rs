@@ -33,8 +33,22 @@ pub(super) struct Walk<'s> {
     decoded: Decoded,
     /// Above zero inside types that upstream decodes by hand, where it is not strict.
     lenient: usize,
+    /// Refusals have the words of upstream's converter of generic maps, not those of its JSON parser.
+    converting: bool,
     error: Option<DecodeError>,
 }
+
+/// A kind of JSON value as the parser's texts and as the converter's texts name it.
+#[derive(Clone, Copy)]
+struct Got<'a> {
+    parsed: &'a str,
+    converted: &'a str,
+}
+
+const STRING: Got<'static> = Got { parsed: "string", converted: "string" };
+const BOOL: Got<'static> = Got { parsed: "bool", converted: "bool" };
+const OBJECT: Got<'static> = Got { parsed: "object", converted: "map" };
+const ARRAY: Got<'static> = Got { parsed: "array", converted: "slice" };
 
 /// What a value has to be.
 #[derive(Clone, Copy)]
@@ -51,7 +65,19 @@ enum Want<'s> {
 
 impl<'s> Walk<'s> {
     pub(super) fn new(schema: &'s Schema) -> Walk<'s> {
-        Walk { schema, path: Vec::new(), decoded: Decoded::default(), lenient: 0, error: None }
+        Walk {
+            schema,
+            path: Vec::new(),
+            decoded: Decoded::default(),
+            lenient: 0,
+            converting: false,
+            error: None,
+        }
+    }
+
+    /// For values that upstream has as generic maps: what a strategic merge patch made.
+    pub(super) fn converting(schema: &'s Schema) -> Walk<'s> {
+        Walk { converting: true, ..Walk::new(schema) }
     }
 
     /// Reads a whole object; on failure see [`Walk::error`] first.
@@ -80,8 +106,13 @@ impl<'s> Walk<'s> {
         E::custom("refused by the schema")
     }
 
-    /// Go's `UnmarshalTypeError`: `got` is `string`, `number 1.5`, `object`, ….
-    fn mismatch<E: Error>(&mut self, got: &str, want: Want<'s>) -> E {
+    /// Go's `UnmarshalTypeError`.
+    fn mismatch<E: Error>(&mut self, got: Got<'_>, want: Want<'s>) -> E {
+        if self.converting {
+            let text = self.conversion_error(got.converted, want);
+            return self.fail(text);
+        }
+        let got = got.parsed;
         let wanted = self.go_type(want);
         let struct_name = self.path.iter().rev().find_map(|step| match step {
             Step::Field { owner, .. } => Some(owner.kind()),
@@ -99,6 +130,42 @@ impl<'s> Walk<'s> {
         self.fail(format!(
             "json: cannot unmarshal {got} into Go struct field {struct_name}.{path} of type {wanted}"
         ))
+    }
+
+    /// What `runtime.DefaultUnstructuredConverter` says.
+    fn conversion_error(&self, got: &str, want: Want<'s>) -> String {
+        let wanted = match want {
+            Want::Struct { .. } => return format!("cannot restore struct from: {got}"),
+            Want::Field(field) if field.shape == Shape::List => {
+                return format!("cannot restore slice from {got}");
+            }
+            Want::Field(field) if field.shape == Shape::Map => {
+                return format!("cannot restore map from {got}");
+            }
+            Want::Field(field) | Want::Entry(field) => match field.element {
+                Element::Message(_) => return format!("cannot restore struct from: {got}"),
+                Element::Bytes | Element::StringList => {
+                    return format!("cannot restore slice from {got}");
+                }
+                Element::Bool => "bool",
+                Element::Int32 => "int32",
+                Element::Int64 => "int64",
+                Element::Float64 => "float64",
+                _ => "string",
+            },
+            Want::TypeMeta => "string",
+        };
+        // Go converts between numbers, and from a whole number to a string, so these two get as far
+        // as being refused as JSON.
+        let convertible = match got {
+            "int64" => !matches!(wanted, "bool"),
+            "float64" => matches!(wanted, "int32" | "int64"),
+            _ => false,
+        };
+        if convertible {
+            return format!("cannot convert {got} to {}", self.go_type(want));
+        }
+        format!("unrecognized type: {wanted}")
     }
 
     fn go_type(&self, want: Want<'s>) -> String {
@@ -295,7 +362,7 @@ impl<'s> Walk<'s> {
             Want::TypeMeta => return Ok(text.into()),
             Want::Field(field) if field.shape == Shape::One => field,
             Want::Entry(field) => field,
-            _ => return Err(self.mismatch("string", want)),
+            _ => return Err(self.mismatch(STRING, want)),
         };
         let read = match field.element {
             Element::String | Element::IntOrString => Ok(text.into()),
@@ -310,7 +377,7 @@ impl<'s> Walk<'s> {
             }
             Element::Duration => Ok(text.into()),
             Element::SchemaOrBool(_) => Err("boolean or JSON schema expected".to_string()),
-            _ => return Err(self.mismatch("string", want)),
+            _ => return Err(self.mismatch(STRING, want)),
         };
         match read {
             // Go's zero time is printed as null.
@@ -321,10 +388,12 @@ impl<'s> Walk<'s> {
     }
 
     fn number<E: Error>(&mut self, want: Want<'s>, number: Number) -> Result<Value, E> {
+        let converted = if number.is_f64() { "float64" } else { "int64" };
+        let got = Got { parsed: "number", converted };
         let field = match want {
             Want::Field(field) if field.shape == Shape::One => field,
             Want::Entry(field) => field,
-            _ => return Err(self.mismatch("number", want)),
+            _ => return Err(self.mismatch(got, want)),
         };
         let fits = |bits: u32| match bits {
             32 => number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
@@ -334,7 +403,8 @@ impl<'s> Walk<'s> {
             Element::Int32 if fits(32) => Ok(number.into()),
             Element::Int64 if fits(64) => Ok(number.into()),
             Element::Int32 | Element::Int64 => {
-                Err(self.mismatch(&format!("number {number}"), want))
+                let parsed = format!("number {number}");
+                Err(self.mismatch(Got { parsed: &parsed, ..got }, want))
             }
             Element::Float64 => Ok(number.into()),
             Element::IntOrString if fits(32) => Ok(number.into()),
@@ -345,7 +415,7 @@ impl<'s> Walk<'s> {
                 Ok(quantity) => Ok(quantity.to_string().into()),
                 Err(error) => Err(self.fail(error.to_string())),
             },
-            _ => Err(self.by_hand("number", field, want)),
+            _ => Err(self.by_hand(got, field, want)),
         }
     }
 
@@ -353,22 +423,23 @@ impl<'s> Walk<'s> {
         let field = match want {
             Want::Field(field) if field.shape == Shape::One => field,
             Want::Entry(field) => field,
-            _ => return Err(self.mismatch("bool", want)),
+            _ => return Err(self.mismatch(BOOL, want)),
         };
         match field.element {
             Element::Bool | Element::SchemaOrBool(_) => Ok(flag.into()),
-            _ => Err(self.by_hand("bool", field, want)),
+            _ => Err(self.by_hand(BOOL, field, want)),
         }
     }
 
     /// The refusal of a kind of JSON value by a type with its own JSON form, else the usual one.
-    fn by_hand<E: Error>(&mut self, got: &str, field: &Field, want: Want<'s>) -> E {
+    fn by_hand<E: Error>(&mut self, got: Got<'_>, field: &Field, want: Want<'s>) -> E {
+        let parsed = got.parsed;
         match field.element {
             Element::Time | Element::MicroTime | Element::Duration => {
-                self.fail(format!("json: cannot unmarshal {got} into Go value of type string"))
+                self.fail(format!("json: cannot unmarshal {parsed} into Go value of type string"))
             }
             Element::IntOrString => {
-                self.fail(format!("json: cannot unmarshal {got} into Go value of type int32"))
+                self.fail(format!("json: cannot unmarshal {parsed} into Go value of type int32"))
             }
             Element::Quantity => self.fail(crate::quantity::QuantityError::Format.to_string()),
             Element::SchemaOrBool(_) => self.fail("boolean or JSON schema expected".to_string()),
@@ -386,7 +457,7 @@ impl<'s> Walk<'s> {
             Want::Field(field) if field.shape == Shape::Map => return self.read_map(field, source),
             Want::Field(field) if field.shape == Shape::One => field,
             Want::Entry(field) => field,
-            _ => return Err(self.mismatch("object", want)),
+            _ => return Err(self.mismatch(OBJECT, want)),
         };
         match field.element {
             Element::Message(id) => self.read_struct(self.schema.ty(id), false, source),
@@ -398,7 +469,7 @@ impl<'s> Walk<'s> {
                 self.lenient -= 1;
                 value
             }
-            _ => Err(self.by_hand("object", field, want)),
+            _ => Err(self.by_hand(OBJECT, field, want)),
         }
     }
 
@@ -413,7 +484,7 @@ impl<'s> Walk<'s> {
             }
             Want::Field(field) if field.shape == Shape::One => field,
             Want::Entry(field) => field,
-            _ => return Err(self.mismatch("array", want)),
+            _ => return Err(self.mismatch(ARRAY, want)),
         };
         match field.element {
             Element::StringList | Element::SchemaOrStringArray(_) => self.read_strings(source),
@@ -423,7 +494,7 @@ impl<'s> Walk<'s> {
                 self.lenient -= 1;
                 value
             }
-            _ => Err(self.by_hand("array", field, want)),
+            _ => Err(self.by_hand(ARRAY, field, want)),
         }
     }
 }
@@ -577,7 +648,10 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
     fn visit_f64<E: Error>(self, number: f64) -> Result<Value, E> {
         match Number::from_f64(number) {
             Some(number) => self.walk.number(self.want, number),
-            None => Err(self.walk.mismatch("number", self.want)),
+            // Only YAML has such numbers.
+            None => {
+                Err(self.walk.mismatch(Got { parsed: "number", converted: "float64" }, self.want))
+            }
         }
     }
 
