@@ -107,13 +107,7 @@ impl Agent {
         let events = Events::new(api.clone(), config.node_name.clone());
         let table = Table::default();
 
-        let tls = kubelet::tls_config(
-            &std::fs::read(&config.ca).context("CA certificate")?,
-            &std::fs::read(&config.server_cert).context("certificate of the kubelet API")?,
-            &std::fs::read(&config.server_key).context("key of the kubelet API")?,
-        )?;
-        let address = SocketAddr::new(config.node_ip, config.kubelet_port);
-        let listener = TcpListener::bind(address).await.with_context(|| address.to_string())?;
+        let (listener, tls) = listen(&config).await?;
         let kubelet = Kubelet {
             table: table.clone(),
             runtime: runtime.clone(),
@@ -150,7 +144,7 @@ impl Agent {
             started: tokio::time::Instant::now(),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(kubelet.serve(listener, Arc::new(tls), shutdown.clone()));
+        tasks.spawn(kubelet.serve(listener, tls, shutdown.clone()));
         tasks.spawn(node.run());
         let archives = config.images;
         tasks.spawn(async move {
@@ -167,6 +161,17 @@ impl Agent {
             },
         }
     }
+}
+
+async fn listen(config: &Config) -> anyhow::Result<(TcpListener, Arc<rustls::ServerConfig>)> {
+    let tls = kubelet::tls_config(
+        &std::fs::read(&config.ca).context("CA certificate")?,
+        &std::fs::read(&config.server_cert).context("certificate of the kubelet API")?,
+        &std::fs::read(&config.server_key).context("key of the kubelet API")?,
+    )?;
+    let address = SocketAddr::new(config.node_ip, config.kubelet_port);
+    let listener = TcpListener::bind(address).await.with_context(|| address.to_string())?;
+    Ok((listener, Arc::new(tls)))
 }
 
 async fn import(images: Arc<Images>, archives: Vec<PathBuf>) {

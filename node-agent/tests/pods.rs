@@ -4,8 +4,10 @@ mod api;
 
 use api::Masters;
 use async_trait::async_trait;
+use futures::{SinkExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use node_agent::{Agent, Config, images::build_demo_archive, pods::PodNetwork};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -13,7 +15,13 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::task::JoinHandle;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+};
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest, http::HeaderValue};
 use tokio_util::sync::CancellationToken;
 
 /// Bound on every wait.
@@ -65,9 +73,14 @@ impl Cluster {
     async fn new() -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         build_demo_archive(&dir.path().join("demo.tar")).unwrap();
-        let ca = rcgen::generate_simple_self_signed(["node".to_string()]).unwrap();
-        std::fs::write(dir.path().join("cert.pem"), ca.cert.pem()).unwrap();
-        std::fs::write(dir.path().join("key.pem"), ca.signing_key.serialize_pem()).unwrap();
+        // One certificate for all three: the CA, the node's, and the masters' that call it.
+        let mut params = rcgen::CertificateParams::new(["localhost".to_string()]).unwrap();
+        let caller = "kube-apiserver-kubelet-client";
+        params.distinguished_name.push(rcgen::DnType::CommonName, caller);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        std::fs::write(dir.path().join("cert.pem"), cert.pem()).unwrap();
+        std::fs::write(dir.path().join("key.pem"), key.serialize_pem()).unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
@@ -169,6 +182,68 @@ impl Cluster {
             format!("{} {}", event["reason"].as_str().unwrap(), event["message"].as_str().unwrap())
         };
         self.masters.all("events").iter().map(text).collect()
+    }
+
+    /// A connection to the kubelet API, with the masters' certificate or without any.
+    async fn dial(&self, with_certificate: bool) -> TlsStream<TcpStream> {
+        let pem = |name: &str| std::fs::read(self.dir.path().join(name)).unwrap();
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(&pem("cert.pem")).collect::<Result<_, _>>().unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(chain[0].clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = if with_certificate {
+            let key = PrivateKeyDer::from_pem_slice(&pem("key.pem")).unwrap();
+            config.with_client_auth_cert(chain, key).unwrap()
+        } else {
+            config.with_no_client_auth()
+        };
+        let socket = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        connector.connect("localhost".try_into().unwrap(), socket).await.unwrap()
+    }
+
+    /// What a command in a container says on each channel of the WebSocket, and the close code.
+    async fn exec(&self, path: &str, protocol: &str, sent: &[&[u8]]) -> (Vec<(u8, String)>, u16) {
+        let mut request = format!("wss://localhost{path}").into_client_request().unwrap();
+        let protocol = HeaderValue::from_str(protocol).unwrap();
+        request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
+        let stream = self.dial(true).await;
+        let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+        for bytes in sent {
+            socket.send(Message::binary(bytes.to_vec())).await.unwrap();
+        }
+        let mut said: Vec<(u8, String)> = Vec::new();
+        loop {
+            match socket.next().await.unwrap().unwrap() {
+                Message::Binary(bytes) => {
+                    let text = String::from_utf8_lossy(&bytes[1..]).into_owned();
+                    match said.iter_mut().find(|(channel, _)| *channel == bytes[0]) {
+                        Some((_, all)) => all.push_str(&text),
+                        None => said.push((bytes[0], text)),
+                    }
+                }
+                Message::Close(frame) => {
+                    said.sort();
+                    return (said, frame.unwrap().code.into());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let mut stream = self.dial(true).await;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        // A peer that closes without saying so in TLS is of no interest here.
+        let _ = stream.read_to_string(&mut text).await;
+        text
     }
 
     fn log(&self, name: &str, container: &str, attempt: u32) -> String {
@@ -370,4 +445,56 @@ async fn a_configmap_changes_in_a_running_pod_and_a_missing_one_is_waited_for() 
     cluster.until("it shows the old", shows("old")).await;
     cluster.masters.put("configmaps", map("new"));
     cluster.until("it shows the new", shows("new")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn masters_read_logs_and_run_commands() {
+    if !root_or_skip() {
+        return;
+    }
+    let cluster = Cluster::new().await;
+    cluster.run("web", json!({"containers": [container("app", "echo hello; exec sleep 1000")]}));
+    cluster.phase("web", "Running").await;
+    let path = "/exec/default/web/app?command=sh&command=-c&input=1&output=1&error=1&command=";
+    let script = "read%20x;echo%20got=$x;echo%20oops%3E%262;exit%2042";
+    let (said, code) = cluster
+        .exec(&format!("{path}{script}"), "v5.channel.k8s.io", &[b"\x00hello\n", b"\xff\x00"])
+        .await;
+    assert_eq!(said[0], (1, "got=hello\n".to_string()));
+    assert_eq!(said[1], (2, "oops\n".to_string()));
+    let status: Value = serde_json::from_str(&said[2].1).unwrap();
+    assert_eq!(status["reason"], "NonZeroExitCode");
+    assert_eq!(status["details"]["causes"][0]["message"], "42");
+    assert_eq!(code, 1000);
+
+    let tty = "/exec/default/web/app?command=sh&input=1&output=1&tty=1";
+    let typed: [&[u8]; 2] = [b"\x04{\"Width\":77,\"Height\":11}", b"\x00stty size; exit\n"];
+    let (said, _) = cluster.exec(tty, "v4.channel.k8s.io", &typed).await;
+    assert!(said[0].1.contains("11 77"), "{said:?}");
+    assert_eq!(serde_json::from_str::<Value>(&said[1].1).unwrap()["status"], "Success");
+
+    cluster
+        .until("it logs", |cluster| cluster.log("web", "app", 0).contains("hello").then_some(()))
+        .await;
+    let answer = cluster.get("/containerLogs/default/web/app?tailLines=1").await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("hello\n"), "{answer}");
+    let answer = cluster.get("/containerLogs/default/web/app?previous=true").await;
+    let text = "previous terminated container \"app\" in pod \"web\" not found";
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains(text), "{answer}");
+    let answer = cluster.get("/metrics").await;
+    assert!(answer.contains("kubelet_running_pods 1"), "{answer}");
+    let answer = cluster.get("/stats/summary").await;
+    assert!(answer.contains("workingSetBytes"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_heard_without_a_certificate() {
+    if !root_or_skip() {
+        return;
+    }
+    let cluster = Cluster::new().await;
+    let mut stream = cluster.dial(false).await;
+    let mut byte = [0];
+    let _ = stream.write_all(b"GET /pods HTTP/1.1\r\nHost: n\r\n\r\n").await;
+    assert!(!matches!(stream.read(&mut byte).await, Ok(1)), "an answer came");
 }

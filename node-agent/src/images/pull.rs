@@ -92,3 +92,59 @@ fn protocol(registry: &str) -> ClientProtocol {
     let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     if local { ClientProtocol::Http } else { ClientProtocol::Https }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{
+        Router,
+        extract::{Path, State},
+        http::{StatusCode, header},
+        response::{IntoResponse, Response},
+        routing::get,
+    };
+
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+    /// Serves the blobs of a store under the distribution API.
+    async fn registry(store: Arc<Images>) -> (u16, tokio_util::task::AbortOnDropHandle<()>) {
+        async fn manifest(State(store): State<Arc<Images>>, Path(tag): Path<String>) -> Response {
+            let name = format!("coxswain.local/demo:{tag}");
+            let record = store.index.lock().unwrap().get(&name).cloned();
+            let Some(digest) = record.and_then(|record| record.manifest) else {
+                return StatusCode::NOT_FOUND.into_response();
+            };
+            let bytes = std::fs::read(store.blob(&digest)).unwrap();
+            ([(header::CONTENT_TYPE, MANIFEST)], bytes).into_response()
+        }
+        async fn blob(State(store): State<Arc<Images>>, Path(digest): Path<String>) -> Response {
+            std::fs::read(store.blob(&digest)).unwrap().into_response()
+        }
+        let router = Router::new()
+            .route("/v2/", get(|| async { "{}" }))
+            .route("/v2/demo/manifests/{tag}", get(manifest))
+            .route("/v2/demo/blobs/{digest}", get(blob))
+            .with_state(store);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        (port, tokio_util::task::AbortOnDropHandle::new(task))
+    }
+
+    #[tokio::test]
+    async fn an_image_comes_from_a_registry_and_an_unknown_tag_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("demo.tar");
+        crate::images::build_demo_archive(&archive).unwrap();
+        let theirs = Arc::new(Images::open(dir.path().join("theirs")).unwrap());
+        theirs.import(&archive).unwrap();
+        let ours = Arc::new(Images::open(dir.path().join("ours")).unwrap());
+        let (port, _registry) = registry(theirs).await;
+        let name = format!("127.0.0.1:{port}/demo:1");
+        let image = ours.pull(&name, &[]).await.unwrap();
+        assert_eq!(ours.get(&name).unwrap(), Some(image.clone()));
+        assert!(image.layers[0].join("bin/busybox").exists());
+        let error = ours.pull(&format!("127.0.0.1:{port}/demo:9"), &[]).await.unwrap_err();
+        assert!(error.to_string().starts_with("failed to pull image"), "{error}");
+    }
+}

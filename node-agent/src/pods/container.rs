@@ -6,12 +6,8 @@ use crate::{
     runtime::{ContainerSpec, Mount, Resources, Security},
 };
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, SecurityContext};
-use std::{
-    collections::BTreeMap,
-    hash::{DefaultHasher, Hash, Hasher},
-    path::PathBuf,
-    time::Duration,
-};
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// What is known only when the container is about to be created.
 #[derive(Debug)]
@@ -56,10 +52,61 @@ pub(crate) fn shape(spec: &PodSpec) -> plan::Shape {
 
 /// Changes when the container must be started again to follow its specification.
 pub(crate) fn hash(container: &Container) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    // Upstream too looks at the image only: the rest cannot be changed in a running pod.
-    (&container.name, &container.image).hash(&mut hasher);
-    hasher.finish()
+    // Upstream too looks at the image only: the rest cannot be changed in a running pod. The hash is
+    // compared with one that an older agent may have written.
+    let image = container.image.as_deref().unwrap_or_default();
+    let digest = Sha256::digest(format!("{}\0{image}", container.name));
+    digest[..8].iter().fold(0, |all, byte| all << 8 | u64::from(*byte))
+}
+
+/// Upstream's safe sysctls; others could change the node.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+/// What the pod asks for and must not get, or cannot get here: better no container than one that
+/// is less confined than its specification says.
+pub(crate) fn refusal(pod: &Pod, container: &Container) -> Option<String> {
+    let context = pod.spec.as_ref()?.security_context.as_ref();
+    let mut sysctls = context.and_then(|pod| pod.sysctls.as_ref()).into_iter().flatten();
+    if let Some(bad) = sysctls.find(|entry| !SAFE_SYSCTLS.contains(&entry.name.as_str())) {
+        return Some(format!("forbidden sysctl: {:?} not allowlisted", bad.name));
+    }
+    let own = container.security_context.as_ref();
+    let seccomp = own
+        .and_then(|own| own.seccomp_profile.as_ref())
+        .or(context.and_then(|pod| pod.seccomp_profile.as_ref()));
+    if seccomp.is_some_and(|profile| profile.type_ == "Localhost") {
+        return Some("seccomp profiles of type Localhost are not supported yet".to_string());
+    }
+    let apparmor = own
+        .and_then(|own| own.app_armor_profile.as_ref())
+        .or(context.and_then(|pod| pod.app_armor_profile.as_ref()));
+    if apparmor.is_some_and(|profile| profile.type_ == "Localhost") {
+        return Some("AppArmor profiles of type Localhost are not supported yet".to_string());
+    }
+    None
+}
+
+/// Whether a filter of system calls is asked for that this runtime does not have.
+pub(crate) fn wants_default_seccomp(pod: &Pod, container: &Container) -> bool {
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let own = container.security_context.as_ref();
+    let profile = own
+        .and_then(|own| own.seccomp_profile.as_ref())
+        .or(context.and_then(|pod| pod.seccomp_profile.as_ref()));
+    profile.is_some_and(|profile| profile.type_ == "RuntimeDefault")
 }
 
 pub(crate) fn specification(pod: &Pod, container: &Container, given: Given<'_>) -> ContainerSpec {
@@ -219,6 +266,21 @@ mod tests {
 
     fn spec(containers: serde_json::Value) -> PodSpec {
         serde_json::from_value(json!({"containers": containers})).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused() {
+        let check = |context| {
+            let pod = json!({"spec": {"containers": [{"name": "a"}], "securityContext": context}});
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            refusal(&pod, &pod.spec.as_ref().unwrap().containers[0]).unwrap_or_default()
+        };
+        let bad = check(json!({"sysctls": [{"name": "kernel.panic", "value": "1"}]}));
+        assert_eq!(bad, "forbidden sysctl: \"kernel.panic\" not allowlisted");
+        let good = json!({"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]});
+        assert_eq!(check(good), "");
+        let local = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}});
+        assert!(check(local).contains("not supported yet"));
     }
 
     #[test]

@@ -290,6 +290,13 @@ impl Start {
     }
 
     async fn specification(&self, image: &Image) -> Result<crate::runtime::ContainerSpec, String> {
+        if let Some(why) = container::refusal(&self.pod, &self.container) {
+            return Err(why);
+        }
+        if container::wants_default_seccomp(&self.pod, &self.container) {
+            let text = "seccompProfile RuntimeDefault: this runtime filters no system calls yet";
+            self.event(true, "SeccompUnavailable", text.to_string());
+        }
         let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
         let needs = Needs::of_environment(&self.container);
         let sources = needs.read(self.context.api.as_ref(), namespace).await?;

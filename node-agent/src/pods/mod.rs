@@ -161,8 +161,7 @@ pub(crate) struct Manager {
     table: Table,
     workers: BTreeMap<String, Handle>,
     tasks: JoinSet<String>,
-    /// Set once the API has told which pods there are: before, nothing is called an orphan.
-    synced: bool,
+    /// Up to which every change has been seen; `None` until the first list is complete.
     seen: Option<Revision>,
 }
 
@@ -171,14 +170,7 @@ const WATCH_RETRY: Duration = Duration::from_millis(500);
 
 impl Manager {
     pub(crate) fn new(context: Arc<Context>, table: Table) -> Manager {
-        Manager {
-            context,
-            table,
-            workers: BTreeMap::new(),
-            tasks: JoinSet::new(),
-            synced: false,
-            seen: None,
-        }
+        Manager { context, table, workers: BTreeMap::new(), tasks: JoinSet::new(), seen: None }
     }
 
     /// Until dropped. Pods keep running without it.
@@ -234,30 +226,32 @@ impl Manager {
     async fn take(&mut self, event: WatchEvent, listed: &mut Option<Vec<String>>) {
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                self.saw(object.revision());
-                if let Some(listed) = listed {
-                    listed.push(object.uid().to_string());
+                match listed {
+                    // Not every change up to this one has been seen before the first list ends.
+                    Some(listed) => listed.push(object.uid().to_string()),
+                    None => self.saw(object.revision()),
                 }
                 self.update(&object, false);
             }
             WatchEvent::Deleted(object) => {
-                self.saw(object.revision());
+                if listed.is_none() {
+                    self.saw(object.revision());
+                }
                 self.update(&object, true);
             }
             WatchEvent::Bookmark { revision, initial_events_end } => {
-                self.saw(Some(revision));
                 if initial_events_end && let Some(listed) = listed.take() {
                     self.reconcile(&listed).await;
+                }
+                if listed.is_none() {
+                    self.saw(Some(revision));
                 }
             }
         }
     }
 
     fn saw(&mut self, revision: Option<Revision>) {
-        // During the first list events come in no order: only the bookmark after it counts.
-        if self.synced || revision > self.seen {
-            self.seen = revision.max(self.seen);
-        }
+        self.seen = revision.max(self.seen);
     }
 
     fn update(&mut self, object: &Object, deleted: bool) {
@@ -302,7 +296,6 @@ impl Manager {
     /// After a full list: what is not in it is gone from the API, and what the runtime has beyond
     /// that nobody wants any more.
     async fn reconcile(&mut self, listed: &[String]) {
-        self.synced = true;
         let listed: BTreeSet<&String> = listed.iter().collect();
         for (uid, handle) in &self.workers {
             if !listed.contains(uid) {

@@ -82,6 +82,8 @@ pub(crate) struct Worker {
     deadline: watch::Sender<Option<tokio::time::Instant>>,
     /// Set when the pod's own time is over.
     failure: Option<(String, String)>,
+    /// The API had a final phase when this worker began: nothing is run and nothing is reported.
+    ended_before: bool,
     started_at: Timestamp,
     jobs: JoinSet<Done>,
     findings: (mpsc::Sender<Finding>, mpsc::Receiver<Finding>),
@@ -119,6 +121,7 @@ impl Worker {
             prepared: false,
             deadline: watch::Sender::new(None),
             failure: None,
+            ended_before: false,
             started_at,
             jobs: JoinSet::new(),
             findings: mpsc::channel(FINDINGS_MAX),
@@ -134,6 +137,7 @@ impl Worker {
     /// Restart counts and final states that only the API still knows.
     fn recall(&mut self) {
         let status = self.pod.status.clone().unwrap_or_default();
+        self.ended_before = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         let init = status.init_container_statuses.into_iter().flatten();
         for known in init.chain(status.container_statuses.into_iter().flatten()) {
             let record = self.records.entry(known.name.clone()).or_default();
@@ -243,16 +247,17 @@ impl Worker {
     fn stop(&self) -> Option<Stop> {
         let grace =
             |seconds: Option<i64>| Duration::from_secs(seconds.unwrap_or(0).max(0).unsigned_abs());
-        let deleted = self.pod.metadata.deletion_timestamp.is_some();
-        if deleted {
+        if self.orphaned {
+            // Deleted by force: nobody waits for it any more.
+            return Some(Stop { grace: Duration::from_secs(1), delete: true });
+        }
+        if self.pod.metadata.deletion_timestamp.is_some() {
             let grace = grace(self.pod.metadata.deletion_grace_period_seconds);
             return Some(Stop { grace, delete: true });
         }
-        if self.orphaned {
-            return Some(Stop { grace: Duration::from_secs(1), delete: true });
-        }
         let grace = self.shape().grace;
-        self.failure.as_ref().map(|_| Stop { grace, delete: false })
+        let over = self.failure.is_some() || self.ended_before;
+        over.then_some(Stop { grace, delete: false })
     }
 
     /// When `activeDeadlineSeconds` is over, if that is still to come.
@@ -429,7 +434,7 @@ impl Worker {
             Action::Kill { name, why, grace } => self.kill(&name, why, grace),
             Action::Finish => {
                 self.busy = true;
-                let last = self.status();
+                let last = (!self.ended_before).then(|| self.status());
                 let finish = self.writer.finish(last);
                 self.jobs.spawn(jobs::finish(finish));
             }
@@ -558,7 +563,7 @@ impl Worker {
     }
 
     fn publish(&mut self) {
-        if self.orphaned {
+        if self.orphaned || self.ended_before {
             return;
         }
         let status = self.status();

@@ -55,13 +55,17 @@ impl StatusWriter {
         });
     }
 
-    /// Writes the last status, then deletes the object; until both are done or it is gone.
-    pub(crate) fn finish(&self, status: PodStatus) -> impl Future<Output = ()> + Send + use<> {
+    /// Writes the last status, if there is one, then deletes the object; until both are done or it
+    /// is gone.
+    pub(crate) fn finish(
+        &self,
+        status: Option<PodStatus>,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let target = self.target.clone();
-        let last = patch(&target.uid, status);
+        let last = status.map(|status| patch(&target.uid, status));
         async move {
             let mut retry = RETRY_FIRST;
-            while let Err(status) = target.end(&last).await {
+            while let Err(status) = target.end(last.as_ref()).await {
                 tracing::debug!(pod = target.name, %status, "not deleted yet");
                 tokio::time::sleep(retry).await;
                 retry = (retry * 2).min(RETRY_LONGEST);
@@ -109,12 +113,14 @@ impl Target {
         self.api.call(request.subresource("status")).await.map(drop)
     }
 
-    async fn end(&self, last: &Value) -> Result<(), Status> {
-        match self.patch(last).await {
-            Err(status) if status.is_retryable() => return Err(status),
-            // Refused or gone: it has to be deleted all the same.
-            _ => {}
+    async fn end(&self, last: Option<&Value>) -> Result<(), Status> {
+        if let Some(last) = last
+            && let Err(status) = self.patch(last).await
+            && status.is_retryable()
+        {
+            return Err(status);
         }
+        // A status that was refused keeps nobody from going.
         let mut request = Request::delete(PODS, &self.namespace, &self.name);
         request.options.grace_period_seconds = Some(0);
         request.options.precondition_uid = Some(self.uid.clone());
