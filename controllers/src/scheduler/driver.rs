@@ -112,6 +112,7 @@ impl Driver {
         for change in self.inbox.take() {
             self.state.observe(change, now);
         }
+        self.state.wake(now);
     }
 
     /// Follows the gate, and plans one batch if this process leads.

@@ -142,6 +142,32 @@ impl State {
         }
     }
 
+    /// Asks the refused pods whether what happened gives them hope. A rule about single nodes is
+    /// asked about the nodes that changed; one that looks around is taken at its word.
+    pub(crate) fn wake(&mut self, now: Duration) {
+        let causes = std::mem::take(&mut self.causes);
+        if causes.is_empty() || !self.queue.has_refused() {
+            return;
+        }
+        let world = &self.world;
+        let mut fits: BTreeMap<(usize, Slot), bool> = BTreeMap::new();
+        self.queue.wake(now, |pod, refused_by| {
+            causes.iter().any(|(cause, slot)| {
+                let mut concerned = refused_by.iter().filter(|name| plugins::wakes(name, *cause));
+                if concerned.clone().any(|name| plugins::looks_around(name)) {
+                    return true;
+                }
+                let shape = Arc::as_ptr(&pod.shape) as usize;
+                concerned.next().is_some()
+                    && *fits.entry((shape, *slot)).or_insert_with(|| {
+                        world
+                            .candidate(*slot)
+                            .is_some_and(|node| plugins::check(&pod.shape, node).is_ok())
+                    })
+            })
+        });
+    }
+
     /// Leadership ended: what was only assumed is not so. What was written comes back by the watch.
     pub(crate) fn retire(&mut self, now: Duration) {
         for key in self.world.assumed() {
@@ -154,7 +180,7 @@ impl State {
         self.queue.next_timer()
     }
 
-    /// Whether [`State::plan`] has something to do now.
+    /// Whether [`State::plan`] has something to do now. Ask after [`State::wake`].
     pub(crate) fn has_work(&self, now: Duration) -> bool {
         self.queue.has_active() || self.next_timer().is_some_and(|at| at <= now)
     }
@@ -227,31 +253,5 @@ impl State {
         if let Some(slot) = self.world.remove_pod(key) {
             self.causes.insert((Cause::PodLeft, slot));
         }
-    }
-
-    /// Asks the refused pods whether what happened gives them hope. A rule about single nodes is
-    /// asked about the nodes that changed; one that looks around is taken at its word.
-    fn wake(&mut self, now: Duration) {
-        let causes = std::mem::take(&mut self.causes);
-        if causes.is_empty() || !self.queue.has_refused() {
-            return;
-        }
-        let world = &self.world;
-        let mut fits: BTreeMap<(usize, Slot), bool> = BTreeMap::new();
-        self.queue.wake(now, |pod, refused_by| {
-            causes.iter().any(|(cause, slot)| {
-                let mut concerned = refused_by.iter().filter(|name| plugins::wakes(name, *cause));
-                if concerned.clone().any(|name| plugins::looks_around(name)) {
-                    return true;
-                }
-                let shape = Arc::as_ptr(&pod.shape) as usize;
-                concerned.next().is_some()
-                    && *fits.entry((shape, *slot)).or_insert_with(|| {
-                        world
-                            .candidate(*slot)
-                            .is_some_and(|node| plugins::check(&pod.shape, node).is_ok())
-                    })
-            })
-        });
     }
 }

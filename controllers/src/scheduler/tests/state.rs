@@ -131,6 +131,8 @@ fn only_a_change_that_could_help_wakes_a_refused_pod() {
     assert_eq!(scene.0.depth().unschedulable, 1);
     assert_eq!(scene.trace(20), "", "it would still be refused there");
     scene.node(json!({"metadata": {"name": "a", "labels": {"disk": "ssd"}}}), 21);
+    scene.0.wake(secs(21));
+    assert!(scene.0.has_work(secs(21)), "or nobody would ask for a plan");
     assert_eq!(scene.trace(21), "p -> a\n");
 }
 
