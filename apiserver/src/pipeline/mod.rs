@@ -241,6 +241,26 @@ impl Core {
         }
     }
 
+    /// The same for what a patch made of an object.
+    pub(crate) fn decode_patched(
+        &self,
+        wanted: &Type<'_>,
+        kind: PatchType,
+        patched: &Value,
+        patch: &Value,
+        validation: Option<&str>,
+    ) -> Result<(Object, Vec<String>), Status> {
+        let ty = self
+            .schema
+            .get(wanted.schema)
+            .ok_or_else(|| Status::internal(format!("no type {} in the schema", wanted.schema)))?;
+        let strict = validation == Some("Strict");
+        let decoded = k8s::patch::decode(self.schema, ty, kind, patched, patch, strict)?;
+        wanted.check(&decoded.object)?;
+        let silent = validation == Some("Ignore");
+        Ok((decoded.object, if silent { Vec::new() } else { decoded.strict }))
+    }
+
     /// The request as admission sees it.
     pub(crate) fn admission<'a>(
         &'a self,

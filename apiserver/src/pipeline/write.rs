@@ -191,10 +191,11 @@ impl Core {
     ) -> Result<(Object, Vec<String>), Status> {
         let mut whole = old.clone();
         encode::stamp(&mut whole, call.kind, &call.version);
-        let new = apply_patch(self.schema, call.kind.schema, patch, whole.into_value(), document)?;
         let wanted = Type::of(call.kind, &call.version);
+        let new = apply_patch(self.schema, wanted.schema, patch, whole.into_value(), document)?;
         let validation = call.options.field_validation.as_deref();
-        let (mut object, warnings) = self.decode(&wanted, &super::Body::Value(new), validation)?;
+        let (mut object, warnings) =
+            self.decode_patched(&wanted, patch, &new, document, validation)?;
         settle_name(&mut object, &call.name)?;
         Ok((object, warnings))
     }

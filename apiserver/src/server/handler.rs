@@ -230,9 +230,9 @@ async fn call(
                 Coding::Protobuf => pipeline::Body::Protobuf(bytes),
             }
         }
-        Verb::Patch(_) => {
+        Verb::Patch(kind) => {
             query.refuse_invalid("PatchOptions")?;
-            pipeline::Body::Value(patch(&read(request).await?)?)
+            pipeline::Body::Value(k8s::patch::parse(kind, &read(request).await?)?)
         }
         Verb::Delete | Verb::DeleteCollection => {
             query.refuse_invalid("DeleteOptions")?;
@@ -300,11 +300,6 @@ async fn read(request: Request<Incoming>) -> Result<Bytes, Status> {
         Err(error) if error.is::<LengthLimitError>() => Err(Status::too_large(limit)),
         Err(error) => Err(Status::bad_request(format!("unable to read the request: {error}"))),
     }
-}
-
-fn patch(bytes: &[u8]) -> Result<Value, Status> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
 }
 
 fn delete_options(bytes: &[u8], media: &str) -> Result<Value, Status> {

@@ -43,7 +43,7 @@ pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
                 let schema = core.schema;
                 let new =
                     pipeline::apply_patch(schema, "autoscaling.v1.Scale", kind, document, patch)?;
-                core.decode(&scale_type(), &pipeline::Body::Value(new), validation)?.0
+                core.decode_patched(&scale_type(), kind, &new, patch, validation)?.0
             }
             (body, _) => core.decode(&scale_type(), body, validation)?.0,
         };

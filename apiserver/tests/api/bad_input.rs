@@ -158,6 +158,21 @@ async fn patches_that_do_not_apply() {
     assert_eq!(answer.code, 400, "{}", answer.body);
     let answer = cluster.ask(Method::PATCH, &path, "text/plain", "x").await;
     assert_eq!(answer.code, 415);
+    for (patch, why) in [
+        (
+            json!({ "data": { "a": 1 } }),
+            "json: cannot unmarshal number into Go struct field ConfigMap.data of type string",
+        ),
+        (json!({ "dta": {} }), "strict decoding error: unknown field \"dta\""),
+    ] {
+        let answer = cluster.merge(&format!("{path}?fieldValidation=Strict"), patch).await;
+        assert_eq!((answer.code, answer.body["reason"].as_str()), (422, Some("Invalid")));
+        let message = answer.body["message"].as_str().unwrap_or_default();
+        assert!(message.starts_with(" \"\" is invalid: patch: Invalid value: "), "{message}");
+        assert!(message.ends_with(why), "{message}");
+    }
+    let answer = cluster.merge(&path, json!({ "dta": {} })).await;
+    assert_eq!((answer.code, answer.warnings.len()), (200, 1), "{}", answer.body);
     let answer = cluster.merge(&path, json!({ "metadata": { "name": "b" } })).await;
     assert_snapshot!("renamed", told(&answer));
     cluster.stop().await;
