@@ -26,8 +26,8 @@ impl Server {
         let mut objects = priority_classes();
         objects.extend(authz::bootstrap());
         objects.push(self.kubernetes_service());
-        self.ensure_all(objects, term.0).await?;
-        self.publish_masters(term.0).await
+        objects.push(self.service_cidr());
+        self.ensure_all(objects, term.0).await
     }
 
     /// Many at once, so that the log writes them together.
@@ -56,6 +56,17 @@ impl Server {
         }
     }
 
+    /// The range that service addresses come from, for clients that look.
+    fn service_cidr(&self) -> Object {
+        object(json!({
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "ServiceCIDR",
+            "metadata": { "name": "kubernetes" },
+            "spec": { "cidrs": [self.core.config.service_cidr.to_string()] },
+        }))
+    }
+
+    /// Its endpoints are a controller's.
     fn kubernetes_service(&self) -> Object {
         object(json!({
             "apiVersion": "v1",
@@ -75,42 +86,6 @@ impl Server {
                 }],
             },
         }))
-    }
-
-    /// The masters behind the `kubernetes` Service, as an EndpointSlice.
-    pub(crate) async fn publish_masters(&self, term: u64) -> Result<(), Status> {
-        let members = self.core.store.members();
-        let parse = |address: &str| address.parse::<std::net::SocketAddr>().ok();
-        let mut addresses: Vec<_> =
-            members.iter().filter_map(|member| parse(&member.api_address)).collect();
-        addresses.sort();
-        addresses.dedup();
-        let Some(port) = addresses.first().map(std::net::SocketAddr::port) else {
-            return Ok(());
-        };
-        let endpoints: Vec<Value> = addresses
-            .iter()
-            .map(
-                |at| json!({ "addresses": [at.ip().to_string()], "conditions": { "ready": true } }),
-            )
-            .collect();
-        let slice = object(json!({
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": "kubernetes",
-                "namespace": "default",
-                "labels": { "kubernetes.io/service-name": "kubernetes" },
-            },
-            "addressType": "IPv4",
-            "endpoints": endpoints,
-            "ports": [{ "name": "https", "port": port, "protocol": "TCP" }],
-        }));
-        self.ensure(slice.clone(), term).await?;
-        match call(&slice, Verb::Update, term) {
-            Some(call) => self.core.call(call).await.map(|_| ()),
-            None => Ok(()),
-        }
     }
 }
 

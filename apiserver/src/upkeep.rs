@@ -1,5 +1,5 @@
-//! What the leading master's server does without being asked: keeps the `kubernetes` Service pointing
-//! at the masters there are, and forgets events after an hour.
+//! What the leading master's server does without being asked: sees to it that what every cluster
+//! starts with is there, and forgets events after an hour.
 
 use crate::{Server, memo};
 use k8s::Object;
@@ -22,8 +22,8 @@ pub(crate) async fn run(server: Server) {
         tick.tick().await;
         let leading = server.core.store.leadership().borrow().leading;
         let Some(term) = leading else { continue };
-        if let Err(error) = server.publish_masters(term.0).await {
-            tracing::debug!(%error, "cannot publish the masters");
+        if let Err(error) = server.bootstrap().await {
+            tracing::debug!(%error, "bootstrap is not complete yet");
         }
         for space in EVENT_SPACES {
             forget_events(&server, space, term).await;
