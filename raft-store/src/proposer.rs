@@ -316,3 +316,7 @@ impl Proposer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "proposer_tests.rs"]
+mod tests;
