@@ -42,17 +42,14 @@ impl Server {
             tracing::debug!(kind = object.kind(), "not served, not made");
             return Ok(());
         };
-        let exists = self.core.store.get(&crate::pipeline::key(
-            call.kind,
-            object.namespace(),
-            object.name(),
-        ));
-        if exists.is_some() {
+        let key = crate::pipeline::key(call.kind, object.namespace(), object.name());
+        if self.core.store.get(&key).is_some() {
             return Ok(());
         }
         match self.core.call(call).await {
-            Err(status) if status.reason != "AlreadyExists" => Err(status),
-            _ => Ok(()),
+            // Made by another bootstrap meanwhile: it may say so in other words (its address is taken).
+            Err(_) if self.core.store.get(&key).is_some() => Ok(()),
+            result => result.map(|_| ()),
         }
     }
 

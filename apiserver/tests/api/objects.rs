@@ -237,3 +237,11 @@ async fn every_writer_of_a_race_is_kept() {
     assert_eq!(data.as_object().map(serde_json::Map::len), Some(41));
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn bootstraps_do_not_mind_each_other() {
+    let server = apiserver::Server::new(apiserver::Config::new(raft_store::Store::in_memory()));
+    let (one, two) = futures::join!(server.bootstrap(), server.bootstrap());
+    one.expect("the first");
+    two.expect("the second");
+}
