@@ -81,6 +81,25 @@ fn report(endpoint: &str, checks: &[Check], verbose: bool) -> Response<Body> {
     bytes(code, "text/plain; charset=utf-8", text)
 }
 
+/// What this master knows of each; of itself also its process id. `appliedRevision` is null for one
+/// that was not heard from lately.
 fn members(core: &Core) -> serde_json::Value {
-    value!(core.store.members())
+    let own = core.store.member();
+    let members = core.store.members().into_iter().map(|member| {
+        let this = member.id == own;
+        value!({
+            "id": member.id.0,
+            "name": member.name,
+            "peerAddress": member.peer_address,
+            "apiAddress": member.api_address,
+            "leader": member.leader,
+            "voter": member.voter,
+            "term": member.term.0,
+            "appliedRevision": member.applied.map(|revision| revision.0),
+            "reachable": member.reachable,
+            "self": this,
+            "pid": this.then(std::process::id),
+        })
+    });
+    members.collect()
 }

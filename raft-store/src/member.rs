@@ -208,6 +208,10 @@ impl Member {
         self.raft.metrics().borrow_watched().clone()
     }
 
+    pub(crate) fn id(&self) -> MemberId {
+        self.id
+    }
+
     pub(crate) fn members(&self) -> Vec<MemberStatus> {
         let raft = self.raft.metrics().borrow_watched().clone();
         let leadership = *self.leadership.borrow();

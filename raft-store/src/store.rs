@@ -198,6 +198,14 @@ impl Store {
         }
     }
 
+    /// This member.
+    pub fn member(&self) -> MemberId {
+        match &self.inner.mode {
+            Mode::Member(member) => member.id(),
+            Mode::Memory { .. } => MemberId(1),
+        }
+    }
+
     /// All members, as this member sees them.
     pub fn members(&self) -> Vec<MemberStatus> {
         match &self.inner.mode {

@@ -6,12 +6,6 @@ use futures::TryStreamExt;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
-    sys::{
-        signal::{SigSet, Signal, kill},
-        signalfd::SignalFd,
-        wait::{WaitPidFlag, WaitStatus, waitpid},
-    },
-    unistd::Pid,
 };
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth,
@@ -22,11 +16,9 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
-    os::{fd::AsRawFd, unix::process::CommandExt},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
-    process::{Child, Command},
     thread,
-    time::Duration,
 };
 
 /// Masters are 10.90.0.11, .12, …; nodes 10.90.0.21, .22, …
@@ -37,80 +29,72 @@ const MASTERS_MAX: usize = 10;
 const NODES_MAX: usize = 230;
 const PREFIX: u8 = 24;
 const BRIDGE: &str = "br0";
-/// Between the death of what an init runs and its next start.
-const RESTART_PAUSE: Duration = Duration::from_millis(200);
 /// A machine's end of its cable.
 const LINK: &str = "eth0";
 
 /// A network namespace pinned by a bind mount.
 #[derive(Clone, Debug)]
-pub struct Namespace {
+pub(crate) struct Namespace {
     /// May be opened for `setns` and passed to `ip -n`, `nsenter --net=`.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its address on the common link.
-    pub address: Ipv4Addr,
-}
-
-/// How much of the machine a process gets for itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isolation {
-    /// A network namespace; for masters.
-    Network,
-    /// Also its own mounts and process ids: the process is the init of a machine, and when it is
-    /// killed everything it ever started is gone at once, as in a power cut. For nodes; see
-    /// [`run_init`].
-    Machine,
+    pub(crate) address: Ipv4Addr,
 }
 
 /// The namespaces of one development cluster.
 #[derive(Debug)]
-pub struct Fabric {
+pub(crate) struct Fabric {
     directory: PathBuf,
     masters: Vec<Namespace>,
     nodes: Vec<Namespace>,
 }
 
 impl Fabric {
-    /// Makes the namespaces and cables, pinned under `directory`, which no other cluster may use.
-    /// What a crashed run left there is removed first. Needs root.
-    pub async fn create(directory: &Path, masters: usize, nodes: usize) -> Result<Fabric> {
+    /// Where the namespaces will be pinned, under `directory`, and their addresses.
+    pub(crate) fn plan(directory: &Path, masters: usize, nodes: usize) -> Result<Fabric> {
         anyhow::ensure!(masters <= MASTERS_MAX, "at most {MASTERS_MAX} masters");
         anyhow::ensure!(nodes <= NODES_MAX, "at most {NODES_MAX} nodes");
-        remove(directory)?;
-        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
         let name = |kind: &str, index: usize, first: u8| Namespace {
             path: directory.join(format!("{kind}-{}", index + 1)),
             address: address(first, index),
         };
-        let fabric = Fabric {
+        Ok(Fabric {
             directory: directory.to_path_buf(),
             masters: (0..masters).map(|index| name("master", index, FIRST_MASTER)).collect(),
             nodes: (0..nodes).map(|index| name("node", index, FIRST_NODE)).collect(),
-        };
-        if let Err(error) = fabric.build().await {
-            // The first error is the one to report.
-            let _ = remove(directory);
-            return Err(error);
-        }
-        Ok(fabric)
+        })
     }
 
-    pub fn masters(&self) -> &[Namespace] {
+    /// Makes the namespaces and cables; no other cluster may use the directory. What a crashed run
+    /// left there is removed first. Needs root.
+    pub(crate) async fn create(&self) -> Result<()> {
+        remove(&self.directory)?;
+        let directory = &self.directory;
+        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        let built = self.build().await;
+        if built.is_err() {
+            // The first error is the one to report.
+            let _ = remove(directory);
+        }
+        built
+    }
+
+    pub(crate) fn masters(&self) -> &[Namespace] {
         &self.masters
     }
 
-    pub fn nodes(&self) -> &[Namespace] {
+    pub(crate) fn nodes(&self) -> &[Namespace] {
         &self.nodes
     }
 
     /// This machine's own network namespace, for processes inside that must be reachable from
     /// outside; see [`bind_in`].
-    pub fn outside(&self) -> PathBuf {
+    pub(crate) fn outside(&self) -> PathBuf {
         self.directory.join("outside")
     }
 
     /// Unpins everything. Namespaces in which processes still run go with the last of them.
-    pub fn remove(self) -> Result<()> {
+    pub(crate) fn remove(&self) -> Result<()> {
         remove(&self.directory)
     }
 
@@ -127,7 +111,7 @@ impl Fabric {
 }
 
 /// Unpins what is pinned under `directory`; nothing happens if there is nothing.
-pub fn remove(directory: &Path) -> Result<()> {
+pub(crate) fn remove(directory: &Path) -> Result<()> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -145,89 +129,8 @@ pub fn remove(directory: &Path) -> Result<()> {
     fs::remove_dir(directory).with_context(|| directory.display().to_string())
 }
 
-/// Starts `command` inside the namespace.
-pub fn spawn(namespace: &Namespace, isolation: Isolation, command: Command) -> Result<Child> {
-    let network =
-        File::open(&namespace.path).with_context(|| namespace.path.display().to_string())?;
-    let program = command.get_program().to_string_lossy().into_owned();
-    // On a thread that ends with it, since a new process id namespace is for all later children of
-    // the thread that asked for it.
-    let started = on_a_thread(move || {
-        if isolation == Isolation::Machine {
-            unshare(CloneFlags::CLONE_NEWPID)?;
-        }
-        let mut command = command;
-        enter_before_exec(&mut command, network, isolation);
-        command.spawn()
-    });
-    started.with_context(|| format!("start {program} in {}", namespace.path.display()))
-}
-
-#[expect(unsafe_code, reason = "namespaces are entered between fork and exec")]
-fn enter_before_exec(command: &mut Command, network: File, isolation: Isolation) {
-    // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
-    unsafe {
-        command.pre_exec(move || {
-            setns(&network, CloneFlags::CLONE_NEWNET)?;
-            if isolation == Isolation::Machine {
-                let none: Option<&str> = None;
-                unshare(CloneFlags::CLONE_NEWNS)?;
-                // Unmounts outside are followed, mounts inside stay inside.
-                let propagation = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-                mount(none, "/", none, propagation, none)?;
-                mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none)?;
-            }
-            Ok(())
-        });
-    }
-}
-
-/// The life of a machine's first process: runs what `command` makes, starts it again when it dies
-/// (its containers live on meanwhile), buries orphans, and returns once SIGTERM or SIGINT asked it to
-/// stop and the command has ended. Must be called before the process has other threads.
-pub fn run_init(mut command: impl FnMut() -> Command) -> io::Result<()> {
-    let mut mask = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT] {
-        mask.add(signal);
-    }
-    // Blocked here, so that they wait to be read; children start with none blocked.
-    mask.thread_block()?;
-    let signals = SignalFd::new(&mask)?;
-    let mut stopping = false;
-    while !stopping {
-        let child = Pid::from_raw(command().spawn()?.id() as i32);
-        let mut running = true;
-        while running {
-            match signals.read_signal() {
-                Ok(Some(signal)) if signal.ssi_signo != Signal::SIGCHLD as u32 => {
-                    stopping = true;
-                    kill(child, Signal::SIGTERM)?;
-                }
-                Ok(_) => running = !bury(child)?,
-                Err(nix::Error::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        thread::sleep(RESTART_PAUSE);
-    }
-    Ok(())
-}
-
-/// Reaps every dead child; true if `wanted` was among them.
-fn bury(wanted: Pid) -> io::Result<bool> {
-    let mut found = false;
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return Ok(found),
-            Ok(status) => found |= status.pid() == Some(wanted),
-            Err(nix::Error::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
 /// A listener that accepts in another network namespace, whichever thread uses it.
-pub fn bind_in(namespace: &Path, address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind_in(namespace: &Path, address: SocketAddr) -> io::Result<TcpListener> {
     let file = File::open(namespace)?;
     on_a_thread(move || {
         setns(&file, CloneFlags::CLONE_NEWNET)?;
@@ -238,7 +141,7 @@ pub fn bind_in(namespace: &Path, address: SocketAddr) -> io::Result<TcpListener>
 }
 
 /// Runs `work` inside the namespace, on a thread of its own.
-pub async fn inside<T, F, W>(namespace: &Path, work: F) -> io::Result<T>
+pub(crate) async fn inside<T, F, W>(namespace: &Path, work: F) -> io::Result<T>
 where
     T: Send + 'static,
     F: FnOnce() -> W + Send + 'static,
@@ -331,12 +234,7 @@ async fn index(handle: &Handle, name: &str) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{
-        io::{Read, Write},
-        net::TcpStream,
-        os::unix::process::ExitStatusExt,
-        process::Stdio,
-    };
+    use std::net::TcpStream;
 
     async fn connect(from: &Namespace, to: SocketAddr) -> io::Result<()> {
         inside(&from.path, move || async move { TcpStream::connect(to).map(drop) }).await?
@@ -346,7 +244,8 @@ mod tests {
     async fn machines_reach_each_other_and_vanish_without_a_trace() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("fabric");
-        let fabric = Fabric::create(&directory, 1, 2).await.unwrap();
+        let fabric = Fabric::plan(&directory, 1, 2).unwrap();
+        fabric.create().await.unwrap();
         let [master] = fabric.masters() else { panic!("one master") };
         let [one, two] = fabric.nodes() else { panic!("two nodes") };
         assert_eq!(master.address, Ipv4Addr::new(10, 90, 0, 11));
@@ -369,34 +268,10 @@ mod tests {
     async fn a_crashed_run_is_cleaned_up_by_the_next() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("fabric");
-        let lost = Fabric::create(&directory, 1, 0).await.unwrap();
-        drop(lost);
-        Fabric::create(&directory, 2, 1).await.unwrap().remove().unwrap();
+        Fabric::plan(&directory, 1, 0).unwrap().create().await.unwrap();
+        let next = Fabric::plan(&directory, 2, 1).unwrap();
+        next.create().await.unwrap();
+        next.remove().unwrap();
         assert!(!directory.exists());
-    }
-
-    #[tokio::test]
-    async fn killing_a_machines_init_ends_all_its_processes() {
-        let parent = tempfile::tempdir().unwrap();
-        let fabric = Fabric::create(&parent.path().join("fabric"), 0, 1).await.unwrap();
-        let mut command = Command::new("sh");
-        // The child keeps standard output open: its end is seen as the end of the pipe.
-        command.args(["-c", "setsid sleep 1000 & echo $$ $(ls /sys/class/net >/dev/null; ip -br addr show eth0); wait"]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut init = spawn(&fabric.nodes()[0], Isolation::Machine, command).unwrap();
-        let mut output = init.stdout.take().unwrap();
-        let mut said = Vec::new();
-        let mut byte = [0];
-        while output.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
-            said.push(byte[0]);
-        }
-        let said = String::from_utf8(said).unwrap();
-        assert!(said.starts_with("1 ") && said.contains("10.90.0.21/24"), "{said}");
-        init.kill().unwrap();
-        assert_eq!(init.wait().unwrap().signal(), Some(9));
-        let mut rest = Vec::new();
-        output.read_to_end(&mut rest).unwrap();
-        let _ = io::stderr().flush();
-        fabric.remove().unwrap();
     }
 }

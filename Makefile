@@ -1,0 +1,32 @@
+# `make dev` and `make test` are all a newcomer needs; both install what is missing and say so.
+
+# Outside the clone, so that every clone shares the long RocksDB build.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/coxswain/target
+export CARGO_TERM_PROGRESS_WHEN ?= never
+ARGS ?=
+
+.PHONY: dev test soak build tools lint clean help
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+dev: build ## three masters and two nodes on this machine, until Ctrl-C (ARGS="--masters 1 …")
+	@echo "make: starting the cluster"
+	@$(CARGO_TARGET_DIR)/release/coxswain dev $(ARGS)
+
+build: tools ## the release binary
+	@echo "make: building the release binary (the first build takes about 20 minutes on 2 cores)"
+	@. scripts/environment.sh && cargo build --release --locked --bin coxswain
+	@echo "make: built $(CARGO_TARGET_DIR)/release/coxswain"
+
+test: tools ## everything CI runs
+	@scripts/test.sh
+
+lint: tools ## formatting and lints
+	@. scripts/environment.sh && cargo fmt --all --check && cargo clippy --locked --workspace --all-targets
+
+tools: ## installs what the build and the tests need, if it is missing
+	@scripts/tools.sh
+
+clean: ## removes the shared build cache
+	rm -rf "$(CARGO_TARGET_DIR)"

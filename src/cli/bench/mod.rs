@@ -1,0 +1,27 @@
+//! `coxswain bench`: figures as JSON lines, with the machine they were measured on.
+
+mod api;
+mod figures;
+mod store;
+
+use anyhow::Result;
+
+/// Measure this machine: JSON lines on stdout, one per figure
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    Api(api::Args),
+    Store(store::Args),
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    match args.what {
+        What::Api(args) => api::run(args).await,
+        What::Store(args) => store::run(args).await,
+    }
+}

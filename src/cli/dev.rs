@@ -1,0 +1,36 @@
+//! `coxswain dev`: a highly available cluster on this machine.
+
+use anyhow::Result;
+use std::path::PathBuf;
+
+/// Run masters and nodes as separate processes on this machine, until Ctrl-C
+#[derive(clap::Args, Clone)]
+pub(crate) struct Args {
+    /// How many masters: 1, 3 or 5
+    #[arg(long, default_value_t = 3)]
+    pub(crate) masters: u8,
+
+    /// How many nodes; each runs real containers in its own network namespace and needs root
+    #[arg(long, default_value_t = 2)]
+    pub(crate) nodes: u8,
+
+    /// Where everything of the cluster is kept (default: ~/.local/share/coxswain/dev)
+    #[arg(long)]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Keep the data when the cluster stops, and start from what is there
+    #[arg(long)]
+    pub(crate) keep: bool,
+
+    /// Where to write the kubeconfig (default: DATA_DIR/kubeconfig)
+    #[arg(long)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// Port on 127.0.0.1 that leads to any healthy master; master N is at this port + N
+    #[arg(long, default_value_t = 6443)]
+    pub(crate) api_port: u16,
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    crate::dev::run(args).await
+}

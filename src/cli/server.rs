@@ -1,0 +1,365 @@
+//! `coxswain server`: a master. The store, the API in front of it, and controllers and scheduler
+//! behind the gate that only leadership opens.
+
+use super::{client::client_tls, stop_signal};
+use crate::dev::fabric::bind_in;
+use anyhow::{Context, Result, bail};
+use apiserver::{
+    Identity,
+    kinds::{KindDef, Verbs},
+};
+use prometheus::Registry;
+use raft_store::{Config as StoreConfig, MemberId, Peer, Retention, Store, Timers};
+use reconcile::Gate;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// How long the API is given to finish the requests it has when the master stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Run a master: a member of the Raft group and an API server
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Name of this master
+    #[arg(long)]
+    name: String,
+
+    /// Raft id of this master; never reuse one
+    #[arg(long)]
+    id: u64,
+
+    /// Where the log and the state are kept
+    #[arg(long)]
+    data_dir: PathBuf,
+
+    /// Directory with ca, apiserver, peer and kubelet-client certificates and keys
+    #[arg(long)]
+    pki: PathBuf,
+
+    /// Where to serve the API: ADDRESS:PORT, or ADDRESS:PORT@NETNS for another network namespace
+    #[arg(long, required = true)]
+    listen: Vec<String>,
+
+    /// Every master of a new cluster, comma-separated: ID=NAME=PEER_ADDRESS=API_ADDRESS
+    #[arg(long, value_delimiter = ',', required = true)]
+    initial_members: Vec<String>,
+
+    /// Raft heartbeat interval in milliseconds; elections start after 4 to 7 of them
+    #[arg(long, default_value_t = 50)]
+    heartbeat_interval_ms: u64,
+
+    /// Addresses of services
+    #[arg(long, default_value = "10.96.0.0/16")]
+    service_cidr: String,
+
+    /// Addresses of pods; each node gets a part
+    #[arg(long, default_value = "10.244.0.0/16")]
+    cluster_cidr: String,
+
+    /// How long a node may be silent before it is marked unreachable
+    #[arg(long, default_value = "40s", value_parser = duration)]
+    node_monitor_grace_period: Duration,
+
+    /// How long pods stay on a node that is not ready or unreachable, unless they say otherwise
+    #[arg(long, default_value_t = 300)]
+    default_toleration_seconds: i64,
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    let registry = prometheus::Registry::new();
+    let members = parse_members(&args)?;
+    let store = Store::open(store_config(&args, &members, &registry)?)
+        .await
+        .with_context(|| format!("cannot open the store in {}", args.data_dir.display()))?;
+    let shutdown = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+
+    let server = apiserver::Server::new(server_config(&args, &store, &members, &registry)?);
+    let tls = server_tls(&args.pki)?;
+    for address in &args.listen {
+        let listener = bind(address).await?;
+        let (server, tls, shutdown) = (server.clone(), tls.clone(), shutdown.clone());
+        tasks.spawn(async move { server.serve(listener, tls, shutdown).await });
+    }
+    tracing::info!(name = args.name, id = args.id, listen = ?args.listen, "serving the API");
+    let gate = gate(&store, &shutdown, &mut tasks);
+    tasks.spawn(bootstrap(server.clone(), gate.clone(), shutdown.clone()));
+    start_controllers(&args, &members, &store, &server, gate, &registry, &shutdown, &mut tasks)?;
+
+    let result = tokio::select! {
+        signal = stop_signal() => signal,
+        why = store.stopped() => Err(anyhow::anyhow!("the store has stopped: {why}")),
+    };
+    tracing::info!("stopping");
+    shutdown.cancel();
+    let drained = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+        tracing::warn!("some requests did not end within {DRAIN_TIMEOUT:?}; cut");
+    }
+    store.shutdown().await;
+    result
+}
+
+/// A master as the command line names it.
+struct Member {
+    id: MemberId,
+    peer: Peer,
+}
+
+fn parse_members(args: &Args) -> Result<Vec<Member>> {
+    let parse = |text: &String| match text.split('=').collect::<Vec<_>>()[..] {
+        [id, name, peer_address, api_address] => {
+            let id = id.parse().with_context(|| format!("{text}: {id:?} is no member id"))?;
+            let peer = Peer {
+                name: name.to_string(),
+                peer_address: peer_address.to_string(),
+                api_address: api_address.to_string(),
+            };
+            Ok(Member { id: MemberId(id), peer })
+        }
+        _ => bail!("{text}: a member is ID=NAME=PEER_ADDRESS=API_ADDRESS"),
+    };
+    let members = args.initial_members.iter().map(parse).collect::<Result<Vec<_>>>()?;
+    if !members.iter().any(|member| member.id.0 == args.id && member.peer.name == args.name) {
+        bail!("--id {} --name {} is not among the --initial-members", args.id, args.name);
+    }
+    Ok(members)
+}
+
+fn store_config(args: &Args, members: &[Member], registry: &Registry) -> Result<StoreConfig> {
+    let own = members.iter().find(|member| member.id.0 == args.id).context("checked above")?;
+    let address = &own.peer.peer_address;
+    let heartbeat = Duration::from_millis(args.heartbeat_interval_ms);
+    Ok(StoreConfig {
+        member: own.id,
+        data_dir: args.data_dir.clone(),
+        initial_members: members.iter().map(|it| (it.id, it.peer.clone())).collect(),
+        listen: address.parse().with_context(|| format!("{address}: not ADDRESS:PORT"))?,
+        tls: raft_store::Tls {
+            ca: read(&args.pki, "peer-ca.crt")?,
+            cert: read(&args.pki, "peer.crt")?,
+            key: read(&args.pki, "peer.key")?,
+        },
+        timers: Timers {
+            heartbeat,
+            election_min: heartbeat * 4,
+            election_max: heartbeat * 7,
+            ..Timers::default()
+        },
+        retention: Retention::default(),
+        registry: registry.clone(),
+    })
+}
+
+fn server_config(
+    args: &Args,
+    store: &Store,
+    members: &[Member],
+    registry: &Registry,
+) -> Result<apiserver::Config> {
+    let mut config = apiserver::Config::new(store.clone());
+    let cidr = &args.service_cidr;
+    config.service_cidr = apiserver::ServiceCidr::parse(cidr)
+        .with_context(|| format!("--service-cidr {cidr}: want an IPv4 range from /12 to /28"))?;
+    config.advertise_port = api_addresses(members)?.first().map_or(6443, SocketAddr::port);
+    config.admission.default_toleration_seconds = args.default_toleration_seconds;
+    config.registry = registry.clone();
+    config.kubelet_tls = Some(client_tls(
+        &read(&args.pki, "ca.crt")?,
+        &read(&args.pki, "kubelet-client.crt")?,
+        &read(&args.pki, "kubelet-client.key")?,
+    )?);
+    Ok(config)
+}
+
+/// Clients may prove themselves with a certificate; those who do not are anonymous.
+fn server_tls(pki: &Path) -> Result<Arc<rustls::ServerConfig>> {
+    let mut roots = rustls::RootCertStore::empty();
+    for cert in CertificateDer::pem_slice_iter(&read(pki, "ca.crt")?) {
+        roots.add(cert.context("ca.crt is not PEM")?)?;
+    }
+    let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots))
+        .allow_unauthenticated()
+        .build()?;
+    let certs: Vec<_> = CertificateDer::pem_slice_iter(&read(pki, "apiserver.crt")?)
+        .collect::<Result<_, _>>()
+        .context("apiserver.crt is not PEM")?;
+    let key = PrivateKeyDer::from_pem_slice(&read(pki, "apiserver.key")?)
+        .context("apiserver.key is not PEM")?;
+    let mut config = rustls::ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certs, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Open while this master leads and holds everything acknowledged before its term.
+fn gate(store: &Store, shutdown: &CancellationToken, tasks: &mut JoinSet<()>) -> Gate {
+    let mut leadership = store.leadership();
+    let (send, receive) = watch::channel(None);
+    let shutdown = shutdown.clone();
+    tasks.spawn(async move {
+        let follow = async {
+            loop {
+                let leading = leadership.borrow_and_update().leading.map(|term| term.0);
+                send.send_replace(leading);
+                if leadership.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // The gate closes with its sender.
+        tokio::select! {
+            () = shutdown.cancelled() => (),
+            () = follow => (),
+        }
+        send.send_replace(None);
+    });
+    Gate::new(receive)
+}
+
+/// Makes what every cluster starts with, at the start of each term: it costs nothing when it is there.
+async fn bootstrap(server: apiserver::Server, mut gate: Gate, shutdown: CancellationToken) {
+    let work = async {
+        loop {
+            if gate.observe().is_some() {
+                server.bootstrap().await;
+            }
+            gate.changed().await;
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => (),
+        () = work => (),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "wires everything to everything, once")]
+fn start_controllers(
+    args: &Args,
+    members: &[Member],
+    store: &Store,
+    server: &apiserver::Server,
+    gate: Gate,
+    registry: &Registry,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Result<()> {
+    let addresses = api_addresses(members)?;
+    let mut config = controllers::Config::new(kinds(), addresses[0]);
+    config.cluster_cidr = args.cluster_cidr.clone();
+    config.node_monitor_grace_period = args.node_monitor_grace_period;
+    config.ca_cert_pem = String::from_utf8(read(&args.pki, "ca.crt")?)?;
+    config.api_addresses = reachable_api_addresses(store, addresses, shutdown, tasks);
+    let as_user = |user: &str| server.client(Identity::authenticated(user, &[]));
+    let manager = as_user("system:kube-controller-manager");
+    let (registry, stop) = (registry.clone(), shutdown.clone());
+    let (controllers_gate, controllers_registry) = (gate.clone(), registry.clone());
+    let controllers_stop = stop.clone();
+    tasks.spawn(async move {
+        controllers::run(manager, controllers_gate, config, &controllers_registry, controllers_stop)
+            .await;
+    });
+    let scheduler = as_user("system:kube-scheduler");
+    tasks.spawn(async move {
+        controllers::scheduler::run(scheduler, gate, &registry, stop).await;
+    });
+    Ok(())
+}
+
+/// Every kind that can be listed and watched, as the controllers want to know it.
+fn kinds() -> Vec<reconcile::KindInfo> {
+    let stored = |kind: &&KindDef| matches!(kind.verbs, Verbs::All | Verbs::NoDeleteCollection);
+    let kinds = apiserver::kinds::BUILT_IN.iter().filter(stored);
+    kinds
+        .map(|kind| reconcile::KindInfo {
+            group: kind.group,
+            version: kind.versions[0],
+            plural: kind.plural,
+            kind: kind.kind,
+            namespaced: kind.namespaced,
+        })
+        .collect()
+}
+
+fn api_addresses(members: &[Member]) -> Result<Vec<SocketAddr>> {
+    let parse = |member: &Member| {
+        let address = &member.peer.api_address;
+        address.parse().with_context(|| format!("{address}: not ADDRESS:PORT"))
+    };
+    members.iter().map(parse).collect()
+}
+
+/// The masters whose API answers, as the endpoints of Service `kubernetes`: looked at every second.
+fn reachable_api_addresses(
+    store: &Store,
+    all: Vec<SocketAddr>,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> watch::Receiver<Vec<SocketAddr>> {
+    let (send, receive) = watch::channel(all);
+    let (store, shutdown) = (store.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        while tokio::select! { () = shutdown.cancelled() => false, _ = tick.tick() => true } {
+            let members = store.members();
+            let up = members.iter().filter(|member| member.reachable);
+            let mut now: Vec<SocketAddr> =
+                up.filter_map(|member| member.api_address.parse().ok()).collect();
+            now.sort_unstable();
+            // Nobody reachable means that we are cut off, not that there are no masters.
+            send.send_if_modified(|known| {
+                let changed = !now.is_empty() && *known != now;
+                if changed {
+                    *known = now;
+                }
+                changed
+            });
+        }
+    });
+    receive
+}
+
+/// `ADDRESS:PORT`, or `ADDRESS:PORT@NETNS` for a listener in another network namespace.
+async fn bind(address: &str) -> Result<TcpListener> {
+    let (address, netns) = match address.split_once('@') {
+        Some((address, netns)) => (address, Some(PathBuf::from(netns))),
+        None => (address, None),
+    };
+    let socket: SocketAddr =
+        address.parse().with_context(|| format!("--listen {address}: not ADDRESS:PORT"))?;
+    let bound = match netns {
+        None => TcpListener::bind(socket).await,
+        Some(netns) => bind_in(&netns, socket).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        }),
+    };
+    bound.with_context(|| format!("cannot listen on {address}"))
+}
+
+fn read(pki: &Path, name: &str) -> Result<Vec<u8>> {
+    let path = pki.join(name);
+    fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// `500ms`, `40s`, `5m`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| format!("{text:?}: not like 500ms, 40s or 5m"))?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        _ => Err(format!("{text:?}: not like 500ms, 40s or 5m")),
+    }
+}

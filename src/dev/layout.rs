@@ -1,0 +1,299 @@
+//! Where everything of a development cluster is: names, addresses, directories, certificates, and
+//! the command line of each machine. A value worked out from the arguments, before anything runs.
+
+use super::{fabric::Fabric, remove_tree};
+use crate::{
+    cli::client::{Target, client_tls},
+    cli::dev::Args,
+    kubeconfig,
+    pki::{Authority, Pair, Purpose, write_pair, write_private},
+};
+use anyhow::{Context, Result};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
+use tokio::process::Command;
+
+pub(super) const SERVICE_CIDR: &str = "10.96.0.0/16";
+pub(super) const CLUSTER_CIDR: &str = "10.244.0.0/16";
+
+/// First address of the service range: the `kubernetes` service, as upstream has it.
+const KUBERNETES_SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+
+pub(super) struct Layout {
+    pub(super) root: PathBuf,
+    pub(super) kubeconfig: PathBuf,
+    pub(super) api_port: u16,
+    pub(super) masters: Vec<Master>,
+    pub(super) nodes: Vec<Node>,
+    /// `None` without nodes: then everything is on loopback.
+    pub(super) fabric: Option<Fabric>,
+}
+
+pub(super) struct Master {
+    pub(super) name: String,
+    id: u8,
+    /// On 127.0.0.1 of this machine, for clients here.
+    local_port: u16,
+    /// As other machines of the cluster see it.
+    address: IpAddr,
+    api_port: u16,
+    peer_port: u16,
+    netns: Option<PathBuf>,
+}
+
+pub(super) struct Node {
+    pub(super) name: String,
+    address: IpAddr,
+    netns: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn plan(args: &Args) -> Result<Layout> {
+        let root = match &args.data_dir {
+            Some(path) => std::path::absolute(path)?,
+            None => {
+                let home = std::env::var_os("HOME").context("no HOME; name a --data-dir")?;
+                PathBuf::from(home).join(".local/share/coxswain/dev")
+            }
+        };
+        let counts = (args.masters.into(), args.nodes.into());
+        let fabric = match args.nodes {
+            0 => None,
+            _ => Some(Fabric::plan(&root.join("fabric"), counts.0, counts.1)?),
+        };
+        let machines = fabric.as_ref().map_or(&[][..], Fabric::nodes).iter();
+        let nodes = machines.zip(1..).map(|(machine, number)| Node {
+            name: format!("n{number}"),
+            address: machine.address.into(),
+            netns: machine.path.clone(),
+        });
+        let masters = (1..=args.masters).map(|id| {
+            let machine = fabric.as_ref().map(|fabric| &fabric.masters()[usize::from(id) - 1]);
+            let local_port = args.api_port + u16::from(id);
+            Master {
+                name: format!("m{id}"),
+                id,
+                local_port,
+                address: machine.map_or(Ipv4Addr::LOCALHOST, |machine| machine.address).into(),
+                api_port: machine.map_or(local_port, |_| 6443),
+                // Beside the API ports, so that clusters with other --api-port do not meet.
+                peer_port: machine.map_or(local_port + 100, |_| 2380),
+                netns: machine.map(|machine| machine.path.clone()),
+            }
+        });
+        Ok(Layout {
+            kubeconfig: args.kubeconfig.clone().unwrap_or_else(|| root.join("kubeconfig")),
+            api_port: args.api_port,
+            masters: masters.collect(),
+            nodes: nodes.collect(),
+            fabric,
+            root,
+        })
+    }
+
+    /// Held while the cluster runs: two on one directory would destroy each other.
+    pub(super) fn lock(&self) -> Result<nix::fcntl::Flock<fs::File>> {
+        fs::create_dir_all(&self.root)
+            .with_context(|| format!("cannot create {}", self.root.display()))?;
+        let file = fs::File::create(self.root.join("lock"))?;
+        nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(
+            |(_, _)| {
+                anyhow::anyhow!(
+                    "another cluster runs in {}; stop it, or name another --data-dir and --api-port",
+                    self.root.display()
+                )
+            },
+        )
+    }
+
+    /// Directories, certificates and the kubeconfig; what is there from an earlier run is kept.
+    pub(super) fn prepare(&self) -> Result<()> {
+        let authority = Authority::open(&self.pki_dir())?;
+        let accounts = self.pki_dir().join("sa.key");
+        if !accounts.exists() {
+            write_private(&accounts, &rcgen::KeyPair::generate()?.serialize_pem())?;
+        }
+        for master in &self.masters {
+            self.prepare_master(&authority, master, &accounts)?;
+        }
+        for node in &self.nodes {
+            self.prepare_node(&authority, node)?;
+        }
+        let admin = authority.issue(&Purpose::Client { user: "admin", group: "system:masters" })?;
+        write_pair(&self.pki_dir(), "admin", &admin)?;
+        let masters: Vec<(String, String)> =
+            self.masters.iter().map(|master| (master.name.clone(), master.url())).collect();
+        let text = kubeconfig::render(
+            &authority.pair.cert,
+            "admin",
+            &admin,
+            &format!("https://127.0.0.1:{}", self.api_port),
+            &masters,
+        );
+        write_private(&self.kubeconfig, &text)
+    }
+
+    fn prepare_master(&self, ca: &Authority, master: &Master, accounts: &Path) -> Result<()> {
+        let directory = self.machine_dir(&master.name).join("pki");
+        let names = [
+            "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local", &master.name,
+        ]
+        .map(String::from);
+        let local = Ipv4Addr::LOCALHOST.into();
+        let addresses = [local, master.address, KUBERNETES_SERVICE_IP.into()];
+        let server = Purpose::Server { name: "kube-apiserver", names: &names, addresses: &addresses };
+        let peer = Purpose::Peer { name: &master.name, addresses: &[local, master.address] };
+        let kubelet =
+            Purpose::Client { user: "kube-apiserver-kubelet-client", group: "system:masters" };
+        write_pair(&directory, "ca", &ca.pair)?;
+        write_pair(&directory, "apiserver", &ca.issue(&server)?)?;
+        // An authority of their own: no other certificate may speak Raft.
+        let peers = Authority::open(&self.pki_dir().join("peers"))?;
+        write_private(&directory.join("peer-ca.crt"), &peers.pair.cert)?;
+        write_pair(&directory, "peer", &peers.issue(&peer)?)?;
+        write_pair(&directory, "kubelet-client", &ca.issue(&kubelet)?)?;
+        fs::copy(accounts, directory.join("sa.key")).context("cannot copy sa.key")?;
+        Ok(())
+    }
+
+    /// A node has the CA's certificate, never its key.
+    fn prepare_node(&self, ca: &Authority, node: &Node) -> Result<()> {
+        let directory = self.machine_dir(&node.name).join("pki");
+        let user = format!("system:node:{}", node.name);
+        let client = ca.issue(&Purpose::Client { user: &user, group: "system:nodes" })?;
+        let names = [node.name.clone()];
+        let addresses = [Ipv4Addr::LOCALHOST.into(), node.address];
+        let server = Purpose::Server { name: &user, names: &names, addresses: &addresses };
+        let Pair { cert, .. } = &ca.pair;
+        write_pair(&directory, "client", &client)?;
+        write_pair(&directory, "server", &ca.issue(&server)?)?;
+        write_private(&directory.join("ca.crt"), cert)
+    }
+
+    /// As admin, over the addresses on this machine.
+    pub(super) fn target(&self) -> Result<Target> {
+        let read = |name: &str| {
+            let path = self.pki_dir().join(name);
+            fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let tls = client_tls(&read("ca.crt")?, &read("admin.crt")?, &read("admin.key")?)?;
+        let front = format!("https://127.0.0.1:{}", self.api_port);
+        let masters = self.masters.iter().map(Master::url);
+        Ok(Target { servers: std::iter::once(front).chain(masters).collect(), tls })
+    }
+
+    pub(super) fn machine_dir(&self, name: &str) -> PathBuf {
+        self.root.join("machines").join(name)
+    }
+
+    pub(super) fn log(&self, name: &str) -> String {
+        self.machine_dir(name).join("log").display().to_string()
+    }
+
+    /// Only what we made: the directory itself may be the user's.
+    pub(super) fn remove(&self) -> Result<()> {
+        for part in ["machines", "fabric", "pki", "images"] {
+            remove_tree(&self.root.join(part))?;
+        }
+        for file in [&self.kubeconfig, &self.root.join("lock")] {
+            if file.exists() {
+                fs::remove_file(file)
+                    .with_context(|| format!("cannot remove {}", file.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pki_dir(&self) -> PathBuf {
+        self.root.join("pki")
+    }
+
+    /// The demo image, made once from this machine's busybox.
+    fn demo_image(&self) -> Result<PathBuf> {
+        let path = self.root.join("images").join("demo.tar");
+        if !path.exists() {
+            fs::create_dir_all(self.root.join("images"))?;
+            node_agent::images::demo::build_demo_archive(&path)
+                .context("cannot make the demo image")?;
+        }
+        Ok(path)
+    }
+}
+
+impl Master {
+    /// As clients on this machine dial it.
+    pub(super) fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.local_port)
+    }
+
+    fn member(&self) -> String {
+        let Master { id, name, address, peer_port, api_port, .. } = self;
+        format!("{id}={name}={address}:{peer_port}={address}:{api_port}")
+    }
+
+    pub(super) fn command(&self, layout: &Layout) -> Result<Command> {
+        let directory = layout.machine_dir(&self.name);
+        let mut command = machine(self.netns.as_deref(), false)?;
+        let members: Vec<String> = layout.masters.iter().map(Master::member).collect();
+        let mut listen = vec![format!("127.0.0.1:{}", self.local_port)];
+        if self.netns.is_some() {
+            // In the namespace of whoever runs `coxswain dev`, beside the cluster's own network.
+            listen[0] = format!("{}@/proc/{}/ns/net", listen[0], std::process::id());
+            listen.push(format!("{}:{}", self.address, self.api_port));
+        }
+        command.arg("server");
+        command.args(["--name", &self.name]).args(["--id", &self.id.to_string()]);
+        command.arg("--data-dir").arg(directory.join("data"));
+        command.arg("--pki").arg(directory.join("pki"));
+        for address in listen {
+            command.args(["--listen", &address]);
+        }
+        command.args(["--initial-members", &members.join(",")]);
+        command.args(["--service-cidr", SERVICE_CIDR, "--cluster-cidr", CLUSTER_CIDR]);
+        // Quick for people who try it; `coxswain server` has Kubernetes' own defaults.
+        command.args(["--node-monitor-grace-period", "8s"]);
+        command.args(["--default-toleration-seconds", "5"]);
+        Ok(command)
+    }
+}
+
+impl Node {
+    pub(super) fn command(&self, layout: &Layout) -> Result<Command> {
+        let directory = layout.machine_dir(&self.name);
+        let mut command = machine(Some(&self.netns), true)?;
+        let masters: Vec<String> = layout
+            .masters
+            .iter()
+            .map(|master| format!("https://{}:{}", master.address, master.api_port))
+            .collect();
+        command.arg("agent");
+        command.args(["--name", &self.name]).args(["--address", &self.address.to_string()]);
+        command.arg("--data-dir").arg(directory.join("data"));
+        command.arg("--pki").arg(directory.join("pki"));
+        command.args(["--masters", &masters.join(",")]);
+        command.args(["--service-cidr", SERVICE_CIDR, "--cluster-cidr", CLUSTER_CIDR]);
+        command.args(["--lease-renew-interval", "2s"]);
+        command.arg("--import-image").arg(layout.demo_image()?);
+        Ok(command)
+    }
+}
+
+fn machine(netns: Option<&Path>, isolate: bool) -> Result<Command> {
+    let binary = std::env::current_exe().context("cannot tell where this program is")?;
+    let mut command = Command::new(&binary);
+    command.arg("machine");
+    if let Some(path) = netns {
+        command.arg("--netns").arg(path);
+    }
+    if isolate {
+        command.arg("--isolate");
+    }
+    command.arg("--").arg(&binary);
+    // Ctrl-C on the terminal is for us; we stop the machines in order.
+    command.process_group(0).kill_on_drop(true);
+    Ok(command)
+}

@@ -1,0 +1,43 @@
+//! What a development cluster needs from this machine, checked before anything is started, so that
+//! each missing thing is named with what to do about it.
+
+use crate::cli::dev::Args;
+use anyhow::{Result, bail};
+use std::path::Path;
+
+pub(super) fn check(args: &Args) -> Result<()> {
+    if !matches!(args.masters, 1 | 3 | 5) {
+        bail!("--masters {}: a quorum wants 1, 3 or 5 masters", args.masters);
+    }
+    if args.nodes == 0 {
+        return Ok(());
+    }
+    if args.nodes > 20 {
+        bail!("--nodes {}: at most 20 on one machine", args.nodes);
+    }
+    let mut missing = Vec::new();
+    if !nix::unistd::geteuid().is_root() {
+        missing.push("root (namespaces, mounts, cgroups): run it with sudo, or with --nodes 0");
+    }
+    if !Path::new("/proc/self/ns/net").exists() {
+        missing.push("network namespaces: a kernel with CONFIG_NET_NS");
+    }
+    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !filesystems.lines().any(|line| line.ends_with("overlay")) && !loads("overlay") {
+        missing.push("overlayfs: `modprobe overlay`");
+    }
+    if !Path::new("/sys/fs/cgroup").read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        missing.push("cgroups: mount them at /sys/fs/cgroup");
+    }
+    if !["/bin/busybox", "/usr/bin/busybox"].iter().any(|path| Path::new(path).exists()) {
+        missing.push("busybox for the demo image: `apt-get install busybox-static`");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!("this machine cannot run nodes; missing:\n  - {}", missing.join("\n  - "))
+}
+
+fn loads(module: &str) -> bool {
+    std::process::Command::new("modprobe").arg(module).status().is_ok_and(|it| it.success())
+}

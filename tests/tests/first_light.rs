@@ -1,0 +1,151 @@
+//! The README's walk through a cluster, with the real `kubectl`, real containers and real deaths.
+
+use std::{process::Command, time::Instant};
+use tests::{
+    Cluster,
+    cluster::{is_root, signal},
+};
+
+const HELLO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/hello.yaml");
+
+/// One cluster for all chapters: starting one takes seconds, and users do all this on one.
+#[test]
+fn a_user_follows_the_readme() {
+    if !is_root() || Command::new("kubectl").arg("version").output().is_err() {
+        eprintln!("SKIPPED: needs root (containers) and kubectl");
+        return;
+    }
+    let cluster = Cluster::start(3, 2);
+    eprintln!("{}", cluster.output.join("\n"));
+    deploy(&cluster);
+    look_inside(&cluster);
+    change(&cluster);
+    ask(&cluster);
+    reach_the_service(&cluster);
+    lose_the_leader(&cluster);
+    lose_a_node(&cluster);
+    clean_up(&cluster);
+}
+
+fn deploy(cluster: &Cluster) {
+    cluster.kubectl(&format!("apply -f {HELLO}"));
+    cluster.kubectl("rollout status deployment/hello --timeout=60s");
+    let wide = cluster.kubectl("get pods -o wide");
+    assert_eq!(wide.matches("1/1").count(), 3, "{wide}");
+    assert!(wide.contains("n1") && wide.contains("n2"), "spread over both nodes:\n{wide}");
+    let again = cluster.kubectl(&format!("apply -f {HELLO}"));
+    // The Secret is "configured": kubectl sees its stringData missing each time, as upstream.
+    assert_eq!(again.matches("unchanged").count(), 3, "{again}");
+}
+
+fn look_inside(cluster: &Cluster) {
+    let pods = cluster.kubectl("get pods -l app=hello -o name");
+    let pod = pods.lines().next().expect("a pod");
+    cluster.eventually("the container's first line", || {
+        let logs = cluster.kubectl(&format!("logs {pod}"));
+        logs.contains("token of 17 characters").then_some(()).ok_or(logs)
+    });
+    let words = ["exec", "-i", pod, "--", "sh", "-c", "read line; echo heard $line; exit 3"];
+    let output = cluster.try_kubectl(&words, "you\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "heard you\n");
+    assert_eq!(output.status.code(), Some(3), "the exit code of the process inside");
+    let page = cluster.kubectl(&format!("exec {pod} -- cat /srv/www/index.html"));
+    assert_eq!(page, "Hello from Coxswain.\n");
+    let described = cluster.kubectl(&format!("describe {pod}"));
+    for expected in ["Scheduled", "Started", "QoS Class", "Ready"] {
+        assert!(described.contains(expected), "no {expected} in:\n{described}");
+    }
+}
+
+fn change(cluster: &Cluster) {
+    cluster.kubectl("scale deployment/hello --replicas=4");
+    cluster.kubectl("rollout status deployment/hello --timeout=60s");
+    cluster.kubectl("set image deployment/hello web=coxswain.local/demo:2");
+    cluster.kubectl("rollout status deployment/hello --timeout=120s");
+    let image = "get deployment hello -o jsonpath={.spec.template.spec.containers[0].image}";
+    assert_eq!(cluster.kubectl(image), "coxswain.local/demo:2");
+    cluster.kubectl("rollout undo deployment/hello");
+    cluster.kubectl("rollout status deployment/hello --timeout=120s");
+    assert_eq!(cluster.kubectl(image), "coxswain.local/demo:1");
+    cluster.kubectl("label deployment/hello tier=front");
+    cluster.kubectl("annotate deployment/hello note=kept");
+    let patch = r#"{"spec":{"template":{"metadata":{"annotations":{"edited":"yes"}}}}}"#;
+    cluster.kubectl_with(&["patch", "deployment/hello", "-p", patch], "");
+    cluster.kubectl("rollout status deployment/hello --timeout=120s");
+    let found = cluster.kubectl("get deployments -l tier=front -o name");
+    assert_eq!(found, "deployment.apps/hello\n");
+}
+
+fn ask(cluster: &Cluster) {
+    let resources = cluster.kubectl("api-resources");
+    for expected in ["deployments", "configmaps", "cronjobs", "storageclasses"] {
+        assert!(resources.contains(expected), "no {expected} in:\n{resources}");
+    }
+    let all = cluster.kubectl("get all -A");
+    for expected in ["pod/hello-", "service/hello", "deployment.apps/hello", "replicaset.apps/"] {
+        assert!(all.contains(expected), "no {expected} in:\n{all}");
+    }
+    let rights = cluster.kubectl("auth can-i --list");
+    assert!(rights.contains("*.*"), "{rights}");
+    let words = ["auth", "can-i", "list", "pods", "--as", "nobody"];
+    let denied = cluster.try_kubectl(&words, "");
+    assert_eq!(String::from_utf8_lossy(&denied.stdout).trim(), "no");
+    let refused = cluster.try_kubectl(&["apply", "-f", "-"], "kind: Pod\napiVersion: v1\nspce: {}\n");
+    assert!(!refused.status.success());
+}
+
+/// By name through cluster DNS and the service's address, from a pod of each node.
+fn reach_the_service(cluster: &Cluster) {
+    let template = "{{range .items}}{{.metadata.name}} {{.spec.nodeName}}\n{{end}}";
+    let words = ["get", "pods", "-l", "app=hello", "-o", &format!("go-template={template}")];
+    let list = cluster.kubectl_with(&words, "");
+    for node in ["n1", "n2"] {
+        let line = list.lines().find(|line| line.ends_with(node));
+        let pod = line.and_then(|line| line.split(' ').next()).expect("a pod on each node");
+        cluster.eventually("the service to answer by its name", || {
+            let url = "http://hello.default.svc.cluster.local/index.html";
+            let output = cluster.try_kubectl(&["exec", pod, "--", "wget", "-q", "-O-", url], "");
+            let page = String::from_utf8_lossy(&output.stdout).into_owned();
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            (page == "Hello from Coxswain.\n").then_some(()).ok_or(page + &error)
+        });
+    }
+}
+
+fn lose_the_leader(cluster: &Cluster) {
+    let (name, pid) = cluster.leader();
+    let killed = Instant::now();
+    signal(pid, "KILL");
+    cluster.eventually("a write after the leader's death", || {
+        let output = cluster.try_kubectl(&["scale", "deployment/hello", "--replicas=5"], "");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        output.status.success().then_some(()).ok_or(error)
+    });
+    eprintln!("{name} killed; a kubectl write succeeded {:?} later", killed.elapsed());
+    cluster.kubectl("rollout status deployment/hello --timeout=60s");
+    cluster.eventually("the killed master to be back", || {
+        let members = cluster.members();
+        let back = members.iter().filter(|member| member["reachable"] == true).count() == 3;
+        back.then_some(()).ok_or(format!("{members:?}"))
+    });
+}
+
+fn lose_a_node(cluster: &Cluster) {
+    signal(cluster.machine_pid("n2"), "KILL");
+    let killed = Instant::now();
+    cluster.eventually("five ready pods on the other node", || {
+        let words = "get pods -l app=hello -o wide --no-headers";
+        let list = cluster.kubectl(words);
+        let ready = |line: &&str| line.contains("1/1") && line.contains("n1");
+        (list.lines().filter(ready).count() == 5).then_some(()).ok_or(list)
+    });
+    eprintln!("n2 lost its power; its pods were replaced {:?} later", killed.elapsed());
+}
+
+fn clean_up(cluster: &Cluster) {
+    cluster.kubectl(&format!("delete -f {HELLO} --wait=false"));
+    cluster.eventually("the deployment's pods on the living node to be gone", || {
+        let list = cluster.kubectl("get pods -o wide --no-headers");
+        (!list.contains("n1")).then_some(()).ok_or(list)
+    });
+}
