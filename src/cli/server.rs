@@ -8,13 +8,14 @@ use apiserver::{
     Identity,
     kinds::{KindDef, Verbs},
 };
+use k8s::{Request, Resource, Status, Verb};
 use prometheus::Registry;
 use raft_store::{Config as StoreConfig, MemberId, Peer, Retention, Store, Timers};
 use reconcile::Gate;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -60,6 +61,10 @@ pub(super) struct Args {
     #[arg(long, default_value = "10.96.0.0/16")]
     service_cidr: String,
 
+    /// Address of cluster DNS, answered on every node
+    #[arg(long, default_value = "10.96.0.10")]
+    cluster_dns: IpAddr,
+
     /// Addresses of pods; each node gets a part
     #[arg(long, default_value = "10.244.0.0/16")]
     cluster_cidr: String,
@@ -91,7 +96,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     tracing::info!(name = args.name, id = args.id, listen = ?args.listen, "serving the API");
     let gate = gate(&store, &shutdown, &mut tasks);
-    tasks.spawn(bootstrap(server.clone(), gate.clone(), shutdown.clone()));
+    tasks.spawn(bootstrap(server.clone(), gate.clone(), args.cluster_dns, shutdown.clone()));
     start_controllers(&args, &members, &store, &server, gate, &registry, &shutdown, &mut tasks)?;
 
     let result = tokio::select! {
@@ -227,18 +232,69 @@ fn gate(store: &Store, shutdown: &CancellationToken, tasks: &mut JoinSet<()>) ->
 }
 
 /// Makes what every cluster starts with, at the start of each term: it costs nothing when it is there.
-async fn bootstrap(server: apiserver::Server, mut gate: Gate, shutdown: CancellationToken) {
+async fn bootstrap(
+    server: apiserver::Server,
+    mut gate: Gate,
+    cluster_dns: IpAddr,
+    shutdown: CancellationToken,
+) {
     let work = async {
         loop {
-            if gate.observe().is_some() {
-                server.bootstrap().await;
-            }
-            gate.changed().await;
+            let Some(term) = gate.observe() else {
+                gate.changed().await;
+                continue;
+            };
+            let made = async {
+                server.bootstrap().await?;
+                cluster_dns_service(&server, cluster_dns, gate.fence(term)).await
+            };
+            let pause = match made.await {
+                // Again now and then, so that what was deleted by mistake comes back.
+                Ok(()) => Duration::from_secs(60),
+                Err(error) => {
+                    tracing::warn!(%error, "bootstrap did not finish; trying again");
+                    Duration::from_secs(1)
+                }
+            };
+            // The end of a term or the next turn, whichever is first.
+            let _ = tokio::time::timeout(pause, gate.changed()).await;
         }
     };
     tokio::select! {
         () = shutdown.cancelled() => (),
         () = work => (),
+    }
+}
+
+/// The Service under which people look for cluster DNS; every node answers at its address by itself.
+async fn cluster_dns_service(
+    server: &apiserver::Server,
+    address: IpAddr,
+    fence: Option<u64>,
+) -> Result<(), Status> {
+    let service = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": "kube-system",
+            "labels": {"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"},
+        },
+        "spec": {
+            "clusterIP": address.to_string(),
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP"},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+            ],
+        },
+    });
+    let services = Resource::new("", "v1", "services");
+    let mut request = Request::new(Verb::Create, services, "kube-system", "").with_body(service);
+    request.fence = fence;
+    let client = server.client(Identity::server());
+    match client.call(request).await {
+        Err(status) if !status.is_already_exists() => Err(status),
+        _ => Ok(()),
     }
 }
 
