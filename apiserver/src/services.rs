@@ -115,6 +115,7 @@ impl Allocation {
             return Ok(Allocation::default());
         }
         inherit(new, old);
+        drop_dependent(new, old);
         let held = claims(old);
         let mut allocation = Allocation::fill(core, kind, new, &held)?;
         allocation.released = held.difference(&claims(new)).cloned().collect();
@@ -289,6 +290,36 @@ fn inherit(new: &mut Object, old: &Object) {
     }
 }
 
+/// What only the old type had goes with it, where the client left it as it was (upstream's
+/// `dropTypeDependentFields`).
+fn drop_dependent(new: &mut Object, old: &Object) {
+    let exposed =
+        |service: &Object| matches!(service.str_at("/spec/type"), "NodePort" | "LoadBalancer");
+    let balanced = |service: &Object| service.str_at("/spec/type") == "LoadBalancer";
+    let mut gone: Vec<&str> = Vec::new();
+    if exposed(old) && !exposed(new) {
+        if node_ports(new) == node_ports(old)
+            && let Some(Value::Array(ports)) = new.map_mut("spec").get_mut("ports")
+        {
+            for port in ports.iter_mut().filter_map(Value::as_object_mut) {
+                port.remove("nodePort");
+            }
+        }
+        if new.at("/spec/externalIPs/0").is_none() {
+            gone.push("externalTrafficPolicy");
+        }
+    }
+    if balanced(old) && !balanced(new) {
+        gone.extend(["allocateLoadBalancerNodePorts", "healthCheckNodePort", "loadBalancerClass"]);
+    }
+    for field in gone {
+        let pointer = format!("/spec/{field}");
+        if new.at(&pointer) == old.at(&pointer) {
+            new.map_mut("spec").remove(field);
+        }
+    }
+}
+
 /// Sets the cluster IP and what goes with it; true if the address was chosen here.
 fn fill_ip(
     service: &mut Object,
@@ -437,6 +468,23 @@ mod tests {
         insta::assert_snapshot!(ask("10.96.0.3", true).expect_err("taken"), @r#"Invalid value: ["10.96.0.3"]: failed to allocate IP 10.96.0.3: provided IP is already allocated"#);
         insta::assert_snapshot!(ask("10.97.0.3", true).expect_err("outside"), @r#"Invalid value: ["10.97.0.3"]: failed to allocate IP 10.97.0.3: the provided IP (10.97.0.3) is not in the valid range. The range of valid IPs is 10.96.0.0/28"#);
         assert_eq!(ask("None", true), Ok(false));
+    }
+
+    #[test]
+    fn what_belongs_to_the_old_type_goes_with_it() {
+        let old = service(json!({
+            "type": "NodePort", "externalTrafficPolicy": "Cluster",
+            "ports": [{ "port": 80, "nodePort": 30080 }],
+        }));
+        let mut new = old.clone();
+        new.map_mut("spec").insert("type".into(), "ClusterIP".into());
+        drop_dependent(&mut new, &old);
+        assert_eq!(new, service(json!({ "type": "ClusterIP", "ports": [{ "port": 80 }] })));
+        let mut changed = old.clone();
+        changed.map_mut("spec").insert("type".into(), "ClusterIP".into());
+        changed.map_mut("spec")["ports"][0]["nodePort"] = 30081.into();
+        drop_dependent(&mut changed, &old);
+        assert_eq!(changed.int_at("/spec/ports/0/nodePort"), Some(30081), "validation refuses it");
     }
 
     #[test]
