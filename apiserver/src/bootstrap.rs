@@ -3,6 +3,7 @@
 use crate::{
     Server, authz, catalog,
     identity::Identity,
+    memo,
     pipeline::{Body, Call},
 };
 use futures::{StreamExt, TryStreamExt};
@@ -36,19 +37,40 @@ impl Server {
         futures::stream::iter(each).buffer_unordered(AT_ONCE).try_collect().await
     }
 
-    /// Creates `object` unless it exists.
+    /// Creates `object` unless it exists; a role or binding that does is brought up to it.
     async fn ensure(&self, object: Object, term: u64) -> Result<(), Status> {
         let Some(call) = call(&object, Verb::Create, term) else {
             tracing::debug!(kind = object.kind(), "not served, not made");
             return Ok(());
         };
         let key = crate::pipeline::key(call.kind, object.namespace(), object.name());
-        if self.core.store.get(&key).is_some() {
-            return Ok(());
+        if let Some(stored) = self.core.store.get(&key) {
+            return self.reconcile(&memo::parse(&stored), &object, term).await;
         }
         match self.core.call(call).await {
             // Made by another bootstrap meanwhile: it may say so in other words (its address is taken).
             Err(_) if self.core.store.get(&key).is_some() => Ok(()),
+            result => result.map(|_| ()),
+        }
+    }
+
+    /// Roles and bindings keep granting at least what they must; anything else is the user's.
+    async fn reconcile(&self, have: &Object, want: &Object, term: u64) -> Result<(), Status> {
+        if !want.api_version().starts_with("rbac.authorization.k8s.io/") {
+            return Ok(());
+        }
+        let Some(mut new) = authz::reconcile(have, want) else {
+            return Ok(());
+        };
+        for field in ["apiVersion", "kind"] {
+            new.0.insert(field.into(), want.0[field].clone());
+        }
+        let Some(call) = call(&new, Verb::Update, term) else {
+            return Ok(());
+        };
+        match self.core.call(call).await {
+            // Somebody wrote it in between; the next leader looks again.
+            Err(status) if status.is_conflict() => Ok(()),
             result => result.map(|_| ()),
         }
     }

@@ -9,9 +9,11 @@ pub(super) const KIND: KindDef = KindDef {
     namespaced: false,
     schema: "core.v1.ComponentStatus",
     verbs: Verbs::ReadOnly,
-    columns: &[Column::NAME,
-Column::text("Status", |_, _| "".into()),
-Column::text("Message", |_, _| "".into()),
-Column::text("Error", |_, _| "".into())],
+    columns: &[
+        Column::NAME,
+        Column::text("Status", |_, _| "".into()),
+        Column::text("Message", |_, _| "".into()),
+        Column::text("Error", |_, _| "".into()),
+    ],
     ..KindDef::BASE
 };

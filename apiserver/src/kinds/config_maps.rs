@@ -2,7 +2,11 @@
 
 use super::{
     Column, KindDef,
-    common::{config::{self, BYTES_MAX}, field::{At, Errors}, print},
+    common::{
+        config::{self, BYTES_MAX},
+        field::{At, Errors},
+        print,
+    },
 };
 use k8s::{FieldError, Object, names};
 
@@ -11,9 +15,13 @@ pub(super) const KIND: KindDef = KindDef {
     plural: "configmaps",
     short_names: &["cm"],
     schema: "core.v1.ConfigMap",
-    columns: &[Column::NAME,
-Column::text("Data", |o, _| (print::count(o, "/data") + print::count(o, "/binaryData")).into()),
-Column::AGE],
+    columns: &[
+        Column::NAME,
+        Column::text("Data", |o, _| {
+            (print::count(o, "/data") + print::count(o, "/binaryData")).into()
+        }),
+        Column::AGE,
+    ],
     validate,
     ..KindDef::BASE
 };

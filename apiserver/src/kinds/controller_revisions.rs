@@ -1,15 +1,34 @@
 //! ControllerRevisions: what a DaemonSet or StatefulSet looked like before.
 
-use super::{common::print, Column, KindDef};
+use super::{
+    Column, KindDef,
+    common::{
+        field::{At, Errors},
+        print,
+    },
+};
+use k8s::{FieldError, Object};
 
 pub(super) const KIND: KindDef = KindDef {
     group: "apps",
     kind: "ControllerRevision",
     plural: "controllerrevisions",
     schema: "apps.v1.ControllerRevision",
-    columns: &[Column::NAME,
-Column::text("Controller", |o, _| print::controller(o)),
-Column::integer("Revision", |o, _| print::int(o, "/revision")),
-Column::AGE],
+    columns: &[
+        Column::NAME,
+        Column::text("Controller", |o, _| print::controller(o)),
+        Column::integer("Revision", |o, _| print::int(o, "/revision")),
+        Column::AGE,
+    ],
+    validate,
     ..KindDef::BASE
 };
+
+fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    errors.not_negative(&At::top(new, "revision"));
+    if let Some(old) = old {
+        errors.immutable(&At::top(new, "data"), &At::top(old, "data"));
+    }
+    errors.0
+}

@@ -2,7 +2,11 @@
 
 use super::{
     Column, KindDef, Subresource,
-    common::{self, child, field::{At, Errors}, pod_spec, print, set_default, set_text, workload},
+    common::{
+        self, child,
+        field::{At, Errors},
+        pod_spec, print, set_default, set_text, workload,
+    },
 };
 use jiff::Timestamp;
 use k8s::{FieldError, Object};
@@ -16,16 +20,27 @@ pub(super) const KIND: KindDef = KindDef {
     categories: &["all"],
     schema: "batch.v1.CronJob",
     subresources: &[Subresource::Status],
-    columns: &[Column::NAME,
-Column::text("Schedule", |o, _| print::text(o, "/spec/schedule")),
-Column::text("Timezone", |o, _| print::text_or_none(o, "/spec/timeZone")),
-Column::boolean("Suspend", |o, _| (if print::boolean(o, "/spec/suspend") { "True" } else { "False" }).into()),
-Column::integer("Active", |o, _| print::count(o, "/status/active").into()),
-Column::text("Last Schedule", last_schedule),
-Column::AGE,
-Column::text("Containers", |o, _| print::containers(o, "/spec/jobTemplate/spec/template/spec")).wide(),
-Column::text("Images", |o, _| print::images(o, "/spec/jobTemplate/spec/template/spec")).wide(),
-Column::text("Selector", |o, _| print::selector(o.at("/spec/jobTemplate/spec/selector")).into()).wide()],
+    columns: &[
+        Column::NAME,
+        Column::text("Schedule", |o, _| print::text(o, "/spec/schedule")),
+        Column::text("Timezone", |o, _| print::text_or_none(o, "/spec/timeZone")),
+        Column::boolean("Suspend", |o, _| {
+            (if print::boolean(o, "/spec/suspend") { "True" } else { "False" }).into()
+        }),
+        Column::integer("Active", |o, _| print::count(o, "/status/active").into()),
+        Column::text("Last Schedule", last_schedule),
+        Column::AGE,
+        Column::text("Containers", |o, _| {
+            print::containers(o, "/spec/jobTemplate/spec/template/spec")
+        })
+        .wide(),
+        Column::text("Images", |o, _| print::images(o, "/spec/jobTemplate/spec/template/spec"))
+            .wide(),
+        Column::text("Selector", |o, _| {
+            print::selector(o.at("/spec/jobTemplate/spec/selector")).into()
+        })
+        .wide(),
+    ],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     generation: true,
@@ -59,11 +74,13 @@ fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
     if errors.needs_text(&schedule) {
         let fields = schedule.text().split_whitespace().count();
         if !schedule.text().starts_with('@') && fields != 5 {
-            let detail = format!("expected exactly 5 fields, found {fields}: [{}]", schedule.text());
+            let detail =
+                format!("expected exactly 5 fields, found {fields}: [{}]", schedule.text());
             errors.invalid(&schedule, detail);
         }
     }
-    for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+    for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"]
+    {
         errors.not_negative(&spec.field(field));
     }
     errors.one_of(&spec.field("concurrencyPolicy"), &["Allow", "Forbid", "Replace"], true);

@@ -1,6 +1,6 @@
 //! CSINodes: the volume drivers of a node.
 
-use super::{common::print, Column, KindDef};
+use super::{Column, KindDef, common::print};
 
 pub(super) const KIND: KindDef = KindDef {
     group: "storage.k8s.io",
@@ -8,9 +8,11 @@ pub(super) const KIND: KindDef = KindDef {
     plural: "csinodes",
     namespaced: false,
     schema: "storage.v1.CSINode",
-    columns: &[Column::NAME,
-Column::integer("Drivers", |o, _| print::count(o, "/spec/drivers").into()),
-Column::AGE],
+    columns: &[
+        Column::NAME,
+        Column::integer("Drivers", |o, _| print::count(o, "/spec/drivers").into()),
+        Column::AGE,
+    ],
     unconditional_update: false,
     ..KindDef::BASE
 };

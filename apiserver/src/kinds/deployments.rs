@@ -3,7 +3,9 @@
 use super::{
     Column, KindDef, Subresource,
     common::{
-        self, child, field::{At, Errors}, made, pod_spec, print, set_default, set_text, workload,
+        self, child,
+        field::{At, Errors},
+        made, pod_spec, print, set_default, set_text, workload,
     },
 };
 use k8s::{FieldError, Object};
@@ -17,14 +19,16 @@ pub(super) const KIND: KindDef = KindDef {
     categories: &["all"],
     schema: "apps.v1.Deployment",
     subresources: &[Subresource::Status, Subresource::SCALE],
-    columns: &[Column::NAME,
-Column::text("Ready", |o, _| ready(o)),
-Column::integer("Up-to-date", |o, _| print::int(o, "/status/updatedReplicas")),
-Column::integer("Available", |o, _| print::int(o, "/status/availableReplicas")),
-Column::AGE,
-Column::text("Containers", |o, _| print::containers(o, "/spec/template/spec")).wide(),
-Column::text("Images", |o, _| print::images(o, "/spec/template/spec")).wide(),
-Column::text("Selector", |o, _| print::selector(o.at("/spec/selector")).into()).wide()],
+    columns: &[
+        Column::NAME,
+        Column::text("Ready", |o, _| ready(o)),
+        Column::integer("Up-to-date", |o, _| print::int(o, "/status/updatedReplicas")),
+        Column::integer("Available", |o, _| print::int(o, "/status/availableReplicas")),
+        Column::AGE,
+        Column::text("Containers", |o, _| print::containers(o, "/spec/template/spec")).wide(),
+        Column::text("Images", |o, _| print::images(o, "/spec/template/spec")).wide(),
+        Column::text("Selector", |o, _| print::selector(o.at("/spec/selector")).into()).wide(),
+    ],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     generation: true,
@@ -111,8 +115,14 @@ fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let status = At::top(new, "status");
     let counts = [
-        "observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas",
-        "unavailableReplicas", "terminatingReplicas", "collisionCount",
+        "observedGeneration",
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+        "terminatingReplicas",
+        "collisionCount",
     ];
     let within = ["updatedReplicas", "readyReplicas", "availableReplicas"];
     workload::validate_counts(&status, &counts, &within, &mut errors);

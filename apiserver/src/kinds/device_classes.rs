@@ -8,8 +8,7 @@ pub(super) const KIND: KindDef = KindDef {
     plural: "deviceclasses",
     namespaced: false,
     schema: "resource.v1.DeviceClass",
-    columns: &[Column::NAME,
-Column::AGE],
+    columns: &[Column::NAME, Column::AGE],
     generation: true,
     ..KindDef::BASE
 };

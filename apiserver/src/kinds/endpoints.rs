@@ -1,6 +1,6 @@
 //! Endpoints: the older, single-object form of EndpointSlices.
 
-use super::{common::print, Column, KindDef};
+use super::{Column, KindDef, common::print};
 use k8s::Object;
 use serde_json::Value;
 
@@ -9,9 +9,7 @@ pub(super) const KIND: KindDef = KindDef {
     plural: "endpoints",
     short_names: &["ep"],
     schema: "core.v1.Endpoints",
-    columns: &[Column::NAME,
-Column::text("Endpoints", |o, _| addresses(o)),
-Column::AGE],
+    columns: &[Column::NAME, Column::text("Endpoints", |o, _| addresses(o)), Column::AGE],
     create_on_update: true,
     ..KindDef::BASE
 };
@@ -20,7 +18,8 @@ Column::AGE],
 fn addresses(object: &Object) -> Value {
     let mut shown: Vec<String> = Vec::new();
     for subset in print::list(object, "/subsets") {
-        let entries = |name: &str| subset.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let entries =
+            |name: &str| subset.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         for address in entries("addresses") {
             let ip = print::field(address, "ip");
             let ports = entries("ports");

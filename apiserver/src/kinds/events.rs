@@ -1,27 +1,66 @@
 //! Events: what happened to an object, for people to read.
 
-use super::{common::print, Column, KindDef, SelectableField};
-use k8s::Object;
-use serde_json::Value;
+use super::{
+    Column, KindDef, SelectableField,
+    common::{
+        field::{At, Errors},
+        print,
+    },
+};
 use jiff::Timestamp;
+use k8s::{FieldError, Object};
+use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
     kind: "Event",
     plural: "events",
     short_names: &["ev"],
     schema: "core.v1.Event",
-    columns: &[Column::text("Last Seen", last_seen),
-Column::text("Type", |o, _| print::text(o, "/type")),
-Column::text("Reason", |o, _| print::text(o, "/reason")),
-Column::text("Object", |o, _| object_name(o)),
-Column::text("Subobject", |o, _| print::text(o, "/involvedObject/fieldPath")).wide(),
-Column::text("Source", |o, _| source(o)).wide(),
-Column::text("Message", |o, _| o.str_at("/message").trim().into()),
-Column::text("First Seen", first_seen).wide(),
-Column::integer("Count", |o, _| count(o).into()).wide(),
-Column::NAME.wide()],
-    selectable: &[SelectableField::text("involvedObject.kind", |o| o.str_at("/involvedObject/kind").to_string()), SelectableField::text("involvedObject.namespace", |o| o.str_at("/involvedObject/namespace").to_string()), SelectableField::text("involvedObject.name", |o| o.str_at("/involvedObject/name").to_string()), SelectableField::text("involvedObject.uid", |o| o.str_at("/involvedObject/uid").to_string()), SelectableField::text("involvedObject.apiVersion", |o| o.str_at("/involvedObject/apiVersion").to_string()), SelectableField::text("involvedObject.resourceVersion", |o| o.str_at("/involvedObject/resourceVersion").to_string()), SelectableField::text("involvedObject.fieldPath", |o| o.str_at("/involvedObject/fieldPath").to_string()), SelectableField::text("reason", |o| o.str_at("/reason").to_string()), SelectableField::text("reportingComponent", |o| o.str_at("/reportingComponent").to_string()), SelectableField::text("source", |o| first_of(o, &["/source/component", "/reportingComponent"]).to_string()), SelectableField::text("type", |o| o.str_at("/type").to_string())],
+    columns: &[
+        Column::text("Last Seen", last_seen),
+        Column::text("Type", |o, _| print::text(o, "/type")),
+        Column::text("Reason", |o, _| print::text(o, "/reason")),
+        Column::text("Object", |o, _| object_name(o)),
+        Column::text("Subobject", |o, _| print::text(o, "/involvedObject/fieldPath")).wide(),
+        Column::text("Source", |o, _| source(o)).wide(),
+        Column::text("Message", |o, _| o.str_at("/message").trim().into()),
+        Column::text("First Seen", first_seen).wide(),
+        Column::integer("Count", |o, _| count(o).into()).wide(),
+        Column::NAME.wide(),
+    ],
+    selectable: &[
+        SelectableField::text("involvedObject.kind", |o| {
+            o.str_at("/involvedObject/kind").to_string()
+        }),
+        SelectableField::text("involvedObject.namespace", |o| {
+            o.str_at("/involvedObject/namespace").to_string()
+        }),
+        SelectableField::text("involvedObject.name", |o| {
+            o.str_at("/involvedObject/name").to_string()
+        }),
+        SelectableField::text("involvedObject.uid", |o| {
+            o.str_at("/involvedObject/uid").to_string()
+        }),
+        SelectableField::text("involvedObject.apiVersion", |o| {
+            o.str_at("/involvedObject/apiVersion").to_string()
+        }),
+        SelectableField::text("involvedObject.resourceVersion", |o| {
+            o.str_at("/involvedObject/resourceVersion").to_string()
+        }),
+        SelectableField::text("involvedObject.fieldPath", |o| {
+            o.str_at("/involvedObject/fieldPath").to_string()
+        }),
+        SelectableField::text("reason", |o| o.str_at("/reason").to_string()),
+        SelectableField::text("reportingComponent", |o| {
+            o.str_at("/reportingComponent").to_string()
+        }),
+        SelectableField::text("source", |o| {
+            first_of(o, &["/source/component", "/reportingComponent"]).to_string()
+        }),
+        SelectableField::text("type", |o| o.str_at("/type").to_string()),
+    ],
     create_on_update: true,
+    validate,
     ..KindDef::BASE
 };
 
@@ -65,4 +104,18 @@ fn source(object: &Object) -> Value {
         "" => component.into(),
         host => format!("{component}, {host}").into(),
     }
+}
+
+fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let involved = At::top(new, "involvedObject");
+    let place = involved.field("namespace");
+    let matches = match place.text() {
+        "" => matches!(new.namespace(), "" | "default"),
+        namespace => namespace == new.namespace(),
+    };
+    if !matches {
+        errors.invalid_value(&place, place.text(), "does not match event.namespace");
+    }
+    errors.0
 }

@@ -1,7 +1,14 @@
 //! IngressClasses: which controller serves an Ingress.
 
-use super::{common::print, Column, KindDef};
-use k8s::Object;
+use super::{
+    Column, KindDef,
+    common::{
+        child,
+        field::{At, Errors},
+        print, set_text,
+    },
+};
+use k8s::{FieldError, Object};
 use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
@@ -10,11 +17,15 @@ pub(super) const KIND: KindDef = KindDef {
     plural: "ingressclasses",
     namespaced: false,
     schema: "networking.v1.IngressClass",
-    columns: &[Column::NAME,
-Column::text("Controller", |o, _| print::text(o, "/spec/controller")),
-Column::text("Parameters", |o, _| parameters(o)),
-Column::AGE],
+    columns: &[
+        Column::NAME,
+        Column::text("Controller", |o, _| print::text(o, "/spec/controller")),
+        Column::text("Parameters", |o, _| parameters(o)),
+        Column::AGE,
+    ],
     generation: true,
+    default,
+    validate,
     ..KindDef::BASE
 };
 
@@ -28,4 +39,28 @@ fn parameters(object: &Object) -> Value {
         "" => format!("{kind}/{name}").into(),
         group => format!("{kind}.{group}/{name}").into(),
     }
+}
+
+fn default(class: &mut Object) {
+    if let Some(parameters) = child(class.map_mut("spec"), "parameters") {
+        set_text(parameters, "scope", "Cluster");
+    }
+}
+
+fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let spec = At::top(new, "spec");
+    let controller = spec.field("controller");
+    errors.needs_text(&controller);
+    let parameters = spec.field("parameters");
+    if parameters.exists() {
+        errors.needs_text(&parameters.field("kind"));
+        errors.needs_text(&parameters.field("name"));
+        errors.one_of(&parameters.field("scope"), &["Cluster", "Namespace"], true);
+    }
+    if let Some(old) = old {
+        let was = At::top(old, "spec");
+        errors.immutable(&controller, &was.field("controller"));
+    }
+    errors.0
 }

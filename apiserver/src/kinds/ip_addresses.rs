@@ -11,9 +11,7 @@ pub(super) const KIND: KindDef = KindDef {
     short_names: &["ip"],
     namespaced: false,
     schema: "networking.v1.IPAddress",
-    columns: &[Column::NAME,
-Column::text("ParentRef", |o, _| parent(o)),
-Column::AGE],
+    columns: &[Column::NAME, Column::text("ParentRef", |o, _| parent(o)), Column::AGE],
     ..KindDef::BASE
 };
 
@@ -24,6 +22,7 @@ fn parent(object: &Object) -> Value {
         "" => parts[1].to_string(),
         group => format!("{}.{group}", parts[1]),
     };
-    let path: Vec<&str> = [resource.as_str(), parts[2], parts[3]].into_iter().filter(|p| !p.is_empty()).collect();
+    let path: Vec<&str> =
+        [resource.as_str(), parts[2], parts[3]].into_iter().filter(|p| !p.is_empty()).collect();
     path.join("/").into()
 }

@@ -2,7 +2,11 @@
 
 use super::{
     Column, KindDef, SelectableField, Subresource,
-    common::{self, child, field::{At, Errors}, labels, made, pod_spec, print, set_default, set_text, workload},
+    common::{
+        self, child,
+        field::{At, Errors},
+        labels, made, pod_spec, print, set_default, set_text, workload,
+    },
 };
 use jiff::Timestamp;
 use k8s::{FieldError, Object};
@@ -15,15 +19,19 @@ pub(super) const KIND: KindDef = KindDef {
     categories: &["all"],
     schema: "batch.v1.Job",
     subresources: &[Subresource::Status],
-    columns: &[Column::NAME,
-Column::text("Status", |o, _| status(o)),
-Column::text("Completions", |o, _| completions(o)),
-Column::text("Duration", duration),
-Column::AGE,
-Column::text("Containers", |o, _| print::containers(o, "/spec/template/spec")).wide(),
-Column::text("Images", |o, _| print::images(o, "/spec/template/spec")).wide(),
-Column::text("Selector", |o, _| print::selector(o.at("/spec/selector")).into()).wide()],
-    selectable: &[SelectableField::text("status.successful", |o| o.int_at("/status/succeeded").unwrap_or(0).to_string())],
+    columns: &[
+        Column::NAME,
+        Column::text("Status", |o, _| status(o)),
+        Column::text("Completions", |o, _| completions(o)),
+        Column::text("Duration", duration),
+        Column::AGE,
+        Column::text("Containers", |o, _| print::containers(o, "/spec/template/spec")).wide(),
+        Column::text("Images", |o, _| print::images(o, "/spec/template/spec")).wide(),
+        Column::text("Selector", |o, _| print::selector(o.at("/spec/selector")).into()).wide(),
+    ],
+    selectable: &[SelectableField::text("status.successful", |o| {
+        o.int_at("/status/succeeded").unwrap_or(0).to_string()
+    })],
     prepare_update: common::keep_status,
     generation: true,
     default,
@@ -35,7 +43,9 @@ Column::text("Selector", |o, _| print::selector(o.at("/spec/selector")).into()).
 fn status(object: &Object) -> Value {
     let conditions = print::list(object, "/status/conditions");
     let has = |kind: &str| {
-        conditions.iter().any(|c| print::field(c, "type") == kind && print::field(c, "status") == "True")
+        conditions
+            .iter()
+            .any(|c| print::field(c, "type") == kind && print::field(c, "status") == "True")
     };
     let word = match () {
         _ if has("Complete") => "Complete",
@@ -71,7 +81,8 @@ fn duration(object: &Object, now: Timestamp) -> Value {
 fn default(job: &mut Object) {
     let spec = job.map_mut("spec");
     default_spec(spec);
-    let labels = child(spec, "template").and_then(|template| child(template, "metadata")?.get("labels").cloned());
+    let labels = child(spec, "template")
+        .and_then(|template| child(template, "metadata")?.get("labels").cloned());
     let bare = job.labels().next().is_none();
     if let (Some(labels), true) = (labels, bare) {
         set_default(job.metadata_mut(), "labels", labels);
@@ -108,11 +119,14 @@ fn prepare_create(job: &mut Object) {
     }
     let template = made(spec, "template").and_then(|template| made(template, "metadata"));
     if let Some(labels) = template.and_then(|metadata| made(metadata, "labels")) {
-        for (key, value) in [(OWNER_UID, &uid), ("controller-uid", &uid), (JOB_NAME, &name), ("job-name", &name)] {
+        for (key, value) in
+            [(OWNER_UID, &uid), ("controller-uid", &uid), (JOB_NAME, &name), ("job-name", &name)]
+        {
             labels.insert(key.into(), value.clone().into());
         }
     }
-    if let Some(labels) = made(spec, "selector").and_then(|selector| made(selector, "matchLabels")) {
+    if let Some(labels) = made(spec, "selector").and_then(|selector| made(selector, "matchLabels"))
+    {
         labels.insert(OWNER_UID.into(), uid.into());
     }
 }
@@ -120,7 +134,13 @@ fn prepare_create(job: &mut Object) {
 fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let spec = At::top(new, "spec");
-    for field in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"] {
+    for field in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+    ] {
         errors.not_negative(&spec.field(field));
     }
     errors.one_of(&spec.field("completionMode"), &["Indexed", "NonIndexed"], false);

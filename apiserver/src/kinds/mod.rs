@@ -41,8 +41,6 @@ pub struct KindDef {
     pub validate_status: fn(new: &Object, old: &Object) -> Vec<FieldError>,
     /// Carry over what an update of `status` may not lose.
     pub prepare_status: fn(new: &mut Object, old: &Object),
-    /// The same for a write through another subresource that changes the object, by its name.
-    pub validate_subresource: fn(name: &str, new: &Object, old: &Object) -> Vec<FieldError>,
     /// Seconds the object is to be given to end (`metadata.deletionGracePeriodSeconds`) when the
     /// client asks for `requested`; 0 deletes at once.
     pub grace_period_seconds: fn(&Object, requested: Option<i64>) -> i64,
@@ -206,7 +204,6 @@ impl KindDef {
         validate: |_, _| Vec::new(),
         validate_status: |_, _| Vec::new(),
         prepare_status: |_, _| (),
-        validate_subresource: |_, _, _| Vec::new(),
         grace_period_seconds: |_, _| 0,
         generation: false,
         held: |_| false,

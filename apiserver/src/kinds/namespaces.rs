@@ -2,7 +2,11 @@
 
 use super::{
     Column, KindDef, NameRule, SelectableField, Subresource, Verbs,
-    common::{self, field::{At, Errors}, print},
+    common::{
+        self,
+        field::{At, Errors},
+        print,
+    },
 };
 use k8s::{FieldError, Object, names};
 use serde_json::json;
@@ -14,10 +18,15 @@ pub(super) const KIND: KindDef = KindDef {
     namespaced: false,
     schema: "core.v1.Namespace",
     verbs: Verbs::NoDeleteCollection,
-    subresources: &[Subresource::Status, Subresource::Named { name: "finalize", schema: "core.v1.Namespace", verbs: &["update"] }],
-    columns: &[Column::NAME,
-Column::text("Status", |o, _| print::text(o, "/status/phase")),
-Column::AGE],
+    subresources: &[
+        Subresource::Status,
+        Subresource::Named { name: "finalize", schema: "core.v1.Namespace", verbs: &["update"] },
+    ],
+    columns: &[
+        Column::NAME,
+        Column::text("Status", |o, _| print::text(o, "/status/phase")),
+        Column::AGE,
+    ],
     selectable: &[SelectableField::text("status.phase", |o| o.str_at("/status/phase").to_string())],
     name: NameRule::Label,
     default,

@@ -2,7 +2,11 @@
 
 use super::{
     Column, KindDef, SelectableField, Subresource,
-    common::{self, field::{At, Errors}, labels, pod_spec, print, set_default},
+    common::{
+        self,
+        field::{At, Errors},
+        labels, pod_spec, print, set_default,
+    },
 };
 use k8s::{FieldError, Object, names};
 use serde_json::Value;
@@ -14,18 +18,36 @@ pub(super) const KIND: KindDef = KindDef {
     short_names: &["no"],
     namespaced: false,
     schema: "core.v1.Node",
-    subresources: &[Subresource::Status, Subresource::Named { name: "proxy", schema: "core.v1.NodeProxyOptions", verbs: &["create", "delete", "get", "patch", "update"] }],
-    columns: &[Column::NAME,
-Column::text("Status", |o, _| status(o)),
-Column::text("Roles", |o, _| roles(o)),
-Column::AGE,
-Column::text("Version", |o, _| print::text(o, "/status/nodeInfo/kubeletVersion")),
-Column::text("Internal-IP", |o, _| address(o, "InternalIP")).wide(),
-Column::text("External-IP", |o, _| address(o, "ExternalIP")).wide(),
-Column::text("OS-Image", |o, _| print::text_or(o, "/status/nodeInfo/osImage", "<unknown>")).wide(),
-Column::text("Kernel-Version", |o, _| print::text_or(o, "/status/nodeInfo/kernelVersion", "<unknown>")).wide(),
-Column::text("Container-Runtime", |o, _| print::text_or(o, "/status/nodeInfo/containerRuntimeVersion", "<unknown>")).wide()],
-    selectable: &[SelectableField::text("spec.unschedulable", |o| print::boolean(o, "/spec/unschedulable").to_string())],
+    subresources: &[
+        Subresource::Status,
+        Subresource::Named {
+            name: "proxy",
+            schema: "core.v1.NodeProxyOptions",
+            verbs: &["create", "delete", "get", "patch", "update"],
+        },
+    ],
+    columns: &[
+        Column::NAME,
+        Column::text("Status", |o, _| status(o)),
+        Column::text("Roles", |o, _| roles(o)),
+        Column::AGE,
+        Column::text("Version", |o, _| print::text(o, "/status/nodeInfo/kubeletVersion")),
+        Column::text("Internal-IP", |o, _| address(o, "InternalIP")).wide(),
+        Column::text("External-IP", |o, _| address(o, "ExternalIP")).wide(),
+        Column::text("OS-Image", |o, _| print::text_or(o, "/status/nodeInfo/osImage", "<unknown>"))
+            .wide(),
+        Column::text("Kernel-Version", |o, _| {
+            print::text_or(o, "/status/nodeInfo/kernelVersion", "<unknown>")
+        })
+        .wide(),
+        Column::text("Container-Runtime", |o, _| {
+            print::text_or(o, "/status/nodeInfo/containerRuntimeVersion", "<unknown>")
+        })
+        .wide(),
+    ],
+    selectable: &[SelectableField::text("spec.unschedulable", |o| {
+        print::boolean(o, "/spec/unschedulable").to_string()
+    })],
     default,
     prepare_update: common::keep_status,
     validate,

@@ -1,6 +1,14 @@
 //! PodDisruptionBudgets: how many pods may be away at once.
 
-use super::{common::{self, print}, Column, KindDef, Subresource};
+use super::{
+    Column, KindDef, Subresource,
+    common::{
+        self,
+        field::{At, Errors},
+        labels, print, workload,
+    },
+};
+use k8s::{FieldError, Object};
 
 pub(super) const KIND: KindDef = KindDef {
     group: "policy",
@@ -9,14 +17,36 @@ pub(super) const KIND: KindDef = KindDef {
     short_names: &["pdb"],
     schema: "policy.v1.PodDisruptionBudget",
     subresources: &[Subresource::Status],
-    columns: &[Column::NAME,
-Column::text("Min Available", |o, _| print::scalar(o.at("/spec/minAvailable"), "N/A").into()),
-Column::text("Max Unavailable", |o, _| print::scalar(o.at("/spec/maxUnavailable"), "N/A").into()),
-Column::integer("Allowed Disruptions", |o, _| print::int(o, "/status/disruptionsAllowed")),
-Column::AGE],
+    columns: &[
+        Column::NAME,
+        Column::text("Min Available", |o, _| {
+            print::scalar(o.at("/spec/minAvailable"), "N/A").into()
+        }),
+        Column::text("Max Unavailable", |o, _| {
+            print::scalar(o.at("/spec/maxUnavailable"), "N/A").into()
+        }),
+        Column::integer("Allowed Disruptions", |o, _| print::int(o, "/status/disruptionsAllowed")),
+        Column::AGE,
+    ],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     generation: true,
     unconditional_update: false,
+    validate,
     ..KindDef::BASE
 };
+
+fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let spec = At::top(new, "spec");
+    let (available, unavailable) = (spec.field("minAvailable"), spec.field("maxUnavailable"));
+    if available.exists() && unavailable.exists() {
+        errors.invalid(&spec, "minAvailable and maxUnavailable cannot be both set");
+    }
+    workload::validate_int_or_percent(&available, &mut errors);
+    workload::validate_int_or_percent(&unavailable, &mut errors);
+    labels::validate_selector(&spec.field("selector"), &mut errors);
+    let policies = ["IfHealthyBudget", "AlwaysAllow"];
+    errors.one_of(&spec.field("unhealthyPodEvictionPolicy"), &policies, false);
+    errors.0
+}

@@ -2,7 +2,11 @@
 
 use super::{
     Column, KindDef, SelectableField, Subresource,
-    common::{self, field::{At, Errors}, pod_spec, print},
+    common::{
+        self,
+        field::{At, Errors},
+        pod_spec, print,
+    },
 };
 use jiff::Timestamp;
 use k8s::{FieldError, Object};
@@ -14,24 +18,80 @@ pub(super) const KIND: KindDef = KindDef {
     short_names: &["po"],
     categories: &["all"],
     schema: "core.v1.Pod",
-    subresources: &[Subresource::Status, Subresource::Named { name: "attach", schema: "core.v1.PodAttachOptions", verbs: &["create", "get"] }, Subresource::Named { name: "binding", schema: "core.v1.Binding", verbs: &["create"] }, Subresource::Named { name: "ephemeralcontainers", schema: "core.v1.Pod", verbs: &["get", "patch", "update"] }, Subresource::Named { name: "eviction", schema: "policy.v1.Eviction", verbs: &["create"] }, Subresource::Named { name: "exec", schema: "core.v1.PodExecOptions", verbs: &["create", "get"] }, Subresource::Named { name: "log", schema: "core.v1.Pod", verbs: &["get"] }, Subresource::Named { name: "portforward", schema: "core.v1.PodPortForwardOptions", verbs: &["create", "get"] }, Subresource::Named { name: "proxy", schema: "core.v1.PodProxyOptions", verbs: &["create", "delete", "get", "patch", "update"] }, Subresource::Named { name: "resize", schema: "core.v1.Pod", verbs: &["get", "patch", "update"] }],
-    columns: &[Column::NAME,
-Column::text("Ready", |o, now| Summary::of(o, now).ready.into()),
-Column::text("Status", |o, now| Summary::of(o, now).status.into()),
-Column::text("Restarts", |o, now| Summary::of(o, now).restarts.into()),
-Column::AGE,
-Column::text("IP", ip).wide(),
-Column::text("Node", |o, _| print::text_or_none(o, "/spec/nodeName")).wide(),
-Column::text("Nominated Node", |o, _| print::text_or_none(o, "/status/nominatedNodeName")).wide(),
-Column::text("Readiness Gates", readiness_gates).wide()],
-    selectable: &[SelectableField::text("spec.nodeName", |o| o.str_at("/spec/nodeName").to_string()), SelectableField::text("spec.restartPolicy", |o| o.str_at("/spec/restartPolicy").to_string()), SelectableField::text("spec.schedulerName", |o| o.str_at("/spec/schedulerName").to_string()), SelectableField::text("spec.serviceAccountName", |o| o.str_at("/spec/serviceAccountName").to_string()), SelectableField::text("spec.hostNetwork", |o| print::boolean(o, "/spec/hostNetwork").to_string()), SelectableField::text("status.phase", |o| o.str_at("/status/phase").to_string()), SelectableField::text("status.podIP", |o| o.str_at("/status/podIP").to_string()), SelectableField::text("status.nominatedNodeName", |o| o.str_at("/status/nominatedNodeName").to_string())],
+    subresources: &[
+        Subresource::Status,
+        Subresource::Named {
+            name: "attach",
+            schema: "core.v1.PodAttachOptions",
+            verbs: &["create", "get"],
+        },
+        Subresource::Named { name: "binding", schema: "core.v1.Binding", verbs: &["create"] },
+        Subresource::Named {
+            name: "ephemeralcontainers",
+            schema: "core.v1.Pod",
+            verbs: &["get", "patch", "update"],
+        },
+        Subresource::Named { name: "eviction", schema: "policy.v1.Eviction", verbs: &["create"] },
+        Subresource::Named {
+            name: "exec",
+            schema: "core.v1.PodExecOptions",
+            verbs: &["create", "get"],
+        },
+        Subresource::Named { name: "log", schema: "core.v1.Pod", verbs: &["get"] },
+        Subresource::Named {
+            name: "portforward",
+            schema: "core.v1.PodPortForwardOptions",
+            verbs: &["create", "get"],
+        },
+        Subresource::Named {
+            name: "proxy",
+            schema: "core.v1.PodProxyOptions",
+            verbs: &["create", "delete", "get", "patch", "update"],
+        },
+        Subresource::Named {
+            name: "resize",
+            schema: "core.v1.Pod",
+            verbs: &["get", "patch", "update"],
+        },
+    ],
+    columns: &[
+        Column::NAME,
+        Column::text("Ready", |o, now| Summary::of(o, now).ready.into()),
+        Column::text("Status", |o, now| Summary::of(o, now).status.into()),
+        Column::text("Restarts", |o, now| Summary::of(o, now).restarts.into()),
+        Column::AGE,
+        Column::text("IP", ip).wide(),
+        Column::text("Node", |o, _| print::text_or_none(o, "/spec/nodeName")).wide(),
+        Column::text("Nominated Node", |o, _| print::text_or_none(o, "/status/nominatedNodeName"))
+            .wide(),
+        Column::text("Readiness Gates", readiness_gates).wide(),
+    ],
+    selectable: &[
+        SelectableField::text("spec.nodeName", |o| o.str_at("/spec/nodeName").to_string()),
+        SelectableField::text("spec.restartPolicy", |o| {
+            o.str_at("/spec/restartPolicy").to_string()
+        }),
+        SelectableField::text("spec.schedulerName", |o| {
+            o.str_at("/spec/schedulerName").to_string()
+        }),
+        SelectableField::text("spec.serviceAccountName", |o| {
+            o.str_at("/spec/serviceAccountName").to_string()
+        }),
+        SelectableField::text("spec.hostNetwork", |o| {
+            print::boolean(o, "/spec/hostNetwork").to_string()
+        }),
+        SelectableField::text("status.phase", |o| o.str_at("/status/phase").to_string()),
+        SelectableField::text("status.podIP", |o| o.str_at("/status/podIP").to_string()),
+        SelectableField::text("status.nominatedNodeName", |o| {
+            o.str_at("/status/nominatedNodeName").to_string()
+        }),
+    ],
     default,
     prepare_create,
     prepare_update,
     prepare_status,
     validate,
     validate_status,
-    validate_subresource,
     generation: true,
     grace_period_seconds,
     ..KindDef::BASE
@@ -87,7 +147,8 @@ fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
             }
             let node = spec.field("nodeName");
             if !node.text().is_empty() && spec.field("schedulingGates").count() > 0 {
-                errors.forbidden(&node, "cannot be set until all schedulingGates have been cleared");
+                errors
+                    .forbidden(&node, "cannot be set until all schedulingGates have been cleared");
             }
         }
         Some(old) => {
@@ -119,15 +180,6 @@ fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
         if !may_retry && !state.field("terminated").exists() {
             errors.forbidden(&state, "may not be transitioned to non-terminated state");
         }
-    }
-    errors.0
-}
-
-fn validate_subresource(name: &str, new: &Object, old: &Object) -> Vec<FieldError> {
-    let mut errors = Errors::default();
-    if name == "ephemeralcontainers" {
-        pod_spec::validate(&At::top(new, "spec"), &mut errors);
-        pod_spec::validate_ephemeral_update(new, old, &mut errors);
     }
     errors.0
 }
@@ -172,7 +224,9 @@ impl Summary {
             "" => pod.str_at("/status/phase").to_string(),
             reason => reason.to_string(),
         };
-        if condition(pod, "PodScheduled").is_some_and(|c| print::field(c, "reason") == "SchedulingGated") {
+        if condition(pod, "PodScheduled")
+            .is_some_and(|c| print::field(c, "reason") == "SchedulingGated")
+        {
             status = "SchedulingGated".into();
         }
         let mut ready = init.ready;
@@ -241,7 +295,8 @@ impl Init {
                 init.ready += usize::from(flag("ready"));
                 continue;
             }
-            let waiting = status.pointer("/state/waiting").map_or("", |wait| print::field(wait, "reason"));
+            let waiting =
+                status.pointer("/state/waiting").map_or("", |wait| print::field(wait, "reason"));
             init.reason = Some(match (terminated, waiting) {
                 (Some(end), _) => format!("Init:{}", end_reason(end)),
                 (None, "" | "PodInitializing") => format!("Init:{at}/{}", specs.len()),
@@ -254,11 +309,17 @@ impl Init {
 }
 
 /// The last container with something to say decides.
-fn main_containers(pod: &Object, status: String, ready: &mut usize, restarts: &mut Restarts) -> String {
+fn main_containers(
+    pod: &Object,
+    status: String,
+    ready: &mut usize,
+    restarts: &mut Restarts,
+) -> String {
     let (mut status, mut running) = (status, false);
     for container in print::list(pod, "/status/containerStatuses").iter().rev() {
         restarts.add(container);
-        let waiting = container.pointer("/state/waiting").map_or("", |wait| print::field(wait, "reason"));
+        let waiting =
+            container.pointer("/state/waiting").map_or("", |wait| print::field(wait, "reason"));
         let is_ready = container.get("ready").and_then(Value::as_bool).unwrap_or(false);
         if !waiting.is_empty() {
             status = waiting.to_string();

@@ -1,6 +1,9 @@
 //! PriorityLevelConfigurations: shares of the server for kinds of requests. Stored, not yet enforced.
 
-use super::{common::{self, print}, Column, KindDef, Subresource};
+use super::{
+    Column, KindDef, Subresource,
+    common::{self, print},
+};
 
 pub(super) const KIND: KindDef = KindDef {
     group: "flowcontrol.apiserver.k8s.io",
@@ -9,13 +12,24 @@ pub(super) const KIND: KindDef = KindDef {
     namespaced: false,
     schema: "flowcontrol.v1.PriorityLevelConfiguration",
     subresources: &[Subresource::Status],
-    columns: &[Column::NAME,
-Column::text("Type", |o, _| print::text(o, "/spec/type")),
-Column::text("NominalConcurrencyShares", |o, _| print::scalar(o.at("/spec/limited/nominalConcurrencyShares"), "<none>").into()),
-Column::text("Queues", |o, _| print::scalar(o.at("/spec/limited/limitResponse/queuing/queues"), "<none>").into()),
-Column::text("HandSize", |o, _| print::scalar(o.at("/spec/limited/limitResponse/queuing/handSize"), "<none>").into()),
-Column::text("QueueLengthLimit", |o, _| print::scalar(o.at("/spec/limited/limitResponse/queuing/queueLengthLimit"), "<none>").into()),
-Column::AGE],
+    columns: &[
+        Column::NAME,
+        Column::text("Type", |o, _| print::text(o, "/spec/type")),
+        Column::text("NominalConcurrencyShares", |o, _| {
+            print::scalar(o.at("/spec/limited/nominalConcurrencyShares"), "<none>").into()
+        }),
+        Column::text("Queues", |o, _| {
+            print::scalar(o.at("/spec/limited/limitResponse/queuing/queues"), "<none>").into()
+        }),
+        Column::text("HandSize", |o, _| {
+            print::scalar(o.at("/spec/limited/limitResponse/queuing/handSize"), "<none>").into()
+        }),
+        Column::text("QueueLengthLimit", |o, _| {
+            print::scalar(o.at("/spec/limited/limitResponse/queuing/queueLengthLimit"), "<none>")
+                .into()
+        }),
+        Column::AGE,
+    ],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     generation: true,

@@ -2,7 +2,11 @@
 
 use super::{
     Column, KindDef, SelectableField, Subresource,
-    common::{self, field::{At, Errors}, pod_spec, print, workload},
+    common::{
+        self,
+        field::{At, Errors},
+        pod_spec, print, workload,
+    },
 };
 use k8s::{FieldError, Object};
 
@@ -14,15 +18,19 @@ pub(super) const KIND: KindDef = KindDef {
     categories: &["all"],
     schema: "apps.v1.ReplicaSet",
     subresources: &[Subresource::Status, Subresource::SCALE],
-    columns: &[Column::NAME,
-Column::integer("Desired", |o, _| print::int(o, "/spec/replicas")),
-Column::integer("Current", |o, _| print::int(o, "/status/replicas")),
-Column::integer("Ready", |o, _| print::int(o, "/status/readyReplicas")),
-Column::AGE,
-Column::text("Containers", |o, _| print::containers(o, "/spec/template/spec")).wide(),
-Column::text("Images", |o, _| print::images(o, "/spec/template/spec")).wide(),
-Column::text("Selector", |o, _| print::selector(o.at("/spec/selector")).into()).wide()],
-    selectable: &[SelectableField::text("status.replicas", |o| o.int_at("/status/replicas").unwrap_or(0).to_string())],
+    columns: &[
+        Column::NAME,
+        Column::integer("Desired", |o, _| print::int(o, "/spec/replicas")),
+        Column::integer("Current", |o, _| print::int(o, "/status/replicas")),
+        Column::integer("Ready", |o, _| print::int(o, "/status/readyReplicas")),
+        Column::AGE,
+        Column::text("Containers", |o, _| print::containers(o, "/spec/template/spec")).wide(),
+        Column::text("Images", |o, _| print::images(o, "/spec/template/spec")).wide(),
+        Column::text("Selector", |o, _| print::selector(o.at("/spec/selector")).into()).wide(),
+    ],
+    selectable: &[SelectableField::text("status.replicas", |o| {
+        o.int_at("/status/replicas").unwrap_or(0).to_string()
+    })],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     generation: true,
@@ -55,8 +63,12 @@ fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let status = At::top(new, "status");
     let counts = [
-        "replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas",
-        "terminatingReplicas", "observedGeneration",
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "terminatingReplicas",
+        "observedGeneration",
     ];
     let within = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
     workload::validate_counts(&status, &counts, &within, &mut errors);

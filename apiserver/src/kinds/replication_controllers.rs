@@ -2,7 +2,11 @@
 
 use super::{
     Column, KindDef, SelectableField, Subresource,
-    common::{self, child, field::{At, Errors}, labels, pod_spec, print, set_default, workload},
+    common::{
+        self, child,
+        field::{At, Errors},
+        labels, pod_spec, print, set_default, workload,
+    },
 };
 use k8s::{FieldError, Object};
 use serde_json::Value;
@@ -13,16 +17,27 @@ pub(super) const KIND: KindDef = KindDef {
     short_names: &["rc"],
     categories: &["all"],
     schema: "core.v1.ReplicationController",
-    subresources: &[Subresource::Status, Subresource::Scale { spec_replicas: "/spec/replicas", status_replicas: "/status/replicas", selector: "/spec/selector" }],
-    columns: &[Column::NAME,
-Column::integer("Desired", |o, _| print::int(o, "/spec/replicas")),
-Column::integer("Current", |o, _| print::int(o, "/status/replicas")),
-Column::integer("Ready", |o, _| print::int(o, "/status/readyReplicas")),
-Column::AGE,
-Column::text("Containers", |o, _| print::containers(o, "/spec/template/spec")).wide(),
-Column::text("Images", |o, _| print::images(o, "/spec/template/spec")).wide(),
-Column::text("Selector", |o, _| print::labels(o.at("/spec/selector")).into()).wide()],
-    selectable: &[SelectableField::text("status.replicas", |o| o.int_at("/status/replicas").unwrap_or(0).to_string())],
+    subresources: &[
+        Subresource::Status,
+        Subresource::Scale {
+            spec_replicas: "/spec/replicas",
+            status_replicas: "/status/replicas",
+            selector: "/spec/selector",
+        },
+    ],
+    columns: &[
+        Column::NAME,
+        Column::integer("Desired", |o, _| print::int(o, "/spec/replicas")),
+        Column::integer("Current", |o, _| print::int(o, "/status/replicas")),
+        Column::integer("Ready", |o, _| print::int(o, "/status/readyReplicas")),
+        Column::AGE,
+        Column::text("Containers", |o, _| print::containers(o, "/spec/template/spec")).wide(),
+        Column::text("Images", |o, _| print::images(o, "/spec/template/spec")).wide(),
+        Column::text("Selector", |o, _| print::labels(o.at("/spec/selector")).into()).wide(),
+    ],
+    selectable: &[SelectableField::text("status.replicas", |o| {
+        o.int_at("/status/replicas").unwrap_or(0).to_string()
+    })],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     generation: true,
@@ -35,7 +50,8 @@ fn default(controller: &mut Object) {
     let spec = controller.map_mut("spec");
     workload::default_replicas(spec);
     workload::default_template(spec);
-    let labels = child(spec, "template").and_then(|template| child(template, "metadata")?.get("labels").cloned());
+    let labels = child(spec, "template")
+        .and_then(|template| child(template, "metadata")?.get("labels").cloned());
     let Some(labels) = labels else { return };
     if spec.get("selector").and_then(Value::as_object).is_none_or(|map| map.is_empty()) {
         spec.insert("selector".into(), labels.clone());

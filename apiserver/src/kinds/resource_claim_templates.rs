@@ -7,7 +7,6 @@ pub(super) const KIND: KindDef = KindDef {
     kind: "ResourceClaimTemplate",
     plural: "resourceclaimtemplates",
     schema: "resource.v1.ResourceClaimTemplate",
-    columns: &[Column::NAME,
-Column::AGE],
+    columns: &[Column::NAME, Column::AGE],
     ..KindDef::BASE
 };

@@ -1,6 +1,9 @@
 //! ResourceClaims: devices asked for by pods.
 
-use super::{common::{self, print}, Column, KindDef, Subresource};
+use super::{
+    Column, KindDef, Subresource,
+    common::{self, print},
+};
 use k8s::Object;
 use serde_json::Value;
 
@@ -10,9 +13,7 @@ pub(super) const KIND: KindDef = KindDef {
     plural: "resourceclaims",
     schema: "resource.v1.ResourceClaim",
     subresources: &[Subresource::Status],
-    columns: &[Column::NAME,
-Column::text("State", |o, _| state(o)),
-Column::AGE],
+    columns: &[Column::NAME, Column::text("State", |o, _| state(o)), Column::AGE],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     ..KindDef::BASE

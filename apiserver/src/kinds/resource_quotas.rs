@@ -1,7 +1,14 @@
 //! ResourceQuotas: how much a namespace may use. Stored, not yet enforced.
 
-use super::{common::{self, print}, Column, KindDef, Subresource};
-use k8s::Object;
+use super::{
+    Column, KindDef, Subresource,
+    common::{
+        self,
+        field::{At, Errors},
+        pod_spec, print,
+    },
+};
+use k8s::{FieldError, Object};
 use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
@@ -10,12 +17,15 @@ pub(super) const KIND: KindDef = KindDef {
     short_names: &["quota"],
     schema: "core.v1.ResourceQuota",
     subresources: &[Subresource::Status],
-    columns: &[Column::NAME,
-Column::text("Request", |o, _| used(o, false)),
-Column::text("Limit", |o, _| used(o, true)),
-Column::AGE],
+    columns: &[
+        Column::NAME,
+        Column::text("Request", |o, _| used(o, false)),
+        Column::text("Limit", |o, _| used(o, true)),
+        Column::AGE,
+    ],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
+    validate,
     ..KindDef::BASE
 };
 
@@ -33,4 +43,10 @@ fn used(object: &Object, limits: bool) -> Value {
         .collect();
     shown.sort();
     shown.join(", ").into()
+}
+
+fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    pod_spec::validate_quantities(&At::top(new, "spec").field("hard"), &mut errors);
+    errors.0
 }

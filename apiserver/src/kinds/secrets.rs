@@ -2,7 +2,12 @@
 
 use super::{
     Column, KindDef, SelectableField,
-    common::{self, config::{self, BYTES_MAX}, field::{At, Errors}, print, set_text},
+    common::{
+        self,
+        config::{self, BYTES_MAX},
+        field::{At, Errors},
+        print, set_text,
+    },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s::{FieldError, Object, names};
@@ -12,10 +17,12 @@ pub(super) const KIND: KindDef = KindDef {
     kind: "Secret",
     plural: "secrets",
     schema: "core.v1.Secret",
-    columns: &[Column::NAME,
-Column::text("Type", |o, _| print::text(o, "/type")),
-Column::integer("Data", |o, _| print::count(o, "/data").into()),
-Column::AGE],
+    columns: &[
+        Column::NAME,
+        Column::text("Type", |o, _| print::text(o, "/type")),
+        Column::integer("Data", |o, _| print::count(o, "/data").into()),
+        Column::AGE,
+    ],
     selectable: &[SelectableField::text("type", |o| o.str_at("/type").to_string())],
     default,
     prepare_update,

@@ -1,6 +1,9 @@
 //! ServiceCIDRs: where service addresses are taken from.
 
-use super::{common::{self, print}, Column, KindDef, Subresource};
+use super::{
+    Column, KindDef, Subresource,
+    common::{self, print},
+};
 use k8s::Object;
 use serde_json::Value;
 
@@ -11,9 +14,7 @@ pub(super) const KIND: KindDef = KindDef {
     namespaced: false,
     schema: "networking.v1.ServiceCIDR",
     subresources: &[Subresource::Status],
-    columns: &[Column::NAME,
-Column::text("CIDRs", |o, _| cidrs(o)),
-Column::AGE],
+    columns: &[Column::NAME, Column::text("CIDRs", |o, _| cidrs(o)), Column::AGE],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     ..KindDef::BASE

@@ -3,7 +3,9 @@
 use super::{
     Column, KindDef, NameRule, SelectableField, Subresource,
     common::{
-        self, child, children, field::{At, Errors}, labels, made, print, set_default, set_text,
+        self, child, children,
+        field::{At, Errors},
+        labels, made, print, set_default, set_text,
     },
 };
 use k8s::{FieldError, Object, names};
@@ -16,15 +18,27 @@ pub(super) const KIND: KindDef = KindDef {
     short_names: &["svc"],
     categories: &["all"],
     schema: "core.v1.Service",
-    subresources: &[Subresource::Status, Subresource::Named { name: "proxy", schema: "core.v1.ServiceProxyOptions", verbs: &["create", "delete", "get", "patch", "update"] }],
-    columns: &[Column::NAME,
-Column::text("Type", |o, _| print::text(o, "/spec/type")),
-Column::text("Cluster-IP", |o, _| cluster_ip(o)),
-Column::text("External-IP", |o, _| external_ip(o)),
-Column::text("Port(s)", |o, _| ports(o)),
-Column::AGE,
-Column::text("Selector", |o, _| print::labels(o.at("/spec/selector")).into()).wide()],
-    selectable: &[SelectableField::text("spec.clusterIP", |o| o.str_at("/spec/clusterIP").to_string()), SelectableField::text("spec.type", |o| o.str_at("/spec/type").to_string())],
+    subresources: &[
+        Subresource::Status,
+        Subresource::Named {
+            name: "proxy",
+            schema: "core.v1.ServiceProxyOptions",
+            verbs: &["create", "delete", "get", "patch", "update"],
+        },
+    ],
+    columns: &[
+        Column::NAME,
+        Column::text("Type", |o, _| print::text(o, "/spec/type")),
+        Column::text("Cluster-IP", |o, _| cluster_ip(o)),
+        Column::text("External-IP", |o, _| external_ip(o)),
+        Column::text("Port(s)", |o, _| ports(o)),
+        Column::AGE,
+        Column::text("Selector", |o, _| print::labels(o.at("/spec/selector")).into()).wide(),
+    ],
+    selectable: &[
+        SelectableField::text("spec.clusterIP", |o| o.str_at("/spec/clusterIP").to_string()),
+        SelectableField::text("spec.type", |o| o.str_at("/spec/type").to_string()),
+    ],
     name: NameRule::Rfc1035Label,
     default,
     prepare_create: common::drop_status,
@@ -74,7 +88,8 @@ fn default(service: &mut Object) {
     set_text(spec, "sessionAffinity", "None");
     set_text(spec, "type", "ClusterIP");
     if spec["sessionAffinity"] == "ClientIP" {
-        let config = made(spec, "sessionAffinityConfig").and_then(|config| made(config, "clientIP"));
+        let config =
+            made(spec, "sessionAffinityConfig").and_then(|config| made(config, "clientIP"));
         if let Some(config) = config {
             set_default(config, "timeoutSeconds", 10800);
         }
@@ -139,9 +154,8 @@ fn prepare_update(new: &mut Object, old: &Object) {
             }
         }
     }
-    let node_ports = |service: &Object| {
-        matches!(service.str_at("/spec/type"), "NodePort" | "LoadBalancer")
-    };
+    let node_ports =
+        |service: &Object| matches!(service.str_at("/spec/type"), "NodePort" | "LoadBalancer");
     if !node_ports(new) || !node_ports(old) {
         return;
     }

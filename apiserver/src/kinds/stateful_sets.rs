@@ -3,7 +3,9 @@
 use super::{
     Column, KindDef, Subresource,
     common::{
-        self, field::{At, Errors}, made, pod_spec, print, set_default, set_text, workload,
+        self,
+        field::{At, Errors},
+        made, pod_spec, print, set_default, set_text, workload,
     },
 };
 use k8s::{FieldError, Object};
@@ -17,11 +19,13 @@ pub(super) const KIND: KindDef = KindDef {
     categories: &["all"],
     schema: "apps.v1.StatefulSet",
     subresources: &[Subresource::Status, Subresource::SCALE],
-    columns: &[Column::NAME,
-Column::text("Ready", |o, _| ready(o)),
-Column::AGE,
-Column::text("Containers", |o, _| print::containers(o, "/spec/template/spec")).wide(),
-Column::text("Images", |o, _| print::images(o, "/spec/template/spec")).wide()],
+    columns: &[
+        Column::NAME,
+        Column::text("Ready", |o, _| ready(o)),
+        Column::AGE,
+        Column::text("Containers", |o, _| print::containers(o, "/spec/template/spec")).wide(),
+        Column::text("Images", |o, _| print::images(o, "/spec/template/spec")).wide(),
+    ],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     generation: true,

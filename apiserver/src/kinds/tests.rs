@@ -1,6 +1,7 @@
 //! The list as a whole: sorted, complete beside its files, known to the schema; tables as printed.
 
 use super::*;
+use crate::pipeline::meta;
 use k8s::{Status, decode, schema::Schema};
 use std::collections::BTreeSet;
 
@@ -89,7 +90,7 @@ fn decode(kind: &KindDef, yaml: &str) -> Object {
 fn check(plural: &str, yaml: &str) -> String {
     let kind = kind(plural);
     let new = created(kind, yaml);
-    let mut errors = common::meta::validate(kind, &new);
+    let mut errors = meta::validate(kind, &new);
     errors.extend((kind.validate)(&new, None));
     causes(kind, &new, &errors)
 }
@@ -107,7 +108,7 @@ fn created(kind: &KindDef, yaml: &str) -> Object {
 fn check_update(plural: &str, old: &str, new: &str) -> String {
     let kind = kind(plural);
     let old = created(kind, old);
-    let mut wrong = common::meta::validate(kind, &old);
+    let mut wrong = meta::validate(kind, &old);
     wrong.extend((kind.validate)(&old, None));
     assert_eq!(wrong, [], "the old version is valid");
     let mut new = decode(kind, new);
@@ -115,7 +116,7 @@ fn check_update(plural: &str, old: &str, new: &str) -> String {
         new.metadata_mut().insert("namespace".into(), "default".into());
     }
     (kind.prepare_update)(&mut new, &old);
-    let mut errors = common::meta::validate_update(&new, &old);
+    let mut errors = meta::validate_update(&new, &old);
     errors.extend((kind.validate)(&new, Some(&old)));
     causes(kind, &new, &errors)
 }

@@ -1,6 +1,10 @@
 //! ValidatingAdmissionPolicies: rules for requests, in CEL. Stored, not yet enforced.
 
-use super::{common::{self, print}, Column, KindDef, Subresource};
+use super::{
+    Column, KindDef, Subresource,
+    common::{self, child, print, set_text},
+};
+use k8s::Object;
 
 pub(super) const KIND: KindDef = KindDef {
     group: "admissionregistration.k8s.io",
@@ -10,12 +14,23 @@ pub(super) const KIND: KindDef = KindDef {
     namespaced: false,
     schema: "admissionregistration.v1.ValidatingAdmissionPolicy",
     subresources: &[Subresource::Status],
-    columns: &[Column::NAME,
-Column::integer("Validations", |o, _| print::count(o, "/spec/validations").into()),
-Column::text("ParamKind", |o, _| print::policy_kind(o)),
-Column::AGE],
+    columns: &[
+        Column::NAME,
+        Column::integer("Validations", |o, _| print::count(o, "/spec/validations").into()),
+        Column::text("ParamKind", |o, _| print::policy_kind(o)),
+        Column::AGE,
+    ],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     generation: true,
+    default,
     ..KindDef::BASE
 };
+
+fn default(policy: &mut Object) {
+    let spec = policy.map_mut("spec");
+    set_text(spec, "failurePolicy", "Fail");
+    if let Some(matches) = child(spec, "matchConstraints") {
+        common::default_match(matches);
+    }
+}

@@ -1,6 +1,10 @@
 //! ValidatingAdmissionPolicyBindings: where a policy applies. Stored, not yet enforced.
 
-use super::{common::print, Column, KindDef};
+use super::{
+    Column, KindDef,
+    common::{self, child, print},
+};
+use k8s::Object;
 
 pub(super) const KIND: KindDef = KindDef {
     group: "admissionregistration.k8s.io",
@@ -9,10 +13,19 @@ pub(super) const KIND: KindDef = KindDef {
     categories: &["api-extensions"],
     namespaced: false,
     schema: "admissionregistration.v1.ValidatingAdmissionPolicyBinding",
-    columns: &[Column::NAME,
-Column::text("PolicyName", |o, _| print::text(o, "/spec/policyName")),
-Column::text("ParamRef", |o, _| print::param_ref(o)),
-Column::AGE],
+    columns: &[
+        Column::NAME,
+        Column::text("PolicyName", |o, _| print::text(o, "/spec/policyName")),
+        Column::text("ParamRef", |o, _| print::param_ref(o)),
+        Column::AGE,
+    ],
     generation: true,
+    default,
     ..KindDef::BASE
 };
+
+fn default(binding: &mut Object) {
+    if let Some(matches) = child(binding.map_mut("spec"), "matchResources") {
+        common::default_match(matches);
+    }
+}

@@ -250,6 +250,7 @@ impl Core {
         let part = Part::of(&call.subresource);
         if part == Part::Status {
             new = with_status(new, &old);
+            (call.kind.prepare_status)(&mut new, &old);
         }
         admission::mutate(&cx, &mut new)?;
         self.fill_in(call.kind, &mut new);

@@ -48,3 +48,14 @@ pub(crate) fn validate_selector(selector: &At<'_, '_>, errors: &mut Errors) {
         }
     }
 }
+
+/// The metadata of a template, which has no name of its own.
+pub(crate) fn validate_template_metadata(meta: &At<'_, '_>, errors: &mut Errors) {
+    validate_labels(&meta.field("labels"), errors);
+    let annotations = meta.field("annotations");
+    for (key, _) in annotations.entries() {
+        for detail in names::is_qualified_name(&key.to_lowercase()) {
+            errors.invalid_value(&annotations, key, detail);
+        }
+    }
+}

@@ -3,9 +3,9 @@
 pub(crate) mod config;
 pub(crate) mod field;
 pub(crate) mod labels;
-pub mod meta;
 pub(crate) mod pod_spec;
 pub(crate) mod print;
+pub(crate) mod rbac;
 pub(crate) mod workload;
 
 use k8s::Object;
@@ -67,4 +67,14 @@ pub(crate) fn children<'a>(
 ) -> impl Iterator<Item = &'a mut Map<String, Value>> {
     let list = map.get_mut(field).and_then(Value::as_array_mut);
     list.into_iter().flatten().filter_map(Value::as_object_mut)
+}
+
+/// What an admission policy matches where it says nothing: everything.
+pub(crate) fn default_match(matches: &mut Map<String, Value>) {
+    set_text(matches, "matchPolicy", "Equivalent");
+    made(matches, "namespaceSelector");
+    made(matches, "objectSelector");
+    for rules in ["resourceRules", "excludeResourceRules"] {
+        children(matches, rules).for_each(|rule| set_text(rule, "scope", "*"));
+    }
 }

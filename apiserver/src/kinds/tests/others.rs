@@ -117,3 +117,86 @@ fn secrets() {
     let new = "metadata: {name: a}\ntype: other\ndata: {a: eQ==}";
     insta::assert_snapshot!(check_update("secrets", old, new));
 }
+
+#[test]
+fn rbac() {
+    let role = |rules: &str| check("roles", &format!("metadata: {{name: a}}\nrules: {rules}"));
+    let binding = |rest: &str| check("rolebindings", &format!("metadata: {{name: a}}\n{rest}"));
+    assert_eq!(role("[{verbs: [get], apiGroups: [''], resources: [pods]}]"), "");
+    assert_eq!(binding("roleRef: {kind: Role, name: a}\nsubjects: [{kind: User, name: bob}]"), "");
+    let cases = [
+        role("[{}]"),
+        role("[{verbs: [get], nonResourceURLs: [/x], resources: [pods]}]"),
+        binding(
+            "roleRef: {kind: Pod, apiGroup: x}\nsubjects: [{kind: Robot, name: ''}, {kind: ServiceAccount, name: a}]",
+        ),
+        check_update(
+            "rolebindings",
+            "metadata: {name: a}\nroleRef: {kind: Role, name: a}",
+            "metadata: {name: a}\nroleRef: {kind: Role, name: b}",
+        ),
+        check("clusterroles", "metadata: {name: a}\naggregationRule: {}"),
+    ];
+    insta::assert_snapshot!(cases.join("\n--\n"));
+}
+
+#[test]
+fn storage_networking_and_policy() {
+    let cases = [
+        check("persistentvolumeclaims", "metadata: {name: a}\nspec: {accessModes: [Any]}"),
+        check("persistentvolumes", "metadata: {name: a}\nspec: {capacity: {storage: '-1'}}"),
+        check("storageclasses", "metadata: {name: a}\nvolumeBindingMode: Later"),
+        check("ingresses", "metadata: {name: a}\nspec: {}"),
+        check(
+            "ingresses",
+            "metadata: {name: a}\nspec: {rules: [{host: 'A', http: {paths: [{path: x, backend: {service: {name: s}}}, {path: x, pathType: Prefix, backend: {service: {name: s, port: {number: 80}}}}]}}]}",
+        ),
+        check(
+            "networkpolicies",
+            "metadata: {name: a}\nspec: {podSelector: {}, ingress: [{from: [{}, {ipBlock: {cidr: x}}], ports: [{protocol: X}]}]}",
+        ),
+        check(
+            "poddisruptionbudgets",
+            "metadata: {name: a}\nspec: {minAvailable: 1, maxUnavailable: 101%}",
+        ),
+        check(
+            "horizontalpodautoscalers",
+            "metadata: {name: a}\nspec: {minReplicas: 3, maxReplicas: 2, scaleTargetRef: {kind: Deployment}}",
+        ),
+        check("priorityclasses", "metadata: {name: system-mine}\nvalue: 2000000000"),
+        check("leases", "metadata: {name: a}\nspec: {leaseDurationSeconds: 0}"),
+        check(
+            "endpointslices",
+            "metadata: {name: a}\naddressType: IPv4\nendpoints: [{addresses: [x]}, {addresses: []}]\nports: [{port: 0}, {port: 1}]",
+        ),
+        check(
+            "events",
+            "metadata: {name: a}\ninvolvedObject: {kind: Pod, namespace: other, name: b}",
+        ),
+        check(
+            "customresourcedefinitions",
+            "metadata: {name: a}\nspec: {group: x.io, scope: Odd, names: {plural: as, kind: A}, versions: []}",
+        ),
+        check(
+            "cronjobs",
+            "metadata: {name: a}\nspec: {schedule: '@daily', concurrencyPolicy: Queue, jobTemplate: {spec: {template: {spec: {containers: [{name: a, image: b}]}}}}}",
+        ),
+    ];
+    insta::assert_snapshot!(cases.join("\n--\n"));
+    insta::assert_yaml_snapshot!(stored(
+        "networkpolicies",
+        "metadata: {name: a}\nspec: {podSelector: {}, egress: [{ports: [{port: 53}]}]}"
+    ));
+    insta::assert_yaml_snapshot!(stored(
+        "limitranges",
+        "metadata: {name: a}\nspec: {limits: [{type: Container, max: {cpu: 1}, min: {memory: 1Mi}}]}"
+    ));
+    insta::assert_yaml_snapshot!(stored(
+        "horizontalpodautoscalers",
+        "metadata: {name: a}\nspec: {maxReplicas: 2, scaleTargetRef: {kind: Deployment, name: a}}"
+    ));
+    insta::assert_yaml_snapshot!(stored(
+        "validatingwebhookconfigurations",
+        "metadata: {name: a}\nwebhooks: [{name: a.b.c, admissionReviewVersions: [v1], sideEffects: None, clientConfig: {service: {name: a, namespace: b}}, rules: [{operations: ['*'], apiGroups: [''], apiVersions: [v1], resources: [pods]}]}]"
+    ));
+}

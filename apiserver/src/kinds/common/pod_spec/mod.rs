@@ -10,12 +10,12 @@ mod volumes;
 
 pub(crate) use defaults::{pod as default_pod, pod_spec as default};
 pub(crate) use resources::{qos_class, validate_quantities};
-pub(crate) use update::{validate_ephemeral_update, validate_update};
+pub(crate) use update::validate_update;
 pub(crate) use volumes::validate_volumes;
 
 use super::{
     field::{At, Errors},
-    labels, meta,
+    labels,
 };
 use k8s::names as rules;
 use std::collections::BTreeSet;
@@ -121,7 +121,7 @@ pub(crate) fn validate_template(template: &At<'_, '_>, selector: &At<'_, '_>, er
 
 /// Any pod template: metadata and spec.
 pub(crate) fn validate_any_template(template: &At<'_, '_>, errors: &mut Errors) {
-    meta::validate_template(&template.field("metadata"), errors);
+    labels::validate_template_metadata(&template.field("metadata"), errors);
     let spec = template.field("spec");
     validate(&spec, errors);
     let ephemeral = spec.field("ephemeralContainers");

@@ -26,27 +26,6 @@ pub(crate) fn validate_update(new: &Object, old: &Object, errors: &mut Errors) {
     }
 }
 
-/// Only additions: what debuggers attach stays attached.
-pub(crate) fn validate_ephemeral_update(new: &Object, old: &Object, errors: &mut Errors) {
-    let (now, was) = (At::top(new, "spec"), At::top(old, "spec"));
-    let (now, was) = (now.field("ephemeralContainers"), was.field("ephemeralContainers"));
-    for old in was.items() {
-        let name = old.field("name").text();
-        let kept = now.items().find(|new| new.field("name").text() == name);
-        match kept.map(|new| new.value() == old.value()) {
-            Some(true) => (),
-            Some(false) => {
-                let detail = format!("existing ephemeral containers {name:?} may not be changed\n");
-                errors.forbidden(&now, detail);
-            }
-            None => {
-                let detail = format!("existing ephemeral containers {name:?} may not be removed\n");
-                errors.forbidden(&now, detail);
-            }
-        }
-    }
-}
-
 fn deadline(now: &At<'_, '_>, was: &At<'_, '_>, errors: &mut Errors) {
     match (now.int(), was.int()) {
         (Some(now_seconds), Some(was_seconds)) if now_seconds > was_seconds => {
