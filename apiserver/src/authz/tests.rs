@@ -186,3 +186,57 @@ fn reviews_are_answered() {
     ];
     insta::assert_snapshot!(cases.join("\n"));
 }
+
+/// Every call our own agents and controllers make, `verb resource[/sub][.group]`.
+#[test]
+fn our_own_parts_may_do_their_work() {
+    let agent = "
+        create nodes, get nodes, patch nodes, patch nodes/status, list pods, watch pods, get pods
+        patch pods/status, delete pods, get configmaps, get secrets, list services, watch services
+        list namespaces, list endpointslices.discovery.k8s.io, watch endpointslices.discovery.k8s.io
+        create leases.coordination.k8s.io, patch leases.coordination.k8s.io, create events, patch events";
+    let scheduler = "
+        list nodes, watch nodes, list pods, watch pods, get pods, create pods/binding, patch pods/status
+        list namespaces, watch namespaces, create events, patch events";
+    let controllers = "
+        list deployments.apps, watch replicasets.apps, patch deployments.apps
+        patch deployments.apps, patch deployments/status.apps, create replicasets.apps
+        patch replicasets.apps, delete replicasets.apps, patch replicasets/status.apps
+        create pods, patch pods, delete pods, get pods, patch pods/status
+        create endpointslices.discovery.k8s.io, patch endpointslices.discovery.k8s.io
+        delete endpointslices.discovery.k8s.io, get endpointslices.discovery.k8s.io
+        patch nodes, patch nodes/status, list leases.coordination.k8s.io
+        create serviceaccounts, get serviceaccounts, create configmaps, patch configmaps
+        update namespaces/finalize, deletecollection anything.example.com
+        delete anything.example.com, patch anything.example.com, get anything.example.com
+        create events, patch events";
+    let world = world();
+    let parts = [
+        (Identity::authenticated("system:node:n1", &["system:nodes"]), agent),
+        (Identity::authenticated("system:kube-scheduler", &[]), scheduler),
+        (Identity::authenticated("system:kube-controller-manager", &[]), controllers),
+    ];
+    let mut refused = Vec::new();
+    for (user, calls) in &parts {
+        for call in calls.split([',', '\n']).map(str::trim).filter(|call| !call.is_empty()) {
+            let (verb, what) = call.split_once(' ').expect("verb and resource");
+            let (resource, group) = what.split_once('.').unwrap_or((what, ""));
+            let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+            let asked = Attributes {
+                user,
+                verb,
+                group,
+                version: "v1",
+                resource,
+                subresource,
+                namespace: "dev",
+                name: "x",
+                path: "",
+            };
+            if rbac::authorize(&world, &asked) != Decision::Allow {
+                refused.push(format!("{}: {call}", user.user));
+            }
+        }
+    }
+    assert_eq!(refused, Vec::<String>::new());
+}
