@@ -76,7 +76,7 @@ fn contents(store: &Store) -> Vec<(String, Revision)> {
 async fn members_killed_at_random_lose_nothing() {
     let seed = variable("COXSWAIN_SEED", rand::random::<u32>().into());
     let kills = variable("COXSWAIN_KILLS", 6);
-    println!("COXSWAIN_SEED={seed} COXSWAIN_KILLS={kills}");
+    eprintln!("COXSWAIN_SEED={seed} COXSWAIN_KILLS={kills}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = Cluster::new(3);
     // Snapshots often, and members that are away a little need them.
@@ -126,6 +126,6 @@ async fn members_killed_at_random_lose_nothing() {
         }
     }
     let leader = MemberId(cluster.leader().await);
-    println!("{} writes, {end} revisions, {leader} leads", acknowledged.len());
+    eprintln!("{} writes, {end} revisions, {leader} leads", acknowledged.len());
     cluster.shutdown().await;
 }
