@@ -112,7 +112,7 @@ impl Cluster {
     /// As if killed: no goodbye to the others.
     pub(crate) async fn kill(&mut self, id: u64) {
         let store = self.stores.remove(&id).expect("a running member");
-        store.member().stop(false, "killed").await;
+        store.inside().stop(false, "killed").await;
     }
 
     pub(crate) fn store(&self, id: u64) -> &Store {
@@ -135,7 +135,7 @@ impl Cluster {
 
     pub(crate) async fn shutdown(self) {
         for store in self.stores.values() {
-            store.member().stop(false, "end of test").await;
+            store.inside().stop(false, "end of test").await;
         }
     }
 }
@@ -268,7 +268,7 @@ async fn everything_is_there_after_a_restart_and_the_leader_is_elected_anew() {
         .await
         .expect("deleted");
     // One member replays its whole log, one a part, one nothing.
-    cluster.store(1).member().snapshot_now().await;
+    cluster.store(1).inside().snapshot_now().await;
     let term = cluster.term(leader);
     for id in 1..=3 {
         cluster.kill(id).await;
@@ -315,9 +315,9 @@ async fn a_member_that_was_away_too_long_gets_a_snapshot() {
     // Whoever leads from now on has no log that reaches back.
     for store in cluster.stores.values() {
         store.barrier().await.expect("caught up");
-        store.member().snapshot_now().await;
+        store.inside().snapshot_now().await;
         eventually("the log is shortened", || {
-            store.member().raft_metrics().purged.is_some_and(|purged| purged.index > 100)
+            store.inside().raft_metrics().purged.is_some_and(|purged| purged.index > 100)
         })
         .await;
     }
@@ -325,7 +325,7 @@ async fn a_member_that_was_away_too_long_gets_a_snapshot() {
     let back = cluster.store(away);
     assert_eq!(back.barrier().await.expect("caught up"), Revision(201));
     assert_eq!(back.range("pods", "", None, None).items.len(), 201);
-    assert!(back.member().metrics.snapshots_installed.get() >= 1, "no log could bring it this far");
+    assert!(back.inside().metrics.snapshots_installed.get() >= 1, "no log could bring it this far");
     // A watch from before it went away loses nothing.
     let mut seen = Vec::new();
     follow(std::slice::from_ref(back), &mut seen, Revision(201)).await;
@@ -535,9 +535,9 @@ async fn a_damaged_state_is_never_served() {
     for n in 0..30 {
         cluster.store(1).txn(put(&format!("p{n}"), &"x".repeat(100))).await.expect("committed");
     }
-    cluster.store(1).member().snapshot_now().await;
+    cluster.store(1).inside().snapshot_now().await;
     let store = cluster.store(1).clone();
-    eventually("a flush", || store.member().raft_metrics().snapshot.is_some()).await;
+    eventually("a flush", || store.inside().raft_metrics().snapshot.is_some()).await;
     drop(store);
     cluster.kill(1).await;
     let dir = cluster.data_dir(1).join("state/state-0");
@@ -559,7 +559,7 @@ async fn a_damaged_state_is_never_served() {
 async fn a_disk_that_fails_stops_the_member() {
     let cluster = Cluster::started(1).await;
     cluster.store(1).txn(put("p", "x")).await.expect("committed");
-    cluster.store(1).member().shared.stop("log: no space left");
+    cluster.store(1).inside().shared.stop("log: no space left");
     let refused = cluster.store(1).txn(put("p", "y")).await;
     assert!(
         matches!(&refused, Err(Error::Stopped(why)) if why.contains("no space")),

@@ -250,7 +250,7 @@ impl Store {
     }
 
     #[cfg(test)]
-    pub(crate) fn member(&self) -> &Member {
+    pub(crate) fn inside(&self) -> &Member {
         match &self.inner.mode {
             Mode::Memory { .. } => panic!("in memory"),
             Mode::Member(member) => member,
