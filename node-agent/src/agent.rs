@@ -61,10 +61,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         &config.client_key,
     )?;
     dialling.metrics = Some(client::Metrics::register(&registry)?);
-    let api: Arc<dyn Api> = Arc::new(Client::new(dialling)?);
+    let client = Client::new(dialling)?;
+    let api: Arc<dyn Api> = Arc::new(client.clone());
     let network = start_network(&config, &api, &registry).await?;
     let agent = Agent { config, api, network, registry, program: None };
-    agent.run(shutdown).await
+    tokio::select! {
+        ended = agent.run(shutdown) => ended,
+        never = client.follow_masters() => match never {},
+    }
 }
 
 /// Kills the pods of the node whose data is in `data_dir` and undoes their mounts, so that the

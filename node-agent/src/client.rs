@@ -24,6 +24,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use select::{Choice, Selection};
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -244,7 +245,7 @@ impl Client {
 
     /// Keeps the list of masters as the cluster has it (the endpoints of service `kubernetes`);
     /// runs until dropped.
-    pub async fn follow_masters(&self) {
+    pub async fn follow_masters(&self) -> Infallible {
         let request = WatchRequest {
             resource: ENDPOINT_SLICES,
             namespace: "default".into(),

@@ -449,7 +449,7 @@ impl Batch {
         if let [target] = targets {
             return self.rule(chain, |m| {
                 immediate(m, REG + 1, &target.address.octets());
-                immediate(m, REG + 2, &port_bytes(target.port));
+                immediate(m, REG + 2, &target.port.to_be_bytes());
                 translate_to(m);
             });
         }
