@@ -119,6 +119,11 @@ impl Object {
         entries.filter_map(|entry| OwnerReference::deserialize(entry).ok()).collect()
     }
 
+    /// The owner that controls this object, if there is one.
+    pub fn controller(&self) -> Option<OwnerReference> {
+        self.owner_references().into_iter().find(|owner| owner.controller)
+    }
+
     pub fn metadata(&self) -> Option<&Map<String, Value>> {
         self.0.get("metadata")?.as_object()
     }
@@ -167,5 +172,62 @@ impl Object {
     fn meta_map(&self, field: &str) -> impl Iterator<Item = (&str, &str)> {
         let map = self.metadata().and_then(|meta| meta.get(field)?.as_object());
         map.into_iter().flatten().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod() -> Object {
+        let owner = |name: &str, controller: bool| {
+            json!({
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": "u",
+                "controller": controller,
+            })
+        };
+        Object::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": "a", "namespace": "n", "resourceVersion": "7", "labels": {"a/b": "c"},
+                "finalizers": ["x"], "ownerReferences": [owner("r", false), owner("s", true)],
+            },
+            "spec": {"nodeName": "m", "containers": [{"name": "c", "a/b": 5}]},
+        }))
+        .expect("an object")
+    }
+
+    #[test]
+    fn what_every_object_has_is_at_hand() {
+        let pod = pod();
+        assert_eq!((pod.kind(), pod.name(), pod.namespace()), ("Pod", "a", "n"));
+        assert_eq!(pod.revision(), Some(Revision(7)));
+        assert_eq!(pod.label("a/b"), Some("c"));
+        assert_eq!(pod.finalizers().collect::<Vec<_>>(), ["x"]);
+        assert_eq!(pod.controller().map(|owner| owner.name), Some("s".to_string()));
+        assert_eq!(pod.deletion_timestamp(), None);
+    }
+
+    #[test]
+    fn pointers_reach_every_value() {
+        let pod = pod();
+        assert_eq!(pod.str_at("/spec/nodeName"), "m");
+        assert_eq!(pod.int_at("/spec/containers/0/a~1b"), Some(5));
+        assert_eq!(pod.str_at("/metadata/labels/a~1b"), "c");
+        for absent in ["", "spec", "/x", "/spec/containers/1", "/kind/x"] {
+            assert_eq!(pod.at(absent), None, "{absent}");
+        }
+    }
+
+    #[test]
+    fn wrong_shapes_are_read_as_absent() {
+        let wrong = json!({"metadata": {"labels": 5, "name": 1, "ownerReferences": [{}]}});
+        let mut wrong = Object::from_value(wrong).expect("an object");
+        assert_eq!((wrong.name(), wrong.labels().count()), ("", 0));
+        assert_eq!(wrong.owner_references(), []);
+        wrong.0.insert("spec".into(), 1.into());
+        wrong.map_mut("spec").insert("a".into(), 2.into());
+        assert_eq!(wrong.int_at("/spec/a"), Some(2));
     }
 }

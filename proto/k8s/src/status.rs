@@ -129,6 +129,7 @@ impl fmt::Display for FieldError {
 /// One of `details.causes`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cause {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     pub message: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -176,16 +177,18 @@ impl Status {
     }
 
     pub fn not_found(resource: &Resource, name: &str) -> Status {
-        Self::new(404, "NotFound", format!("{resource} {name:?} not found")).about(resource, name)
+        let message = format!("{resource} {} not found", go_quote(name));
+        Self::new(404, "NotFound", message).about(resource, name)
     }
 
     pub fn already_exists(resource: &Resource, name: &str) -> Status {
-        let message = format!("{resource} {name:?} already exists");
+        let message = format!("{resource} {} already exists", go_quote(name));
         Self::new(409, "AlreadyExists", message).about(resource, name)
     }
 
     pub fn conflict(resource: &Resource, name: &str, why: impl fmt::Display) -> Status {
-        let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        let quoted = go_quote(name);
+        let message = format!("Operation cannot be fulfilled on {resource} {quoted}: {why}");
         Self::new(409, "Conflict", message).about(resource, name)
     }
 
@@ -236,15 +239,20 @@ impl Status {
     }
 
     pub fn forbidden(resource: &Resource, name: &str, why: impl fmt::Display) -> Status {
-        let subject =
-            if name.is_empty() { resource.to_string() } else { format!("{resource} {name:?}") };
+        let subject = if name.is_empty() {
+            resource.to_string()
+        } else {
+            format!("{resource} {}", go_quote(name))
+        };
         let message = format!("{subject} is forbidden: {why}");
         Self::new(403, "Forbidden", message).about(resource, name)
     }
 
     pub fn method_not_allowed(resource: &Resource, verb: &str) -> Status {
-        let message =
-            format!("{verb} is not supported on resources of kind {:?}", resource.to_string());
+        let message = format!(
+            "{verb} is not supported on resources of kind {}",
+            go_quote(&resource.to_string())
+        );
         Self::new(405, "MethodNotAllowed", message).about(resource, "")
     }
 
@@ -316,9 +324,7 @@ impl Status {
             "The {operation} operation against {resource} could not be completed at this time, \
              please try again."
         );
-        let mut status = Self::new(500, "ServerTimeout", message).about(resource, "");
-        status.retry_after_seconds = Some(0);
-        status
+        Self::new(500, "ServerTimeout", message).about(resource, "")
     }
 
     /// The client named a revision this cluster has not reached.
@@ -421,3 +427,56 @@ impl fmt::Display for Status {
 }
 
 impl std::error::Error for Status {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PODS: Resource = Resource::new("", "v1", "pods");
+    const DEPLOYMENTS: Resource = Resource::new("apps", "v1", "deployments");
+
+    #[test]
+    fn statuses_are_those_of_upstream() {
+        let errors = [
+            FieldError::required("spec.containers", ""),
+            FieldError::invalid("metadata.name", "A\u{1}<".into(), "must be lower case"),
+            FieldError::invalid("spec.replicas", json!(-1), "must be greater than or equal to 0"),
+            FieldError::invalid("spec.selector", json!({"a": "<"}), "is too wide"),
+            FieldError::not_supported("spec.type", "x".into(), &["ClusterIP", "NodePort"]),
+            FieldError::duplicate("spec.ports[1]", json!({"port": 80})),
+            FieldError::forbidden("spec", "is immutable"),
+            FieldError::too_long("metadata.name", 1),
+            FieldError::too_many("spec.items", 3, 1),
+            FieldError::not_found("spec.volume", "v".into()),
+            FieldError::forbidden("spec", "is immutable"),
+        ];
+        let statuses = [
+            Status::not_found(&PODS, "web"),
+            Status::already_exists(&DEPLOYMENTS, "web"),
+            Status::modified(&DEPLOYMENTS, "web"),
+            Status::invalid("apps", "Deployment", "web", &errors),
+            Status::invalid("", "Pod", "", &errors[..1]),
+            Status::invalid("", "Pod", "a", &[]),
+            Status::forbidden(&PODS, "", "no"),
+            Status::forbidden(&PODS, "web", "no"),
+            Status::method_not_allowed(&PODS, "update"),
+            Status::too_large_resource_version(Revision(9), Revision(7)),
+            Status::generate_name_conflict(&PODS, "web-abcde"),
+            Status::server_timeout(&PODS, "create"),
+            Status::internal("disk"),
+            Status::too_many_requests("slow down", 1),
+        ];
+        let lines: Vec<String> =
+            statuses.iter().map(|status| status.to_value().to_string()).collect();
+        insta::assert_snapshot!(lines.join("\n"));
+        for status in statuses {
+            assert_eq!(Status::from_value(&status.to_value()), Some(status));
+        }
+    }
+
+    #[test]
+    fn other_values_are_no_status() {
+        assert_eq!(Status::from_value(&json!({"kind": "Pod"})), None);
+        assert_eq!(Status::from_value(&json!(5)), None);
+    }
+}

@@ -222,6 +222,11 @@ fn yaml_pitfalls_are_those_of_upstream() {
         "metadata: {name: a\n",
         "a: &a [*a]",
         "metadata:\n\tname: a\n",
+        "spec: {priority: 1e3, activeDeadlineSeconds: 2.0, terminationGracePeriodSeconds: 1.5}",
+        "spec: {overhead: {cpu: 1.0, memory: 0x10}}",
+        "metadata: {annotations: {1: a, null: b}}",
+        "~",
+        "",
     ]
     .map(read);
     insta::assert_snapshot!(texts.join("\n"));

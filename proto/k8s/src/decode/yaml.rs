@@ -37,7 +37,27 @@ fn read(text: &str, duplicates: DuplicateKeyPolicy) -> Result<Value, serde_saphy
         legacy_octal_numbers: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options)
+    let mut value = serde_saphyr::from_str_with_options(text, options)?;
+    whole_numbers(&mut value);
+    Ok(value)
+}
+
+/// Upstream turns YAML into JSON text, where `1.0` and `1e3` are printed without a fraction.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            // Beyond 2^53 a float no longer stands for one whole number.
+            let whole = number.as_f64().filter(|float| {
+                number.is_f64() && float.fract() == 0.0 && float.abs() < 9_007_199_254_740_992.0
+            });
+            if let Some(whole) = whole {
+                *number = (whole as i64).into();
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
 }
 
 fn duplicate_key(error: &serde_saphyr::Error) -> Option<Duplicate> {
