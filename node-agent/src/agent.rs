@@ -8,12 +8,13 @@ use crate::{
     metrics::Metrics,
     net::{self, Cidr, Network},
     node::{self, Node},
-    pods::{Context, Dns, Events, Manager, PodNetwork, Table},
+    pods::{Context, Dns, Events, Library, Manager, PodNetwork, Table},
     runtime::{Embedded, Runtime, Settings},
 };
 use anyhow::{Context as _, anyhow, bail};
 use k8s::Api;
 use prometheus::Registry;
+use sha2::{Digest, Sha256};
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -74,14 +75,20 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 /// Kills the pods of the node whose data is in `data_dir` and undoes their mounts, so that the
 /// directory can be removed. No agent may be running on it.
 pub fn sweep(data_dir: &Path, node_name: &str) -> Result<(), crate::runtime::Error> {
-    crate::pods::remove_volumes(data_dir);
-    Embedded::sweep(settings(data_dir, node_name))
+    let doing = || data_dir.display().to_string();
+    let data_dir = std::path::absolute(data_dir)
+        .map_err(|source| crate::runtime::Error::Io { doing: doing(), source })?;
+    crate::pods::remove_volumes(&data_dir);
+    Embedded::sweep(settings(&data_dir, node_name))
 }
 
 fn settings(data_dir: &Path, node_name: &str) -> Settings {
+    // Two clusters on one machine may have nodes of the same name.
+    let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
+    let own: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
     Settings {
         data_dir: data_dir.to_path_buf(),
-        cgroup_parent: format!("/coxswain/{node_name}"),
+        cgroup_parent: format!("/coxswain/{node_name}-{own}"),
         program: None,
         oci_runtime: None,
     }
@@ -134,6 +141,7 @@ impl Agent {
             lease_interval: config.lease_renew_interval,
         };
         let context = Arc::new(Context {
+            library: Library::new(api.clone()),
             api,
             runtime,
             images: images.clone(),

@@ -498,3 +498,31 @@ async fn nobody_is_heard_without_a_certificate() {
     let _ = stream.write_all(b"GET /pods HTTP/1.1\r\nHost: n\r\n\r\n").await;
     assert!(!matches!(stream.read(&mut byte).await, Ok(1)), "an answer came");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_not_there_and_a_lack_of_memory_end_a_pod() {
+    if !root_or_skip() {
+        return;
+    }
+    let cluster = Cluster::new().await;
+    let mut absent = container("app", "");
+    absent["command"] = json!(["nope"]);
+    cluster.run("absent", json!({"restartPolicy": "Never", "containers": [absent]}));
+    let mut greedy = container("app", "x=a; while :; do x=$x$x$x; done");
+    greedy["resources"] = json!({"limits": {"memory": "16Mi"}});
+    cluster.run("greedy", json!({"restartPolicy": "Never", "containers": [greedy]}));
+    let ended = |status: Value| status["containerStatuses"][0]["state"]["terminated"].clone();
+    let absent = ended(cluster.phase("absent", "Failed").await);
+    assert_eq!((&absent["reason"], &absent["exitCode"]), (&json!("StartError"), &json!(128)));
+    let text = absent["message"].as_str().unwrap();
+    assert!(text.contains("executable file not found in $PATH"), "{text}");
+    cluster.phase("greedy", "Failed").await;
+    let pods = cluster.dir.path().join("data/pods");
+    cluster
+        .until("both are taken down", |_| {
+            (std::fs::read_dir(&pods).unwrap().count() == 0).then_some(())
+        })
+        .await;
+    let greedy = ended(cluster.status("greedy").unwrap());
+    assert_eq!((&greedy["reason"], &greedy["exitCode"]), (&json!("OOMKilled"), &json!(137)));
+}

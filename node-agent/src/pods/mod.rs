@@ -18,6 +18,7 @@ mod writer;
 
 pub(crate) use events::Events;
 pub(crate) use files::Dns;
+pub(crate) use sources::Library;
 pub(crate) use writer::PODS;
 
 use crate::{images::Images, metrics::Metrics, runtime::Runtime};
@@ -27,7 +28,7 @@ use futures::StreamExt;
 use k8s::{Api, Object, Revision, Status, WatchEvent, WatchRequest};
 use k8s_openapi::api::core::v1::Pod;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -68,6 +69,8 @@ pub(crate) struct Capacity {
 /// What all pods of the node share.
 pub(crate) struct Context {
     pub(crate) api: Arc<dyn Api>,
+    /// Reads what pods refer to.
+    pub(crate) library: Library,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) images: Arc<Images>,
     pub(crate) network: Arc<dyn PodNetwork>,
@@ -155,12 +158,15 @@ struct Handle {
     wake: Arc<Notify>,
 }
 
+type Changes = broadcast::Receiver<crate::runtime::Change>;
+
 /// Feeds the workers.
 pub(crate) struct Manager {
     context: Arc<Context>,
     table: Table,
     workers: BTreeMap<String, Handle>,
-    tasks: JoinSet<String>,
+    tasks: JoinSet<()>,
+    uids: HashMap<tokio::task::Id, String>,
     /// Up to which every change has been seen; `None` until the first list is complete.
     seen: Option<Revision>,
 }
@@ -170,7 +176,14 @@ const WATCH_RETRY: Duration = Duration::from_millis(500);
 
 impl Manager {
     pub(crate) fn new(context: Arc<Context>, table: Table) -> Manager {
-        Manager { context, table, workers: BTreeMap::new(), tasks: JoinSet::new(), seen: None }
+        Manager {
+            context,
+            table,
+            workers: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            uids: HashMap::new(),
+            seen: None,
+        }
     }
 
     /// Until dropped. Pods keep running without it.
@@ -183,14 +196,12 @@ impl Manager {
                     self.seen = None;
                 }
             }
-            tokio::time::sleep(WATCH_RETRY).await;
+            let pause = tokio::time::sleep(WATCH_RETRY);
+            self.tend_until(&mut changes, pause).await;
         }
     }
 
-    async fn follow(
-        &mut self,
-        changes: &mut broadcast::Receiver<crate::runtime::Change>,
-    ) -> Result<(), Status> {
+    async fn follow(&mut self, changes: &mut Changes) -> Result<(), Status> {
         let request = WatchRequest {
             resource: PODS,
             namespace: String::new(),
@@ -199,16 +210,35 @@ impl Manager {
             after: self.seen,
         };
         let mut listed: Option<Vec<String>> = self.seen.is_none().then(Vec::new);
-        let mut events = self.context.api.watch(request).await?;
+        let api = self.context.api.clone();
+        let mut events = self.tend_until(changes, api.watch(request)).await?;
         loop {
+            match self.tend_until(changes, events.next()).await {
+                None => return Ok(()),
+                Some(event) => self.take(event?, &mut listed).await,
+            }
+        }
+    }
+
+    /// Waits for `work`, and looks after the workers meanwhile: masters may be away for long.
+    async fn tend_until<T>(&mut self, changes: &mut Changes, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            let running = i64::try_from(self.workers.len()).unwrap_or(i64::MAX);
+            self.context.metrics.running_pods.set(running);
             tokio::select! {
-                event = events.next() => match event {
-                    None => return Ok(()),
-                    Some(event) => self.take(event?, &mut listed).await,
-                },
-                Some(ended) = self.tasks.join_next() => match ended {
-                    Ok(uid) => self.ended(&uid),
-                    Err(error) => tracing::error!(%error, "a pod's worker died"),
+                done = &mut work => return done,
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    let id = match ended {
+                        Ok((id, ())) => id,
+                        Err(error) => {
+                            tracing::error!(%error, "a pod's worker died");
+                            error.id()
+                        }
+                    };
+                    if let Some(uid) = self.uids.remove(&id) {
+                        self.ended(&uid);
+                    }
                 },
                 change = changes.recv() => match change {
                     Ok(change) => if let Some(handle) = self.workers.get(&change.pod_uid) {
@@ -218,8 +248,6 @@ impl Manager {
                     Err(_) => self.workers.values().for_each(|handle| handle.wake.notify_one()),
                 },
             }
-            let running = i64::try_from(self.workers.len()).unwrap_or(i64::MAX);
-            self.context.metrics.running_pods.set(running);
         }
     }
 
@@ -282,10 +310,8 @@ impl Manager {
         let (orders, receiver) = watch::channel(order);
         let worker = Worker::new(self.context.clone(), receiver, wake.clone());
         self.workers.insert(uid.clone(), Handle { orders, wake });
-        self.tasks.spawn(async move {
-            worker.run().await;
-            uid
-        });
+        let task = self.tasks.spawn(worker.run());
+        self.uids.insert(task.id(), uid);
     }
 
     fn ended(&mut self, uid: &str) {

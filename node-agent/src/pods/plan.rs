@@ -205,7 +205,8 @@ fn starts(shape: &Shape, observed: &Observed) -> Vec<Action> {
         if step.sidecar {
             start_unless(&mut actions, observed, &step.name, state, again);
             // What comes after a sidecar waits until it has started, but never for its end.
-            if !begun && !(state.state == Life::Running && state.started) {
+            let up = state.state == Life::Running && state.started;
+            if !begun && !up {
                 return actions;
             }
             continue;

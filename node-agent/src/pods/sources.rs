@@ -1,8 +1,12 @@
 //! The ConfigMaps, Secrets and Services that a pod refers to, read when they are needed.
 
-use k8s::{Api, Request, Resource};
+use k8s::{Api, Object, Request, Resource, Status};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, Secret, Service, Volume};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 const CONFIG_MAPS: Resource = Resource::new("", "v1", "configmaps");
 const SECRETS: Resource = Resource::new("", "v1", "secrets");
@@ -58,47 +62,125 @@ impl Needs {
         let names = spec.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone());
         Needs { secrets: names.collect(), ..Needs::default() }
     }
+}
 
-    pub(crate) async fn read(&self, api: &dyn Api, namespace: &str) -> Result<Sources, String> {
+/// Objects remembered for the time when no master answers.
+const REMEMBERED_MAX: usize = 10_000;
+/// A master that answers does so sooner.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads from the API; where no master answers, what was read last: a container must be able to
+/// start again without masters.
+pub(crate) struct Library {
+    api: Arc<dyn Api>,
+    /// By resource, namespace and name; `None` where there was no such object.
+    read: Mutex<BTreeMap<(String, String, String), Option<Object>>>,
+}
+
+impl Library {
+    pub(crate) fn new(api: Arc<dyn Api>) -> Library {
+        Library { api, read: Mutex::default() }
+    }
+
+    pub(crate) async fn read(&self, needs: &Needs, namespace: &str) -> Result<Sources, String> {
         let mut sources = Sources::default();
-        for name in &self.config_maps {
-            sources.config_maps.insert(name.clone(), get(api, CONFIG_MAPS, namespace, name).await?);
+        for name in &needs.config_maps {
+            let found = self.get(CONFIG_MAPS, namespace, name).await?;
+            sources.config_maps.insert(name.clone(), found.map(parse).transpose()?);
         }
-        for name in &self.secrets {
-            sources.secrets.insert(name.clone(), get(api, SECRETS, namespace, name).await?);
+        for name in &needs.secrets {
+            let found = self.get(SECRETS, namespace, name).await?;
+            sources.secrets.insert(name.clone(), found.map(parse).transpose()?);
         }
-        if self.services {
-            sources.services = services(api, namespace).await?;
+        if needs.services {
+            sources.services = self.services(namespace).await?;
         }
         Ok(sources)
     }
-}
 
-async fn get<T: serde::de::DeserializeOwned>(
-    api: &dyn Api,
-    resource: Resource,
-    namespace: &str,
-    name: &str,
-) -> Result<Option<T>, String> {
-    match api.call(Request::get(resource, namespace, name)).await {
-        Ok(object) => {
-            let parsed = serde_json::from_value(object.into_value());
-            parsed.map(Some).map_err(|error| error.to_string())
+    async fn get(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Object>, String> {
+        let key = (resource.plural.to_string(), namespace.to_string(), name.to_string());
+        let request = if name.is_empty() {
+            Request::list(resource, namespace)
+        } else {
+            Request::get(resource, namespace, name)
+        };
+        let answer = tokio::time::timeout(READ_TIMEOUT, self.api.call(request)).await;
+        let answer = answer.unwrap_or_else(|_| Err(Status::timeout("no master answered in time")));
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match answer {
+            Ok(object) => Some(object),
+            Err(status) if status.is_not_found() => None,
+            Err(status) => {
+                let known = read.get(&key).filter(|_| status.is_retryable());
+                return known.cloned().ok_or_else(|| status.to_string());
+            }
+        };
+        if read.len() >= REMEMBERED_MAX && !read.contains_key(&key) {
+            read.pop_first();
         }
-        Err(status) if status.is_not_found() => Ok(None),
-        Err(status) => Err(status.to_string()),
+        read.insert(key, found.clone());
+        Ok(found)
+    }
+
+    async fn services(&self, namespace: &str) -> Result<Vec<Service>, String> {
+        let list = self.get(SERVICES, namespace, "").await?.unwrap_or_default();
+        let items = list.at("/items").and_then(serde_json::Value::as_array).cloned();
+        let items = items.unwrap_or_default().into_iter();
+        let mut services: Vec<Service> =
+            items.filter_map(|item| serde_json::from_value(item).ok()).collect();
+        if namespace != "default" {
+            let master = self.get(SERVICES, "default", "kubernetes").await?;
+            services.extend(master.map(parse).transpose()?);
+        }
+        Ok(services)
     }
 }
 
-async fn services(api: &dyn Api, namespace: &str) -> Result<Vec<Service>, String> {
-    let list = api.call(Request::list(SERVICES, namespace)).await;
-    let list = list.map_err(|status| status.to_string())?;
-    let items = list.at("/items").and_then(serde_json::Value::as_array).cloned();
-    let items = items.unwrap_or_default().into_iter();
-    let mut services: Vec<Service> =
-        items.filter_map(|item| serde_json::from_value(item).ok()).collect();
-    if namespace != "default" {
-        services.extend(get::<Service>(api, SERVICES, "default", "kubernetes").await?);
+fn parse<T: serde::de::DeserializeOwned>(object: Object) -> Result<T, String> {
+    serde_json::from_value(object.into_value()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::future::BoxFuture;
+    use k8s::{Events, WatchRequest};
+    use serde_json::json;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Answers with one ConfigMap, or not at all.
+    struct Master(AtomicBool);
+
+    impl Api for Master {
+        fn call(&self, _: Request) -> BoxFuture<'_, Result<Object, Status>> {
+            let answer = if self.0.load(Ordering::Relaxed) {
+                let value = json!({"metadata": {"name": "conf"}, "data": {"a": "1"}});
+                Ok(Object::from_value(value).unwrap())
+            } else {
+                Err(Status::unavailable("no master", 1))
+            };
+            Box::pin(futures::future::ready(answer))
+        }
+
+        fn watch(&self, _: WatchRequest) -> BoxFuture<'_, Result<Events, Status>> {
+            Box::pin(futures::future::ready(Err(Status::unavailable("no master", 1))))
+        }
     }
-    Ok(services)
+
+    #[tokio::test]
+    async fn what_was_read_is_known_without_masters() {
+        let master = Arc::new(Master(AtomicBool::new(true)));
+        let library = Library::new(master.clone());
+        let needs = Needs { config_maps: ["conf".to_string()].into(), ..Needs::default() };
+        let first = library.read(&needs, "default").await.unwrap();
+        master.0.store(false, Ordering::Relaxed);
+        assert_eq!(library.read(&needs, "default").await, Ok(first));
+        assert_eq!(library.read(&needs, "other").await, Err("no master".to_string()));
+    }
 }

@@ -150,6 +150,7 @@ fn terminated(id: &str, state: &State) -> ContainerState {
     let reason = match (oom_killed, code) {
         (true, _) => "OOMKilled",
         (false, 0) => "Completed",
+        (false, 128) if started_at.is_none() => "StartError",
         (false, _) => "Error",
     };
     let terminated = ContainerStateTerminated {

@@ -33,6 +33,9 @@ const CONFIG_RETRY: Duration = Duration::from_secs(5);
 /// For this long a failed pull is shown as such, then as the back-off it leads to.
 const PULL_ERROR_SHOWN: Duration = Duration::from_secs(3);
 
+/// Exit code of a container whose program could not be started, as containerd reports it.
+const START_FAILED: i32 = 128;
+
 /// What the manager tells a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
@@ -294,6 +297,14 @@ impl Worker {
             let record = self.records.entry(container.name.clone()).or_default();
             let mut all = found.containers.iter().filter(|one| one.name == container.name).rev();
             let Some(newest) = all.next() else { continue };
+            let ended = |known: &ContainerStatus| matches!(known.state, State::Exited { .. });
+            if record.current.as_ref().is_some_and(|known| {
+                // An end is final: what is torn down later only knows less of it. And a start that
+                // failed is newer than what the runtime has.
+                (known.id == newest.id && ended(known)) || known.attempt > newest.attempt
+            }) {
+                continue;
+            }
             if let Some(before) = all.next() {
                 record.last = Some((before.id.clone(), before.state.clone()));
             }
@@ -533,14 +544,40 @@ impl Worker {
 
     fn trouble(&mut self, name: &str, trouble: Trouble, now: Instant) {
         let Some(record) = self.records.get_mut(name) else { return };
+        if let Some(id) = trouble.started {
+            // As if it had run and ended at once: the restart policy decides what follows.
+            record.waiting = None;
+            let time = Timestamp::now();
+            let failed = ContainerStatus {
+                id,
+                name: name.to_string(),
+                attempt: record.next_attempt,
+                image: String::new(),
+                image_id: String::new(),
+                spec_hash: 0,
+                log: Default::default(),
+                state: State::Exited {
+                    code: START_FAILED,
+                    signal: None,
+                    started_at: None,
+                    finished_at: time,
+                    oom_killed: false,
+                    message: trouble.message,
+                },
+            };
+            record.next_attempt += 1;
+            if let Some(before) = record.current.replace(failed) {
+                record.last = Some((before.id, before.state));
+            }
+            record.not_before = record.backoff.not_before(now);
+            record.counted_exit = record.current.as_ref().map(|current| current.id.clone());
+            return;
+        }
         record.waiting = Some((trouble.reason.to_string(), trouble.message));
         record.not_before = if trouble.image {
             record.image_backoff.tried(now);
             record.pull_failed = Some(now);
             now + record.image_backoff.delay()
-        } else if trouble.started {
-            record.backoff.tried(now);
-            now + record.backoff.delay()
         } else {
             now + CONFIG_RETRY
         };

@@ -81,6 +81,13 @@ fn remove_below(directory: &Path) {
     let _ = fs::remove_dir(directory);
 }
 
+/// Names of the cgroups directly below `path`.
+pub(crate) fn children(path: &str) -> Vec<String> {
+    let entries = fs::read_dir(directory("memory", path)).into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
 /// Pids in the cgroup at `path`, its own level only.
 pub(crate) fn pids(path: &str) -> Vec<i32> {
     let directory = directory("pids", path);

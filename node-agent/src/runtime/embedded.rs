@@ -75,6 +75,7 @@ impl Embedded {
         };
         let means = Means::of_this_process();
         let inner = Arc::new(Inner { settings, program, means });
+        inner.remove_stale_cgroups();
         let (changes, _) = broadcast::channel(CHANGES_MAX);
         Ok(Embedded { inner, changes, listeners: Mutex::default() })
     }
@@ -318,6 +319,18 @@ impl Inner {
 
     fn cgroup(&self, uid: &str, id: &str) -> String {
         format!("{}/pod{uid}/{id}", self.settings.cgroup_parent.trim_end_matches('/'))
+    }
+
+    /// Cgroups outlive a machine that died as a process namespace does: at once.
+    fn remove_stale_cgroups(&self) {
+        let living = self.uids().unwrap_or_default();
+        let parent = self.settings.cgroup_parent.trim_end_matches('/');
+        for name in cgroup::children(parent) {
+            let uid = name.strip_prefix("pod").unwrap_or(&name);
+            if !living.iter().any(|living| living == uid) {
+                cgroup::remove_tree(&format!("{parent}/{name}"));
+            }
+        }
     }
 
     fn uids(&self) -> Result<Vec<String>> {

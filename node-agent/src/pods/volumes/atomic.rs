@@ -43,7 +43,7 @@ pub(crate) fn write(directory: &Path, files: &Files, group: Option<i64>) -> io::
         fs::write(&path, &file.bytes)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))?;
     }
-    give_to_group(&fresh, group)?;
+    give_to_group(&fresh, group, true)?;
     let _ = fs::remove_file(directory.join(NEW_LINK));
     symlink(&name, directory.join(NEW_LINK))?;
     fs::rename(directory.join(NEW_LINK), directory.join(LINK))?;

@@ -31,7 +31,7 @@ pub(super) fn empty_dir(
         Some(medium) => return Err(format!("medium {medium:?} is not supported")),
     }
     fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).map_err(io)?;
-    give_to_group(directory, group).map_err(io)
+    give_to_group(directory, group, false).map_err(io)
 }
 
 /// Checks and makes what `type` asks for; the path itself is what is mounted.

@@ -171,8 +171,8 @@ fn sub_path(
     Ok(Some(path))
 }
 
-/// Gives a tree to the pod's `fsGroup`, which may then read and write it.
-fn give_to_group(path: &Path, group: Option<i64>) -> io::Result<()> {
+/// Gives a tree to the pod's `fsGroup`, which may then read it, and write it unless `read_only`.
+fn give_to_group(path: &Path, group: Option<i64>, read_only: bool) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let Some(group) = group.and_then(|group| u32::try_from(group).ok()) else { return Ok(()) };
     std::os::unix::fs::lchown(path, None, Some(group))?;
@@ -180,12 +180,17 @@ fn give_to_group(path: &Path, group: Option<i64>) -> io::Result<()> {
     if metadata.is_symlink() {
         return Ok(());
     }
-    let extra = if metadata.is_dir() { 0o2070 } else { 0o060 };
+    let extra = match (metadata.is_dir(), read_only) {
+        (true, false) => 0o2070,
+        (true, true) => 0o2050,
+        (false, false) => 0o060,
+        (false, true) => 0o040,
+    };
     let mode = fs::Permissions::from_mode(metadata.permissions().mode() & 0o7777 | extra);
     fs::set_permissions(path, mode)?;
     if metadata.is_dir() {
         for entry in fs::read_dir(path)? {
-            give_to_group(&entry?.path(), Some(group.into()))?;
+            give_to_group(&entry?.path(), Some(group.into()), read_only)?;
         }
     }
     Ok(())
