@@ -287,10 +287,11 @@ fn visit_rules(
             found.map(|(_, value)| value.as_str())
         };
         let chosen = role.aggregated.iter().any(|selector| selector.matches(label));
-        if chosen && through.insert(stored.key.path.to_string()) {
-            if let Seen::Stop = visit_rules(view, &part, through, visit) {
-                return Seen::Stop;
-            }
+        if chosen
+            && through.insert(stored.key.path.to_string())
+            && let Seen::Stop = visit_rules(view, &part, through, visit)
+        {
+            return Seen::Stop;
         }
     }
     Seen::GoOn
@@ -323,10 +324,10 @@ fn visit_user(
         }
         Seen::GoOn
     };
-    if let Seen::GoOn = scan(CLUSTER_ROLE_BINDINGS, "") {
-        if !namespace.is_empty() {
-            scan(ROLE_BINDINGS, &format!("{namespace}/"));
-        }
+    if let Seen::GoOn = scan(CLUSTER_ROLE_BINDINGS, "")
+        && !namespace.is_empty()
+    {
+        scan(ROLE_BINDINGS, &format!("{namespace}/"));
     }
     missing
 }

@@ -46,11 +46,11 @@ fn default(daemon_set: &mut Object) {
     set_default(spec, "revisionHistoryLimit", 10);
     if let Some(strategy) = made(spec, "updateStrategy") {
         set_text(strategy, "type", "RollingUpdate");
-        if strategy["type"] == "RollingUpdate" {
-            if let Some(rolling) = made(strategy, "rollingUpdate") {
-                set_default(rolling, "maxUnavailable", 1);
-                set_default(rolling, "maxSurge", 0);
-            }
+        if strategy["type"] == "RollingUpdate"
+            && let Some(rolling) = made(strategy, "rollingUpdate")
+        {
+            set_default(rolling, "maxUnavailable", 1);
+            set_default(rolling, "maxSurge", 0);
         }
     }
     workload::default_template(spec);

@@ -61,10 +61,10 @@ fn prepare_create(namespace: &mut Object) {
     namespace.0.insert("status".into(), json!({ "phase": "Active" }));
     let spec = namespace.map_mut("spec");
     common::set_default(spec, "finalizers", json!([]));
-    if let Some(list) = spec.get_mut("finalizers").and_then(|list| list.as_array_mut()) {
-        if !list.contains(&json!(FINALIZER)) {
-            list.push(json!(FINALIZER));
-        }
+    if let Some(list) = spec.get_mut("finalizers").and_then(|list| list.as_array_mut())
+        && !list.contains(&json!(FINALIZER))
+    {
+        list.push(json!(FINALIZER));
     }
 }
 

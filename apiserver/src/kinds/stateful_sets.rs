@@ -46,10 +46,10 @@ fn default(stateful_set: &mut Object) {
     set_default(spec, "revisionHistoryLimit", 10);
     if let Some(strategy) = made(spec, "updateStrategy") {
         set_text(strategy, "type", "RollingUpdate");
-        if strategy["type"] == "RollingUpdate" {
-            if let Some(rolling) = made(strategy, "rollingUpdate") {
-                set_default(rolling, "partition", 0);
-            }
+        if strategy["type"] == "RollingUpdate"
+            && let Some(rolling) = made(strategy, "rollingUpdate")
+        {
+            set_default(rolling, "partition", 0);
         }
     }
     if let Some(retention) = made(spec, "persistentVolumeClaimRetentionPolicy") {

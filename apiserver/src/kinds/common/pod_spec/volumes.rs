@@ -102,10 +102,10 @@ fn host_path(host_path: &At<'_, '_>, errors: &mut Errors) {
 
 fn empty_dir(empty_dir: &At<'_, '_>, errors: &mut Errors) {
     let limit = empty_dir.field("sizeLimit");
-    if let Some(Ok(quantity)) = quantity(&limit) {
-        if quantity.sign() < 0 {
-            errors.forbidden(&limit, "SizeLimit field must be a valid resource quantity");
-        }
+    if let Some(Ok(quantity)) = quantity(&limit)
+        && quantity.sign() < 0
+    {
+        errors.forbidden(&limit, "SizeLimit field must be a valid resource quantity");
     }
 }
 
