@@ -15,6 +15,7 @@ use nix::{
 };
 use std::{
     fs::File,
+    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command},
     thread,
@@ -97,7 +98,7 @@ fn keep_running(program: &[String], signals: &SigSet) -> Result<()> {
     let Some((path, arguments)) = program.split_first() else { bail!("no program") };
     let mut stopping = false;
     let mut started;
-    let start = || Command::new(path).args(arguments).spawn();
+    let start = || start(path, arguments);
     let mut child = start().with_context(|| format!("cannot start {path}"))?;
     started = Instant::now();
     loop {
@@ -118,6 +119,21 @@ fn keep_running(program: &[String], signals: &SigSet) -> Result<()> {
             }
         }
     }
+}
+
+/// The program gets no blocked signals from us, and ends with us.
+#[expect(unsafe_code, reason = "the signal mask and the death signal are set between fork and exec")]
+fn start(path: &str, arguments: &[String]) -> std::io::Result<Child> {
+    let mut command = Command::new(path);
+    command.args(arguments);
+    // SAFETY: only system calls; nothing allocates or locks.
+    unsafe {
+        command.pre_exec(|| {
+            SigSet::empty().thread_set_mask()?;
+            Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)
+        });
+    }
+    command.spawn()
 }
 
 /// Reaps every process that has ended; how `child` ended, if it did.

@@ -289,13 +289,15 @@ async fn cluster_dns_service(
         },
     });
     let services = Resource::new("", "v1", "services");
+    let client = server.client(Identity::server());
+    let look = Request::get(services.clone(), "kube-system", "kube-dns");
+    match client.call(look).await {
+        Err(status) if status.is_not_found() => {}
+        found => return found.map(|_| ()),
+    }
     let mut request = Request::new(Verb::Create, services, "kube-system", "").with_body(service);
     request.fence = fence;
-    let client = server.client(Identity::server());
-    match client.call(request).await {
-        Err(status) if !status.is_already_exists() => Err(status),
-        _ => Ok(()),
-    }
+    client.call(request).await.map(|_| ())
 }
 
 #[expect(clippy::too_many_arguments, reason = "wires everything to everything, once")]

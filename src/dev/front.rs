@@ -19,7 +19,7 @@ use tokio::{
 
 /// Between two looks at a master; with `LOOK_TIMEOUT` it bounds how long a dead one is in use.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-const LOOK_TIMEOUT: Duration = Duration::from_millis(800);
+const LOOK_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Ends, with all its connections, when dropped.
 pub(super) struct Front {

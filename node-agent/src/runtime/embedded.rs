@@ -209,10 +209,10 @@ impl Runtime for Embedded {
         if tty {
             session.terminal_streams(answer.terminal, wants).map_err(Error::io("terminal"))?;
         }
-        let rest = answer.socket;
-        rest.set_nonblocking(true).map_err(Error::io("socket"))?;
-        let socket = tokio::net::UnixStream::from_std(rest).map_err(Error::io("socket"))?;
-        session.exited = Some(Exited(socket));
+        answer.socket.set_nonblocking(true).map_err(Error::io("socket"))?;
+        let socket = tokio::net::UnixStream::from_std(answer.socket);
+        let socket = socket.map_err(Error::io("socket"))?;
+        session.exited = Some(Exited { socket, read: answer.rest });
         Ok(session)
     }
 
@@ -302,6 +302,8 @@ struct Answer {
     reply: Reply,
     terminal: Option<OwnedFd>,
     socket: UnixStream,
+    /// What came after the answer's line: a quick exec's exit may be in the same packet.
+    rest: Vec<u8>,
 }
 
 impl Inner {
@@ -605,7 +607,8 @@ fn exchange(dir: &Path, call: &Call, sent: &[BorrowedFd<'_>]) -> io::Result<Answ
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     };
-    Ok(Answer { reply: serde_json::from_slice(&line)?, terminal: received.pop(), socket })
+    let reply = serde_json::from_slice(&line)?;
+    Ok(Answer { reply, terminal: received.pop(), socket, rest: buffer })
 }
 
 /// The numbers the container's first process runs with.

@@ -27,18 +27,21 @@ pub struct Session {
 }
 
 /// Waits for an exec'd process.
-pub struct Exited(pub(crate) UnixStream);
+pub struct Exited {
+    pub(crate) socket: UnixStream,
+    /// What has been read from it already.
+    pub(crate) read: Vec<u8>,
+}
 
 impl Exited {
     /// Exit code, 128 + signal if a signal killed it; an error if the shim went away.
     pub async fn wait(mut self) -> io::Result<i32> {
-        let mut line = Vec::new();
         loop {
-            if let Some(line) = super::fds::take_line(&mut line) {
+            if let Some(line) = super::fds::take_line(&mut self.read) {
                 let reply: Reply = serde_json::from_slice(&line)?;
                 return reply.exit_code.ok_or_else(|| io::Error::other("no exit code"));
             }
-            if self.0.read_buf(&mut line).await? == 0 {
+            if self.socket.read_buf(&mut self.read).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -130,4 +133,17 @@ pub(crate) fn pipe_to_read() -> io::Result<(pipe::Receiver, OwnedFd)> {
 pub(crate) fn pipe_to_write() -> io::Result<(pipe::Sender, OwnedFd)> {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     Ok((pipe::Sender::from_owned_fd(write)?, read))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_exit_that_came_with_the_answer_is_not_lost() {
+        let (socket, shim) = UnixStream::pair().expect("a pair");
+        let exited = Exited { socket, read: b"{\"exit_code\":3}\n".to_vec() };
+        assert_eq!(exited.wait().await.expect("an exit code"), 3);
+        drop(shim);
+    }
 }
