@@ -3,7 +3,7 @@
 
 use k8s::OwnerReference;
 use reconcile::{
-    Change, Context, Controller, Entry, Existing, Key, KindInfo, Plan, Root, World, Write,
+    Change, Context, Controller, Entry, Existing, Key, KindInfo, Meta, Plan, Root, World, Write,
 };
 use serde_json::{Value, json};
 
@@ -24,6 +24,12 @@ const FOREGROUND: &str = "foregroundDeletion";
 /// for it to go.
 fn concerned(world: &World, change: &Change) -> Vec<Key> {
     let mut keys = Vec::new();
+    if let (Some(old), Some(new)) = (&change.old, &change.new) {
+        let facts = |meta: &Meta| (meta.deleting, meta.finalizers.clone(), meta.owners.clone());
+        if old.meta.uid == new.meta.uid && facts(&old.meta) == facts(&new.meta) {
+            return keys;
+        }
+    }
     if let Some(new) = &change.new
         && (new.meta.deleting || !new.meta.owners.is_empty())
     {

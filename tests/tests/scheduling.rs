@@ -94,7 +94,9 @@ impl Scene {
         let labelled = metrics.iter().filter(|metric| {
             metric.get_label().iter().any(|pair| (pair.name(), pair.value()) == label)
         });
-        labelled.map(|metric| metric.get_gauge().get_value() + metric.get_counter().get_value()).sum()
+        labelled
+            .map(|metric| metric.get_gauge().get_value() + metric.get_counter().get_value())
+            .sum()
     }
 
     async fn stop(self) {

@@ -133,11 +133,10 @@ impl Queue {
         }
     }
 
-    /// Forgets everything but what is being worked on: leadership was lost.
+    /// Forgets everything: leadership changed, and nothing is being worked on.
     pub(crate) fn clear(&self) {
         let mut state = self.lock();
-        let working = std::mem::take(&mut state.working);
-        *state = State { working, ..State::default() };
+        *state = State::default();
         self.set_depth(&state);
     }
 
@@ -231,6 +230,16 @@ mod tests {
         assert_eq!(queue.take(after(2)), Some(key("a")));
         queue.done(&key("a"));
         assert_eq!(queue.take(after(20)), None, "the later delays are void");
+    }
+
+    #[test]
+    fn a_cleared_queue_takes_back_what_was_being_worked_on() {
+        let (queue, now) = (queue(), Instant::now());
+        queue.add(key("a"));
+        assert_eq!(queue.take(now), Some(key("a")));
+        queue.clear();
+        queue.add(key("a"));
+        assert_eq!(queue.take(now), Some(key("a")), "its work was dropped with the term");
     }
 
     #[test]

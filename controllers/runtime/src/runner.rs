@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 /// milliseconds behind; a write whose event never comes must not stop the root for ever.
 const OWN_WRITE_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a write under way may take to be answered after the lead was lost.
+const DRAIN_WAIT: Duration = Duration::from_secs(1);
+
 /// How often a create under a name chosen here is repeated while its outcome is unknown.
 const REPEATS_MAX: u32 = 3;
 
@@ -139,7 +142,7 @@ enum Outcome {
     Moved,
     Failed {
         reason: String,
-        status: Status,
+        status: Box<Status>,
     },
     /// The lead is lost; what is left of the plan was dropped.
     Dropped,
@@ -191,13 +194,10 @@ impl Dispatcher {
         self.running.shutdown().await;
     }
 
-    /// Takes notice of the term: whatever was in flight under another is dropped.
+    /// Takes notice that the term changed, or ended and began again unseen: whatever was under way
+    /// is dropped, and every root is planned anew.
     async fn lead(&mut self, term: Option<u64>) {
-        if self.leading.map(|(term, _)| term) == term {
-            return;
-        }
-        self.running.shutdown().await;
-        self.running_keys.clear();
+        self.drain().await;
         self.parked.clear();
         self.failures.clear();
         self.queue.clear();
@@ -207,6 +207,19 @@ impl Dispatcher {
             tracing::debug!(controller = self.controller.name, ?term, roots = roots.len(), "leads");
             roots.into_iter().for_each(|key| self.queue.add(key));
         }
+    }
+
+    /// Ends the plans under way: each stops before its next write, and what it has written is
+    /// remembered. A write that is not answered in time is left to the fence.
+    async fn drain(&mut self) {
+        let deadline = Instant::now() + DRAIN_WAIT;
+        while let Ok(Some(ended)) =
+            tokio::time::timeout_at(deadline, self.running.join_next_with_id()).await
+        {
+            self.ended(ended);
+        }
+        self.running.shutdown().await;
+        self.running_keys.clear();
     }
 
     fn is_ready(&self) -> bool {
@@ -302,6 +315,7 @@ impl Dispatcher {
             Err(error) => {
                 if let Some((key, started)) = self.running_keys.remove(&error.id()) {
                     let status = Status::internal(&error);
+                    let status = Box::new(status);
                     let outcome = Outcome::Failed { reason: "Panic".into(), status };
                     let wrote = Vec::new();
                     self.settle(Done { key, wrote, requeue_after: None, outcome }, started);
@@ -411,7 +425,7 @@ impl Hands {
             Some(Stop::Refused { status, .. }) if moved(&status) => Outcome::Moved,
             Some(Stop::Refused { status, reason }) => {
                 let reason = reason.unwrap_or(&status.reason).to_string();
-                Outcome::Failed { reason, status }
+                Outcome::Failed { reason, status: Box::new(status) }
             }
         };
         Done { key, wrote, requeue_after: plan.requeue_after, outcome }
