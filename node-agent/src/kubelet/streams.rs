@@ -14,7 +14,7 @@ use axum::{
 use futures::{SinkExt, StreamExt, stream::SplitSink};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::io;
+use std::{io, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
@@ -32,6 +32,8 @@ const RESIZE: u8 = 4;
 /// v5: the client has no more for the channel in the next byte.
 const CLOSE: u8 = 255;
 
+/// How long a client may take to answer our close.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 const CHUNK_BYTES: usize = 16 * 1024;
 /// Messages that wait for a slow client: half a megabyte at most.
 const QUEUE_MAX: usize = 32;
@@ -191,15 +193,19 @@ async fn converse(socket: WebSocket, mut session: Session, v5: bool) {
             }
         }
     };
+    tokio::pin!(receive);
     tokio::select! {
         result = done => {
             let _ = queue.send(error_message(&status(&result))).await;
             let _ = queue.send(goodbye()).await;
             drop(queue);
             let _ = writer.await;
+            // Until the client has said goodbye too: closing a connection with something unread in
+            // it resets it, and the client would lose our last words.
+            let _ = tokio::time::timeout(GOODBYE_TIMEOUT, receive).await;
         }
         // The client left: dropping the session closes the streams.
-        () = receive => {}
+        () = &mut receive => {}
     }
 }
 
