@@ -28,8 +28,7 @@ pub(crate) fn render(
             },
         })
     };
-    let context =
-        |name: &str| json!({"name": name, "context": {"cluster": name, "user": user}});
+    let context = |name: &str| json!({"name": name, "context": {"cluster": name, "user": user}});
     let mut clusters = vec![cluster("coxswain", server)];
     let mut contexts = vec![context("coxswain")];
     for (name, url) in masters {

@@ -1,6 +1,8 @@
 //! One machine of the cluster: runs the pods bound to it and says how they are. Knows the API only
 //! through [`k8s::Api`]; never another node, never the store.
 
+#![expect(clippy::result_large_err, reason = "Status is what every API call answers with")]
+
 mod agent;
 pub mod client;
 pub mod dns;

@@ -1,5 +1,7 @@
 //! Real containers through real shims. Needs root; says so loudly where there is none.
 
+#![allow(clippy::unwrap_used, clippy::result_large_err, reason = "a test fails by panicking")]
+
 use node_agent::{
     images::{Images, build_demo_archive},
     runtime::{

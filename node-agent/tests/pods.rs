@@ -1,5 +1,7 @@
 //! Pods from the API to real containers and back. Needs root; says so loudly where there is none.
 
+#![allow(clippy::unwrap_used, clippy::result_large_err, reason = "a test fails by panicking")]
+
 mod api;
 
 use api::Masters;

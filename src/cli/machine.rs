@@ -122,7 +122,10 @@ fn keep_running(program: &[String], signals: &SigSet) -> Result<()> {
 }
 
 /// The program gets no blocked signals from us, and ends with us.
-#[expect(unsafe_code, reason = "the signal mask and the death signal are set between fork and exec")]
+#[expect(
+    unsafe_code,
+    reason = "the signal mask and the death signal are set between fork and exec"
+)]
 fn start(path: &str, arguments: &[String]) -> std::io::Result<Child> {
     let mut command = Command::new(path);
     command.args(arguments);

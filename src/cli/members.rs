@@ -54,8 +54,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
             row
         })
         .collect();
-    let header =
-        ["ID", "NAME", "ROLE", "API", "PEER", "TERM", "APPLIED", "PID", "REACHABLE"];
+    let header = ["ID", "NAME", "ROLE", "API", "PEER", "TERM", "APPLIED", "PID", "REACHABLE"];
     output::say(&output::table(&header, &rows));
     Ok(())
 }
@@ -127,8 +126,10 @@ mod tests {
         let mut members = BTreeMap::new();
         merge(
             &mut members,
-            vec![json!({"id": 1, "self": true, "leader": true, "term": 3, "pid": 7}),
-                 json!({"id": 3, "leader": false, "term": 3})],
+            vec![
+                json!({"id": 1, "self": true, "leader": true, "term": 3, "pid": 7}),
+                json!({"id": 3, "leader": false, "term": 3}),
+            ],
         );
         merge(&mut members, vec![json!({"id": 2, "self": true, "leader": true, "term": 4})]);
         let settled = settle_leader(members);

@@ -20,7 +20,12 @@ use tracing_subscriber::EnvFilter;
 #[command(name = "coxswain", version, about, max_term_width = 100)]
 pub(crate) struct Cli {
     /// What to log: a level, or directives such as `info,raft_store=debug`
-    #[arg(long, global = true, default_value = "info,openraft=warn,hickory_server=warn", env = "COXSWAIN_LOG")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "info,openraft=warn,hickory_server=warn",
+        env = "COXSWAIN_LOG"
+    )]
     log: String,
 
     /// How to log

@@ -32,7 +32,8 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = vec![vec!["m1".to_string(), "leader".into()], vec!["long-name".into(), "".into()]];
+        let rows =
+            vec![vec!["m1".to_string(), "leader".into()], vec!["long-name".into(), "".into()]];
         let text = super::table(&["NAME", "ROLE"], &rows);
         assert_eq!(text, "NAME        ROLE\nm1          leader\nlong-name");
     }

@@ -323,8 +323,14 @@ fn start_controllers(
     let (controllers_gate, controllers_registry) = (gate.clone(), registry.clone());
     let controllers_stop = stop.clone();
     tasks.spawn(async move {
-        controllers::run(manager, controllers_gate, config, &controllers_registry, controllers_stop)
-            .await;
+        controllers::run(
+            manager,
+            controllers_gate,
+            config,
+            &controllers_registry,
+            controllers_stop,
+        )
+        .await;
     });
     let scheduler = as_user("system:kube-scheduler");
     tasks.spawn(async move {

@@ -83,9 +83,8 @@ fn judge_masters(members: &[Value]) -> Finding {
         details.push("no leader: writes wait until a majority of masters is back".into());
     }
     let tolerates = reachable.saturating_sub(voters / 2 + 1);
-    let lead = leader.map_or("none".to_string(), |leader| {
-        format!("{} (term {})", name(leader), leader["term"])
-    });
+    let lead = leader
+        .map_or("none".to_string(), |leader| format!("{} (term {})", name(leader), leader["term"]));
     Finding {
         what: "masters",
         healthy: details.is_empty(),
@@ -100,7 +99,10 @@ fn judge_masters(members: &[Value]) -> Finding {
 fn judge_nodes(nodes: &[Value]) -> Finding {
     let ready = |node: &&Value| {
         let conditions = node["status"]["conditions"].as_array();
-        conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True")
+        conditions
+            .into_iter()
+            .flatten()
+            .any(|one| one["type"] == "Ready" && one["status"] == "True")
     };
     let details: Vec<String> = nodes
         .iter()
@@ -120,7 +122,10 @@ fn judge_pods(pods: &[Value]) -> Finding {
     let done = |pod: &Value| pod["status"]["phase"] == "Succeeded";
     let ready = |pod: &Value| {
         let conditions = pod["status"]["conditions"].as_array();
-        conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True")
+        conditions
+            .into_iter()
+            .flatten()
+            .any(|one| one["type"] == "Ready" && one["status"] == "True")
     };
     let bad: Vec<&Value> = pods.iter().filter(|pod| !done(pod) && !ready(pod)).collect();
     // Ten: the screen is for what to look at first; `kubectl get pods -A` has them all.

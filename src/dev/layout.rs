@@ -139,13 +139,18 @@ impl Layout {
     fn prepare_master(&self, ca: &Authority, master: &Master, accounts: &Path) -> Result<()> {
         let directory = self.machine_dir(&master.name).join("pki");
         let names = [
-            "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
-            "kubernetes.default.svc.cluster.local", &master.name,
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+            &master.name,
         ]
         .map(String::from);
         let local = Ipv4Addr::LOCALHOST.into();
         let addresses = [local, master.address, KUBERNETES_SERVICE_IP.into()];
-        let server = Purpose::Server { name: "kube-apiserver", names: &names, addresses: &addresses };
+        let server =
+            Purpose::Server { name: "kube-apiserver", names: &names, addresses: &addresses };
         let peer = Purpose::Peer { name: &master.name, addresses: &[local, master.address] };
         let kubelet =
             Purpose::Client { user: "kube-apiserver-kubelet-client", group: "system:masters" };

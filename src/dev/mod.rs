@@ -63,9 +63,10 @@ impl Cluster {
         let urls = layout.masters.iter().map(Master::url).collect();
         let _front = front::Front::listen(layout.api_port, urls, target.clone()).await?;
         for master in &layout.masters {
-            wait_for(&format!("master {} (log: {})", master.name, layout.log(&master.name)), || {
-                is_ready(&target, master)
-            })
+            wait_for(
+                &format!("master {} (log: {})", master.name, layout.log(&master.name)),
+                || is_ready(&target, master),
+            )
             .await?;
             progress.say(&format!("master {} is ready at {}", master.name, master.url()));
         }
@@ -117,7 +118,9 @@ impl Cluster {
             // Gone already is as good as stopped.
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
             if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
-                output::warn(&format!("machine {name} did not stop within {STOP_TIMEOUT:?}; killed"));
+                output::warn(&format!(
+                    "machine {name} did not stop within {STOP_TIMEOUT:?}; killed"
+                ));
                 child.kill().await?;
             }
         }
@@ -135,7 +138,8 @@ async fn is_ready(target: &Target, master: &Master) -> bool {
 
 async fn is_node_ready(target: &Target, node: &Node) -> bool {
     let path = format!("/api/v1/nodes/{}", node.name);
-    let Ok((200, body)) = target.get(&target.servers[0], &path, Duration::from_secs(1)).await else {
+    let Ok((200, body)) = target.get(&target.servers[0], &path, Duration::from_secs(1)).await
+    else {
         return false;
     };
     let object: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();

@@ -196,7 +196,8 @@ fn free_ports() -> u16 {
         let base = probe.local_addr().expect("bound").port();
         drop(probe);
         let wanted = (0..6).chain(101..106).map(|offset| base.checked_add(offset));
-        let free = wanted.map(|port| port.and_then(|port| TcpListener::bind(("127.0.0.1", port)).ok()));
+        let free =
+            wanted.map(|port| port.and_then(|port| TcpListener::bind(("127.0.0.1", port)).ok()));
         if free.collect::<Vec<_>>().iter().all(Option::is_some) {
             return base;
         }

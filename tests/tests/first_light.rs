@@ -90,7 +90,8 @@ fn ask(cluster: &Cluster) {
     let words = ["auth", "can-i", "list", "pods", "--as", "nobody"];
     let denied = cluster.try_kubectl(&words, "");
     assert_eq!(String::from_utf8_lossy(&denied.stdout).trim(), "no");
-    let refused = cluster.try_kubectl(&["apply", "-f", "-"], "kind: Pod\napiVersion: v1\nspce: {}\n");
+    let refused =
+        cluster.try_kubectl(&["apply", "-f", "-"], "kind: Pod\napiVersion: v1\nspce: {}\n");
     assert!(!refused.status.success());
 }
 

@@ -99,7 +99,6 @@ pub(super) fn refusal(code: u16, retry_after_seconds: Option<u32>, body: &[u8]) 
 }
 
 /// The object in a successful answer.
-#[expect(clippy::result_large_err, reason = "Status is the API's error everywhere")]
 pub(super) fn answer(body: &[u8]) -> Result<Object, Status> {
     if body.is_empty() {
         return Ok(Object::default());

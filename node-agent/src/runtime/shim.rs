@@ -702,13 +702,13 @@ fn spawn_unmasked(command: &mut Command) -> Result<i32> {
 /// The last error of a runc-style JSON log.
 fn helper_error(log: &Path) -> Option<String> {
     let text = std::fs::read_to_string(log).ok()?;
-    let messages = text.lines().filter_map(|line| {
+    let mut messages = text.lines().filter_map(|line| {
         let entry: serde_json::Value = serde_json::from_str(line).ok()?;
         let level = entry.get("level")?.as_str()?;
         matches!(level, "error" | "fatal")
             .then(|| entry.get("msg")?.as_str().map(str::to_string))?
     });
-    messages.last()
+    messages.next_back()
 }
 
 fn read_pid(file: &Path) -> Result<i32> {

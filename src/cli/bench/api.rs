@@ -124,7 +124,8 @@ impl Bench {
     async fn list(&self, admin: &mut Connection) -> Result<()> {
         let path = self.path("pods");
         let (_, all) = expect(200, admin.call(Method::GET, &path, Vec::new()).await?)?;
-        let present = serde_json::from_slice::<Value>(&all)?["items"].as_array().map_or(0, Vec::len);
+        let present =
+            serde_json::from_slice::<Value>(&all)?["items"].as_array().map_or(0, Vec::len);
         let mut clients = JoinSet::new();
         let count = self.args.clients;
         for number in 0..count {

@@ -6,7 +6,11 @@ use std::time::{Duration, Instant};
 
 /// Runs `clients` copies of a loop for `time`; each call of `step` is one operation. The first error
 /// ends the measurement: a figure over failed operations means nothing.
-pub(super) async fn measure<S, F>(clients: Vec<S>, time: Duration, step: F) -> anyhow::Result<Figures>
+pub(super) async fn measure<S, F>(
+    clients: Vec<S>,
+    time: Duration,
+    step: F,
+) -> anyhow::Result<Figures>
 where
     S: Send + 'static,
     F: AsyncStep<S>,
