@@ -289,7 +289,16 @@ impl RaftNetworkV2<Types> for Sender {
         if self.heartbeats {
             return stream_append_sequential(self, input, option);
         }
-        Box::pin(async move { Ok(self.append_stream(input).await? as BoxStream<'s, _>) })
+        Box::pin(async move {
+            let mut input = input;
+            // openraft puts its pause after a failure into the stream of requests: dialling before
+            // the first has come would try a dead member thousands of times a second.
+            let Some(first) = input.next().await else {
+                return Ok(futures::stream::empty().boxed());
+            };
+            let input = futures::stream::iter([first]).chain(input);
+            Ok(self.append_stream(input).await? as BoxStream<'s, _>)
+        })
     }
 
     async fn vote(
