@@ -381,3 +381,24 @@ pub(crate) async fn status(link: &Link, deadline: Duration) -> Option<peer::Stat
     let call = client.status(peer::StatusRequest {});
     within(deadline, call).await.ok().map(tonic::Response::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+
+    /// openraft pauses after a failure by holding back the stream of requests.
+    #[tokio::test]
+    async fn a_dead_member_is_not_dialled_again_during_the_pause() {
+        let error = Endpoint::from_shared("not an address").expect_err("no address");
+        let mut sender = Sender {
+            link: Err(Arc::new(BadPeer("m2".to_string(), error))),
+            heartbeats: false,
+            idle_max: Duration::from_secs(1),
+            metrics: Metrics::new(&prometheus::Registry::new()).expect("a new registry"),
+        };
+        let paused = futures::stream::pending::<AppendEntriesRequest<Types>>();
+        let dialling = sender.stream_append(paused, RPCOption::new(Duration::from_secs(1)));
+        assert!(dialling.now_or_never().is_none(), "dialled before there was a request");
+    }
+}
