@@ -15,6 +15,7 @@ mod client;
 mod discovery;
 mod encode;
 mod errors;
+mod forget_events;
 mod health;
 pub mod identity;
 pub mod kinds;
@@ -27,7 +28,6 @@ mod server;
 mod services;
 mod subresources;
 mod table;
-mod upkeep;
 pub mod view;
 
 pub use identity::Identity;

@@ -95,6 +95,10 @@ pub(super) async fn run(args: Args) -> Result<()> {
         tasks.spawn(async move { server.serve(listener, tls, shutdown).await });
     }
     tracing::info!(name = args.name, id = args.id, listen = ?args.listen, "serving the API");
+    let (forgetting, stop) = (server.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        let _ = stop.run_until_cancelled(forgetting.forget_events()).await;
+    });
     let gate = gate(&store, &shutdown, &mut tasks);
     tasks.spawn(bootstrap(server.clone(), gate.clone(), args.cluster_dns, shutdown.clone()));
     start_controllers(&args, &members, &store, &server, gate, &registry, &shutdown, &mut tasks)?;

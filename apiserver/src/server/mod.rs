@@ -12,7 +12,7 @@ pub(crate) use negotiate::Include;
 pub(crate) use render::{bytes, partial};
 pub(crate) use request_info::RequestInfo;
 
-use crate::{Server, identity::Identity, pipeline::Core, upkeep};
+use crate::{Server, identity::Identity, pipeline::Core};
 use bytes::Bytes;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::{Response, body::Incoming, service::service_fn};
@@ -32,7 +32,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Also bounds how long an HTTP/1 connection may idle between requests.
@@ -80,7 +80,6 @@ impl Server {
     ) {
         let acceptor = TlsAcceptor::from(with_alpn(tls));
         let mut connections = JoinSet::new();
-        let _upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep::run(self.clone())));
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {

@@ -1,5 +1,4 @@
-//! What the leading master's server does without being asked: sees to it that what every cluster
-//! starts with is there, and forgets events after an hour.
+//! Events are forgotten after an hour. The leading master's server sees to it.
 
 use crate::{Server, memo};
 use k8s::Object;
@@ -14,24 +13,23 @@ const EVENT_SPACES: &[&str] = &["events", "events.k8s.io/events"];
 // A few hundred keys make an entry of some 20 KB: far below its limit, few enough entries.
 const BATCH: usize = 256;
 
-/// Runs until dropped. Does nothing while this member does not lead.
-pub(crate) async fn run(server: Server) {
-    let mut tick = tokio::time::interval(EVERY);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let leading = server.core.store.leadership().borrow().leading;
-        let Some(term) = leading else { continue };
-        if let Err(error) = server.bootstrap().await {
-            tracing::debug!(%error, "bootstrap is not complete yet");
-        }
-        for space in EVENT_SPACES {
-            forget_events(&server, space, term).await;
+impl Server {
+    /// Forgets old events each minute while this member leads. Runs until dropped; once a process.
+    pub async fn forget_events(&self) {
+        let mut tick = tokio::time::interval(EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let leading = self.core.store.leadership().borrow().leading;
+            let Some(term) = leading else { continue };
+            for space in EVENT_SPACES {
+                forget(self, space, term).await;
+            }
         }
     }
 }
 
-async fn forget_events(server: &Server, space: &str, term: Term) {
+async fn forget(server: &Server, space: &str, term: Term) {
     let before = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(EVENT_LIFE_SECONDS);
     let all = server.core.store.range(space, "", None, None).items;
     let old: Vec<Arc<Stored>> =
@@ -91,7 +89,7 @@ mod tests {
             store.txn(put).await.expect("written");
         }
         let term = store.leadership().borrow().leading.expect("leads alone");
-        forget_events(&server, "events", term).await;
+        forget(&server, "events", term).await;
         let left = store.range("events", "", None, None).items;
         assert_eq!(
             left.iter().map(|stored| &*stored.key.path).collect::<Vec<_>>(),
