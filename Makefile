@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/coxswain/target
 export CARGO_TERM_PROGRESS_WHEN ?= never
 ARGS ?=
 
-.PHONY: dev test soak build tools lint clean help
+.PHONY: dev test build tools clients lint clean help
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -19,7 +19,7 @@ build: tools ## the release binary
 	@. scripts/environment.sh && cargo build --release --locked --bin coxswain
 	@echo "make: built $(CARGO_TARGET_DIR)/release/coxswain"
 
-test: tools ## everything CI runs
+test: tools clients ## everything CI runs
 	@scripts/test.sh
 
 lint: tools ## formatting and lints
@@ -27,6 +27,9 @@ lint: tools ## formatting and lints
 
 tools: ## installs what the build and the tests need, if it is missing
 	@scripts/tools.sh
+
+clients: tools ## fetches the kubectl, Helm and client libraries that the tests drive
+	@scripts/clients.sh
 
 clean: ## removes the shared build cache
 	rm -rf "$(CARGO_TARGET_DIR)"

@@ -14,6 +14,10 @@ want ccache ccache
 want busybox busybox-static
 want ip iproute2
 want curl curl
+want python3 python3
+want node nodejs
+want npm npm
+python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)
 compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || need+=(libclang-dev)
 
 if ((${#need[@]})); then
@@ -39,7 +43,4 @@ read -r major minor <<<"$version"
 if ((major == 1 && minor < 95)); then
     echo "tools: rustc is $(rustc --version); 1.95 or later is needed: run 'rustup update'" >&2
     exit 1
-fi
-if ! command -v kubectl >/dev/null 2>&1; then
-    echo "tools: note: no kubectl on this machine; the tests with it will say that they are skipped" >&2
 fi

@@ -123,7 +123,7 @@ impl Cluster {
 
     pub fn try_kubectl(&self, words: &[&str], input: &str) -> Output {
         use std::io::Write as _;
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(kubectl());
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("kubectl is installed");
@@ -182,6 +182,27 @@ pub fn binary() -> PathBuf {
     let path = profile.join("coxswain");
     assert!(Path::new(&path).exists(), "{} is not built: cargo build --workspace", path.display());
     path
+}
+
+/// The `kubectl` to drive: `$KUBECTL`, else what `scripts/clients.sh` fetched, else the machine's.
+pub fn kubectl() -> PathBuf {
+    let fetched = clients().join("bin/kubectl");
+    match std::env::var_os("KUBECTL") {
+        Some(path) => path.into(),
+        None if fetched.exists() => fetched,
+        None => "kubectl".into(),
+    }
+}
+
+/// Where `scripts/clients.sh` puts clients that this project did not write.
+pub fn clients() -> PathBuf {
+    match std::env::var_os("COXSWAIN_CLIENTS") {
+        Some(path) => path.into(),
+        None => {
+            let home = std::env::var_os("HOME").unwrap_or_default();
+            Path::new(&home).join(".cache/coxswain/clients")
+        }
+    }
 }
 
 pub fn is_root() -> bool {

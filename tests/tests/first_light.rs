@@ -3,7 +3,7 @@
 use std::{process::Command, time::Instant};
 use tests::{
     Cluster,
-    cluster::{is_root, signal},
+    cluster::{is_root, kubectl, signal},
 };
 
 const HELLO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/hello.yaml");
@@ -11,7 +11,7 @@ const HELLO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/hello.yaml
 /// One cluster for all chapters: starting one takes seconds, and users do all this on one.
 #[test]
 fn a_user_follows_the_readme() {
-    if !is_root() || Command::new("kubectl").arg("version").output().is_err() {
+    if !is_root() || Command::new(kubectl()).arg("version").output().is_err() {
         eprintln!("SKIPPED: needs root (containers) and kubectl");
         return;
     }
