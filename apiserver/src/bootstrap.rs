@@ -43,7 +43,7 @@ impl Server {
             tracing::debug!(kind = object.kind(), "not served, not made");
             return Ok(());
         };
-        let key = crate::pipeline::key(call.kind, object.namespace(), object.name());
+        let key = crate::pipeline::key(&call.kind, object.namespace(), object.name());
         if let Some(stored) = self.core.store.get(&key) {
             return self.reconcile(&memo::parse(&stored), &object, term).await;
         }
@@ -113,7 +113,7 @@ fn call(object: &Object, verb: Verb, term: u64) -> Option<Call> {
     let kind = catalog::by_kind(object.api_version(), object.kind())?;
     let version = object.api_version().rsplit('/').next().unwrap_or_default().to_string();
     Some(Call {
-        kind,
+        kind: kind.into(),
         version,
         verb,
         namespace: object.namespace().to_string(),

@@ -1,33 +1,77 @@
 //! The kinds by group, version and name: the index that routing, discovery and OpenAPI share.
 
-use crate::kinds::{BUILT_IN, KindDef, Subresource, Verbs};
+use crate::{
+    kind::Kind,
+    kinds::{BUILT_IN, KindDef, Subresource, Verbs},
+};
 use k8s::Resource;
-use std::{collections::HashMap, sync::LazyLock};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
 /// One API group as discovery shows it.
 pub(crate) struct Group {
     pub(crate) name: &'static str,
     /// Preferred first.
     pub(crate) versions: Vec<&'static str>,
-    pub(crate) kinds: Vec<&'static KindDef>,
+    pub(crate) kinds: Vec<Kind>,
 }
 
-static INDEX: LazyLock<HashMap<(&'static str, &'static str), Vec<&'static KindDef>>> =
-    LazyLock::new(|| {
-        let mut index: HashMap<_, Vec<_>> = HashMap::new();
-        for kind in BUILT_IN {
-            index.entry((kind.group, kind.plural)).or_default().push(kind);
-        }
-        index
-    });
+/// All that is served at one moment. A request takes it once, so that it sees one state of it.
+pub(crate) struct Catalog {
+    index: HashMap<(&'static str, &'static str), Kind>,
+    /// In the order upstream prefers groups: core, then the oldest, then by name.
+    groups: Vec<Group>,
+}
+
+static BUILT_IN_KINDS: LazyLock<Arc<Catalog>> = LazyLock::new(|| {
+    let kinds = BUILT_IN.iter().map(Kind::from).collect();
+    Arc::new(Catalog::new(kinds))
+});
 
 static SPACES: LazyLock<HashMap<String, &'static KindDef>> =
     LazyLock::new(|| BUILT_IN.iter().map(|kind| (kind.space().to_string(), kind)).collect());
 
-/// In the order upstream prefers groups: core, then the oldest, then by name.
-static GROUPS: LazyLock<Vec<Group>> = LazyLock::new(|| {
+impl Catalog {
+    /// The built-in kinds alone.
+    pub(crate) fn built_in() -> Arc<Catalog> {
+        BUILT_IN_KINDS.clone()
+    }
+
+    fn new(kinds: Vec<Kind>) -> Catalog {
+        let groups = groups_of(&kinds);
+        let key = |kind: Kind| ((kind.group, kind.plural), kind);
+        Catalog { index: kinds.into_iter().map(key).collect(), groups }
+    }
+
+    /// The kind served as `plural` in `group` and `version`.
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Kind> {
+        let kind = self.index.get(&(group, plural))?;
+        kind.versions.contains(&version).then(|| kind.clone())
+    }
+
+    /// The same for a [`Resource`].
+    pub(crate) fn of(&self, resource: &Resource) -> Option<Kind> {
+        self.find(&resource.group, &resource.version, &resource.plural)
+    }
+
+    pub(crate) fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// The kinds of a group that are served in `version`.
+    pub(crate) fn of_version<'a>(
+        group: &'a Group,
+        version: &'a str,
+    ) -> impl Iterator<Item = &'a Kind> {
+        group.kinds.iter().filter(move |kind| kind.versions.contains(&version))
+    }
+}
+
+fn groups_of(kinds: &[Kind]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    for kind in BUILT_IN {
+    for kind in kinds {
         let group = match groups.iter_mut().find(|group| group.name == kind.group) {
             Some(group) => group,
             None => {
@@ -36,7 +80,7 @@ static GROUPS: LazyLock<Vec<Group>> = LazyLock::new(|| {
                 groups.last_mut().expect("pushed above")
             }
         };
-        group.kinds.push(kind);
+        group.kinds.push(kind.clone());
         for version in kind.versions {
             if !group.versions.contains(version) {
                 group.versions.push(version);
@@ -49,7 +93,7 @@ static GROUPS: LazyLock<Vec<Group>> = LazyLock::new(|| {
     }
     groups.sort_by_key(|group| (group_rank(group.name), group.name));
     groups
-});
+}
 
 /// kubectl prefers the first group that knows a short name, so upstream's order matters.
 fn group_rank(group: &str) -> usize {
@@ -92,18 +136,7 @@ fn rank(version: &str) -> (u8, u32, u32) {
     }
 }
 
-/// The kind served as `plural` in `group` and `version`.
-pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static KindDef> {
-    let kinds = INDEX.get(&(group, plural))?;
-    kinds.iter().find(|kind| kind.versions.contains(&version)).copied()
-}
-
-/// The same for a [`Resource`].
-pub(crate) fn of(resource: &Resource) -> Option<&'static KindDef> {
-    find(&resource.group, &resource.version, &resource.plural)
-}
-
-/// The kind an object says it is of.
+/// The built-in kind an object says it is of.
 pub(crate) fn by_kind(api_version: &str, kind: &str) -> Option<&'static KindDef> {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     BUILT_IN
@@ -111,13 +144,9 @@ pub(crate) fn by_kind(api_version: &str, kind: &str) -> Option<&'static KindDef>
         .find(|def| def.group == group && def.kind == kind && def.versions.contains(&version))
 }
 
-/// The kind whose objects live in a space of the store.
+/// The built-in kind whose objects live in a space of the store.
 pub(crate) fn by_space(space: &str) -> Option<&'static KindDef> {
     SPACES.get(space).copied()
-}
-
-pub(crate) fn groups() -> &'static [Group] {
-    &GROUPS
 }
 
 /// The verbs of a kind itself, sorted as discovery shows them.

@@ -3,7 +3,6 @@
 
 use crate::{
     authz::Attributes,
-    catalog,
     identity::Identity,
     pipeline::{
         Body, Call, Core, verb_name,
@@ -50,11 +49,11 @@ impl Client {
     async fn answer(&self, request: Request) -> Result<Object, Status> {
         let Request { verb, resource, namespace, name, subresource, body, options, fence } =
             request;
-        let kind = catalog::of(&resource).ok_or_else(|| unknown(&resource))?;
+        let kind = self.core.catalog().of(&resource).ok_or_else(|| unknown(&resource))?;
         self.authorize(verb_name(verb), &resource, &namespace, &name, &subresource)?;
         let version = resource.version.to_string();
         let call = Call {
-            kind,
+            kind: kind.clone(),
             version: version.clone(),
             verb,
             namespace,
@@ -65,12 +64,12 @@ impl Client {
             fence,
             identity: self.identity.clone(),
         };
-        Ok(self.core.call(call).await?.into_object(kind, &version))
+        Ok(self.core.call(call).await?.into_object(&kind, &version))
     }
 
     async fn events(&self, request: WatchRequest) -> Result<Events, Status> {
         let WatchRequest { resource, namespace, label_selector, field_selector, after } = request;
-        let kind = catalog::of(&resource).ok_or_else(|| unknown(&resource))?;
+        let kind = self.core.catalog().of(&resource).ok_or_else(|| unknown(&resource))?;
         self.authorize("watch", &resource, &namespace, "", "")?;
         // "0": what is here. A cache warms up on any member, leader or not, quorum or not.
         let revision = after.map_or_else(|| "0".to_string(), |after| after.to_string());

@@ -2,7 +2,7 @@
 //! it derives from the list of kinds.
 
 use crate::{
-    catalog::{self, Group},
+    catalog::{self, Catalog, Group},
     kinds::{KindDef, Subresource},
     pipeline::Core,
     server::{Body, bytes, json},
@@ -15,10 +15,11 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 
 /// The answer to `path`, if it is one of these.
 pub(crate) fn answer(path: &str, aggregated: bool, core: &Core) -> Option<Response<Body>> {
+    let catalog = core.catalog();
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let answer = match parts.as_slice() {
-        ["api"] if aggregated => return Some(aggregate(true)),
-        ["apis"] if aggregated => return Some(aggregate(false)),
+        ["api"] if aggregated => return Some(aggregate(&catalog, true)),
+        ["apis"] if aggregated => return Some(aggregate(&catalog, false)),
         ["api"] => value!({
             "kind": "APIVersions",
             "versions": ["v1"],
@@ -27,14 +28,17 @@ pub(crate) fn answer(path: &str, aggregated: bool, core: &Core) -> Option<Respon
             ],
         }),
         ["apis"] => {
-            let groups: Vec<Value> = named_groups().map(|group| api_group(group, false)).collect();
+            let groups: Vec<Value> =
+                named_groups(&catalog).map(|group| api_group(group, false)).collect();
             value!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
         }
-        ["apis", group] => api_group(named_groups().find(|known| known.name == *group)?, true),
-        ["api", version] => resource_list("", version)?,
-        ["apis", group, version] => resource_list(group, version)?,
+        ["apis", group] => {
+            api_group(named_groups(&catalog).find(|known| known.name == *group)?, true)
+        }
+        ["api", version] => resource_list(&catalog, "", version)?,
+        ["apis", group, version] => resource_list(&catalog, group, version)?,
         ["version"] => version(),
-        [""] => value!({ "paths": paths() }),
+        [""] => value!({ "paths": paths(&catalog) }),
         _ => return None,
     };
     Some(json(&answer))
@@ -45,8 +49,8 @@ fn server_address(core: &Core) -> String {
     members.first().map(|member| member.api_address.clone()).unwrap_or_default()
 }
 
-fn named_groups() -> impl Iterator<Item = &'static Group> {
-    catalog::groups().iter().filter(|group| !group.name.is_empty())
+fn named_groups(catalog: &Catalog) -> impl Iterator<Item = &Group> {
+    catalog.groups().iter().filter(|group| !group.name.is_empty())
 }
 
 fn api_group(group: &Group, alone: bool) -> Value {
@@ -62,13 +66,6 @@ fn api_group(group: &Group, alone: bool) -> Value {
         answer["apiVersion"] = "v1".into();
     }
     answer
-}
-
-fn of_version<'a>(
-    group: &'a Group,
-    version: &'a str,
-) -> impl Iterator<Item = &'static KindDef> + 'a {
-    group.kinds.iter().copied().filter(move |kind| kind.versions.contains(&version))
 }
 
 /// The group, version and kind of a subresource's body.
@@ -96,13 +93,13 @@ pub(crate) fn body_kind(
     }
 }
 
-fn resource_list(group: &str, version: &str) -> Option<Value> {
-    let group = catalog::groups().iter().find(|known| known.name == group)?;
+fn resource_list(catalog: &Catalog, group: &str, version: &str) -> Option<Value> {
+    let group = catalog.groups().iter().find(|known| known.name == group)?;
     if !group.versions.contains(&version) {
         return None;
     }
     let mut resources = Vec::new();
-    for kind in of_version(group, version) {
+    for kind in Catalog::of_version(group, version) {
         let mut entry = value!({
             "name": kind.plural,
             "singularName": kind.kind.to_lowercase(),
@@ -151,8 +148,8 @@ fn storage_hash(kind: &KindDef) -> String {
 }
 
 /// KEP-3352: everything in two documents.
-fn aggregate(core: bool) -> Response<Body> {
-    let groups = catalog::groups().iter().filter(|group| group.name.is_empty() == core);
+fn aggregate(catalog: &Catalog, core: bool) -> Response<Body> {
+    let groups = catalog.groups().iter().filter(|group| group.name.is_empty() == core);
     let items: Vec<Value> = groups.map(aggregate_group).collect();
     let document = value!({
         "kind": "APIGroupDiscoveryList",
@@ -168,8 +165,9 @@ fn aggregate_group(group: &Group) -> Value {
         .versions
         .iter()
         .map(|version| {
-            let resources: Vec<Value> =
-                of_version(group, version).map(|kind| aggregate_kind(kind, version)).collect();
+            let resources: Vec<Value> = Catalog::of_version(group, version)
+                .map(|kind| aggregate_kind(kind, version))
+                .collect();
             value!({ "version": version, "freshness": "Current", "resources": resources })
         })
         .collect();
@@ -230,9 +228,9 @@ fn version() -> Value {
     })
 }
 
-fn paths() -> Vec<String> {
+fn paths(catalog: &Catalog) -> Vec<String> {
     let mut paths = vec!["/api".to_string(), "/api/v1".into(), "/apis".into()];
-    for group in named_groups() {
+    for group in named_groups(catalog) {
         paths.push(format!("/apis/{}", group.name));
         paths
             .extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));

@@ -18,6 +18,7 @@ mod errors;
 mod forget_events;
 mod health;
 pub mod identity;
+pub mod kind;
 pub mod kinds;
 pub mod memo;
 mod metrics;
@@ -87,6 +88,7 @@ impl Server {
                 authorizer: authz::authorizer(view.clone()),
                 view,
                 schema: k8s::schema::Schema::built_in(),
+                catalog: catalog::Catalog::built_in(),
                 metrics: Metrics::new(config.registry.clone()),
                 tasks: Default::default(),
                 config,

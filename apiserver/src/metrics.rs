@@ -186,25 +186,21 @@ fn verb(info: &RequestInfo) -> &str {
 
 /// A request from its first byte to the beginning of its answer.
 pub(crate) struct Observed<'a> {
-    metrics: &'a Metrics,
+    core: &'a Core,
     info: &'a RequestInfo,
     dry_run: &'static str,
     began: Instant,
 }
 
 impl<'a> Observed<'a> {
-    pub(crate) fn begin(
-        metrics: &'a Metrics,
-        info: &'a RequestInfo,
-        dry_run: bool,
-    ) -> Observed<'a> {
+    pub(crate) fn begin(core: &'a Core, info: &'a RequestInfo, dry_run: bool) -> Observed<'a> {
         let dry_run = if dry_run { "All" } else { "" };
-        Observed { metrics, info, dry_run, began: Instant::now() }
+        Observed { core, info, dry_run, began: Instant::now() }
     }
 
     pub(crate) fn end(self, response: &Response<Body>) {
         let unknown;
-        let info = if is_known(self.info) {
+        let info = if is_known(self.core, self.info) {
             self.info
         } else {
             unknown = RequestInfo { verb: self.info.verb.clone(), ..RequestInfo::default() };
@@ -213,25 +209,25 @@ impl<'a> Observed<'a> {
         let labels = labels(info);
         let code = response.status();
         let request = [&labels[..], &[code.as_str(), self.dry_run]].concat();
-        self.metrics.requests.with_label_values(&request).inc();
+        self.core.metrics.requests.with_label_values(&request).inc();
         if let Some(bytes) = response.body().size_hint().exact() {
-            self.metrics.sizes.with_label_values(&labels).observe(bytes as f64);
+            self.core.metrics.sizes.with_label_values(&labels).observe(bytes as f64);
         }
         let endless = info.verb == "watch" || code == http::StatusCode::SWITCHING_PROTOCOLS;
         if !endless {
             let request = [&labels[..], &[self.dry_run]].concat();
             let seconds = self.began.elapsed().as_secs_f64();
-            self.metrics.durations.with_label_values(&request).observe(seconds);
+            self.core.metrics.durations.with_label_values(&request).observe(seconds);
         }
     }
 }
 
 /// False for what no kind serves: clients must not be able to make new series.
-fn is_known(info: &RequestInfo) -> bool {
-    let kind = catalog::find(&info.group, &info.version, &info.resource);
+fn is_known(core: &Core, info: &RequestInfo) -> bool {
+    let kind = core.catalog().find(&info.group, &info.version, &info.resource);
     let subresource = &info.subresource;
     kind.is_some_and(|kind| {
-        subresource.is_empty() || catalog::subresource(kind, subresource).is_some()
+        subresource.is_empty() || catalog::subresource(&kind, subresource).is_some()
     })
 }
 

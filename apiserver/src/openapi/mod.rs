@@ -5,7 +5,7 @@
 mod schemas;
 
 use crate::{
-    catalog::{self, Group},
+    catalog::{self, Catalog, Group},
     encode,
     kinds::KindDef,
     pipeline::Core,
@@ -25,7 +25,8 @@ struct Document {
 /// By path below `/openapi/v3/`: `api/v1`, `apis/apps/v1`.
 static DOCUMENTS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
     let mut documents = BTreeMap::new();
-    for group in catalog::groups() {
+    let catalog = Catalog::built_in();
+    for group in catalog.groups() {
         for version in &group.versions {
             let bytes = document(group, version).to_string();
             let hash = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
@@ -91,8 +92,7 @@ fn root() -> Response<Body> {
 fn document(group: &Group, version: &str) -> Value {
     let mut paths = Map::new();
     let root = path(group.name, version);
-    let kinds: Vec<&'static KindDef> =
-        group.kinds.iter().copied().filter(|kind| kind.versions.contains(&version)).collect();
+    let kinds: Vec<&KindDef> = Catalog::of_version(group, version).map(|kind| &**kind).collect();
     for kind in &kinds {
         let collection = match kind.namespaced {
             true => format!("/{root}/namespaces/{{namespace}}/{}", kind.plural),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
 /// All that the kinds of one group version are made of, by upstream's names.
-pub(super) fn components(kinds: &[&'static KindDef], version: &str) -> Map<String, Value> {
+pub(super) fn components(kinds: &[&KindDef], version: &str) -> Map<String, Value> {
     let schema = Schema::built_in();
     let mut out = Map::new();
     let mut seen = BTreeSet::new();

@@ -89,7 +89,7 @@ impl Core {
         }
         let cx = self.admission(call, Operation::Delete, Some(&old));
         admission::validate(&cx, &old)?;
-        Ok(plan(call.kind, &old, &call.options))
+        Ok(plan(&call.kind, &old, &call.options))
     }
 
     async fn carry_out(
@@ -105,7 +105,7 @@ impl Core {
                 (Op::Put(encode::body(&object)), Some(object), Vec::new())
             }
             Plan::Remove => {
-                let released = services::Allocation::release(call.kind, &memo::object(&stored));
+                let released = services::Allocation::release(&call.kind, &memo::object(&stored));
                 (Op::Delete, None, released)
             }
         };
@@ -127,7 +127,7 @@ impl Core {
                 encode::stamp_revision(&mut object, encode::revision(revision));
                 Reply::new(What::Object(object))
             }
-            None => Reply::new(What::Other(deleted(call.kind, &memo::object(&stored)))),
+            None => Reply::new(What::Other(deleted(&call.kind, &memo::object(&stored)))),
         })
     }
 
@@ -138,7 +138,7 @@ impl Core {
         for stored in &list.items {
             let object = memo::object(stored);
             let one = Call {
-                kind: call.kind,
+                kind: call.kind.clone(),
                 version: call.version.clone(),
                 verb: k8s::Verb::Delete,
                 namespace: object.namespace().to_string(),

@@ -15,8 +15,10 @@ pub(crate) use write::{Wanted, apply_patch};
 use crate::{
     Config, admission,
     authz::{Attributes, Authorizer, Decision},
-    catalog, encode, errors,
+    catalog::{self, Catalog},
+    encode, errors,
     identity::Identity,
+    kind::Kind,
     kinds::{KindDef, Subresource},
     metrics::Metrics,
     protobuf, subresources,
@@ -34,7 +36,9 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     pub(crate) view: Arc<dyn View>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
+    /// Of the bodies that are no objects of a kind: a `Scale`, a `Binding`. Those of a kind: `Kind::schema`.
     pub(crate) schema: &'static Schema,
+    pub(crate) catalog: Arc<Catalog>,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
     /// Streams between clients and nodes, which outlive their requests.
@@ -43,7 +47,7 @@ pub(crate) struct Core {
 
 /// One request for one kind, routed and authorized.
 pub(crate) struct Call {
-    pub(crate) kind: &'static KindDef,
+    pub(crate) kind: Kind,
     /// The version it came by; the answer goes out in the same.
     pub(crate) version: String,
     pub(crate) verb: Verb,
@@ -104,12 +108,12 @@ impl Reply {
 
 impl Call {
     pub(crate) fn resource(&self) -> Resource {
-        catalog::resource(self.kind, &self.version)
+        catalog::resource(&self.kind, &self.version)
     }
 
     /// Where the object lives; for a nameless call this is the prefix of its collection.
     pub(crate) fn key(&self) -> Key {
-        key(self.kind, &self.namespace, &self.name)
+        key(&self.kind, &self.namespace, &self.name)
     }
 
     /// True if the client wants to know what would happen.
@@ -145,10 +149,15 @@ pub(crate) fn verb_name(verb: Verb) -> &'static str {
 }
 
 impl Core {
+    /// What is served now.
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.clone()
+    }
+
     /// Answers one call. The caller has been authorized.
     pub(crate) async fn call(&self, call: Call) -> Result<Reply, Status> {
         let unknown = !call.subresource.is_empty()
-            && catalog::subresource(call.kind, &call.subresource).is_none();
+            && catalog::subresource(&call.kind, &call.subresource).is_none();
         if unknown {
             let why = "the server could not find the requested resource";
             return Err(Status::new(404, "NotFound", why));
@@ -156,7 +165,7 @@ impl Core {
         if !self.serves(&call) {
             return Err(Status::method_not_allowed(&call.resource(), verb_name(call.verb)));
         }
-        match catalog::subresource(call.kind, &call.subresource) {
+        match catalog::subresource(&call.kind, &call.subresource) {
             None => {}
             Some(Subresource::Status) if call.verb == Verb::Get => {}
             Some(Subresource::Status) => return self.update_status(call).await,
@@ -166,7 +175,7 @@ impl Core {
         match call.verb {
             Verb::Get => self.get(&call).await,
             Verb::List => self.list(&call).await,
-            Verb::Create if catalog::verbs(call.kind) == ["create"] => {
+            Verb::Create if catalog::verbs(&call.kind) == ["create"] => {
                 subresources::review::call(self, call).await
             }
             Verb::Create => self.create(call).await,
@@ -180,8 +189,8 @@ impl Core {
 
     fn serves(&self, call: &Call) -> bool {
         let verbs = match call.subresource.as_str() {
-            "" => catalog::verbs(call.kind),
-            name => match catalog::subresource(call.kind, name) {
+            "" => catalog::verbs(&call.kind),
+            name => match catalog::subresource(&call.kind, name) {
                 Some(subresource) => catalog::subresource_verbs(subresource),
                 None => return false,
             },
@@ -270,7 +279,7 @@ impl Core {
     ) -> admission::Cx<'a> {
         admission::Cx {
             operation,
-            kind: call.kind,
+            kind: &call.kind,
             namespace: &call.namespace,
             name: &call.name,
             subresource: &call.subresource,

@@ -89,8 +89,8 @@ impl Core {
     pub(super) async fn page(&self, call: &Call) -> Result<List, Status> {
         let options = &call.options;
         validate_list_options(options)?;
-        let selection = Selection::new(call.kind, options)?;
-        let prefix = prefix(call.kind, &call.namespace);
+        let selection = Selection::new(&call.kind, options)?;
+        let prefix = prefix(&call.kind, &call.namespace);
         let token = options.continue_token.as_deref().filter(|token| !token.is_empty());
         let (at, mut after) = match token.map(read_token).transpose()? {
             Some(token) => (At::Exactly(Revision(token.rv)), Some(token.start)),
@@ -101,7 +101,7 @@ impl Core {
         let mut items: Vec<Arc<Stored>> = Vec::new();
         loop {
             let want = limit.map(|limit| limit - items.len());
-            let page = self.read(call.kind, &prefix, after.as_deref(), want, at).await;
+            let page = self.read(&call.kind, &prefix, after.as_deref(), want, at).await;
             let page = page.map_err(|error| gone(error, token.is_some()))?;
             // Every further page is of the same state as the first.
             at = At::Exactly(encode::revision(page.revision));

@@ -1,6 +1,7 @@
 //! Which objects of a collection a list or watch is about: namespace, label and field selectors.
 
 use crate::{
+    kind::Kind,
     kinds::KindDef,
     memo::{self, Facts},
 };
@@ -12,14 +13,14 @@ use raft_store::Stored;
 
 /// A parsed selection over one kind.
 pub(crate) struct Selection {
-    kind: &'static KindDef,
+    kind: Kind,
     labels: Option<LabelSelector>,
     fields: Option<FieldSelector>,
 }
 
 impl Selection {
     /// `Err` is the 400 of a selector that does not parse or names a field the kind does not select by.
-    pub(crate) fn new(kind: &'static KindDef, options: &Options) -> Result<Selection, Status> {
+    pub(crate) fn new(kind: &Kind, options: &Options) -> Result<Selection, Status> {
         let labels = match options.label_selector.as_deref() {
             None | Some("") => None,
             Some(text) => Some(LabelSelector::parse(text).map_err(Status::bad_request)?),
@@ -33,7 +34,7 @@ impl Selection {
                 check_field(kind, &requirement.field)?;
             }
         }
-        Ok(Selection { kind, labels, fields })
+        Ok(Selection { kind: kind.clone(), labels, fields })
     }
 
     /// True if every object of the collection is meant.
@@ -45,7 +46,7 @@ impl Selection {
         if self.is_everything() {
             return true;
         }
-        let facts = memo::facts(self.kind, stored);
+        let facts = memo::facts(&self.kind, stored);
         self.labels.as_ref().is_none_or(|labels| labels.matches(|key| label(&facts, key)))
             && self.fields.as_ref().is_none_or(|fields| {
                 fields.matches(|field| self.field(&facts, &stored.key.path, field))

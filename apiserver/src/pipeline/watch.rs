@@ -4,7 +4,7 @@
 //! memory, and is told `410 Expired` when it comes back later than history reaches.
 
 use super::{Core, Selection, read};
-use crate::{encode, errors, kinds::KindDef, memo};
+use crate::{encode, errors, kind::Kind, kinds::KindDef, memo};
 use k8s::{FieldError, Object, Options, Revision, Status, WatchEvent};
 use raft_store::{Change, Error, Stored, Watch};
 use serde_json::json;
@@ -24,7 +24,7 @@ const BATCH: usize = 512;
 
 /// What a watch asks for.
 pub(crate) struct WatchCall {
-    pub(crate) kind: &'static KindDef,
+    pub(crate) kind: Kind,
     pub(crate) namespace: String,
     /// Selectors, resource version and match.
     pub(crate) options: Options,
@@ -83,7 +83,7 @@ impl Core {
     /// history (410, 504), as upstream's watch cache does it.
     pub(crate) async fn watch(&self, call: WatchCall) -> Result<Feed, Status> {
         validate_watch_options(&call)?;
-        let selection = Selection::new(call.kind, &call.options)?;
+        let selection = Selection::new(&call.kind, &call.options)?;
         let asked = read::revision_asked(call.options.resource_version.as_deref())?;
         let listed = match (asked, call.send_initial_events) {
             (None | Some(Revision(0)), None) | (_, Some(true)) => true,
@@ -95,7 +95,7 @@ impl Core {
             Some(revision) if listed => self.wait_for(revision).await?,
             Some(revision) => self.catch_up(revision).await?,
         }
-        let (space, prefix) = (call.kind.space(), read::prefix(call.kind, &call.namespace));
+        let (space, prefix) = (call.kind.space(), read::prefix(&call.kind, &call.namespace));
         let (initial, after) = if listed {
             let page = self.store.range(&space, &prefix, None, None);
             (page.items, page.revision)

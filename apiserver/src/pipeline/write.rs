@@ -46,7 +46,7 @@ impl Core {
 
     /// The body as an object of the call's kind, stripped; its name and version checked.
     fn decode_object(&self, call: &Call) -> Result<(Object, Vec<String>), Status> {
-        let wanted = Type::of(call.kind, &call.version);
+        let wanted = Type::of(&call.kind, &call.version);
         self.decode(&wanted, &call.body, call.options.field_validation.as_deref())
     }
 
@@ -59,18 +59,18 @@ impl Core {
             settle_name(&mut object, &call.name)?;
         }
         encode::strip(&mut object);
-        meta::settle_namespace(call.kind, &call.namespace, &mut object)?;
-        meta::begin(call.kind, &mut object);
+        meta::settle_namespace(&call.kind, &call.namespace, &mut object)?;
+        meta::begin(&call.kind, &mut object);
         let generated = meta::name_it(&mut object);
         let mut cx = self.admission(call, Operation::Create, None);
         let name = if generated { String::new() } else { object.name().to_string() };
         cx.name = &name;
         admission::mutate(&cx, &mut object)?;
-        self.fill_in(call.kind, &mut object);
+        self.fill_in(call, &mut object);
         (call.kind.prepare_create)(&mut object);
-        self.complete(call.kind, &mut object);
-        let mut allocation = services::Allocation::for_create(self, call.kind, &mut object)?;
-        self.refuse_invalid(call.kind, &object, None)?;
+        self.complete(call, &mut object);
+        let mut allocation = services::Allocation::for_create(self, &call.kind, &mut object)?;
+        self.refuse_invalid(&call.kind, &object, None)?;
         admission::validate(&cx, &object)?;
         if call.dry_run() {
             return Ok(Reply { created: true, ..Reply::new(What::Object(object)) });
@@ -93,7 +93,7 @@ impl Core {
                 }
                 Err(Error::GuardFailed { .. }) if attempt < RACE_ATTEMPTS => {
                     self.barrier().await?;
-                    allocation = allocation.again(self, call.kind, &mut object)?;
+                    allocation = allocation.again(self, &call.kind, &mut object)?;
                 }
                 Err(error) => return Err(errors::status(error)),
             }
@@ -107,7 +107,7 @@ impl Core {
         object: &Object,
         allocation: &services::Allocation,
     ) -> Result<Revision, Error> {
-        let key = super::key(call.kind, object.namespace(), object.name());
+        let key = super::key(&call.kind, object.namespace(), object.name());
         let put = Op::Put(encode::body(object));
         let mut writes = vec![Write { key, guard: Guard::Absent, op: put }];
         writes.extend(allocation.writes());
@@ -125,7 +125,7 @@ impl Core {
             if expected.is_none() && !call.kind.unconditional_update {
                 let why = "must be specified for an update";
                 let error = FieldError::invalid("metadata.resourceVersion", 0.into(), why);
-                return Err(invalid(call.kind, &call.name, &[error]));
+                return Err(invalid(&call.kind, &call.name, &[error]));
             }
             Ok(Wanted { new, expected })
         };
@@ -190,8 +190,8 @@ impl Core {
         old: &Object,
     ) -> Result<(Object, Vec<String>), Status> {
         let mut whole = old.clone();
-        encode::stamp(&mut whole, call.kind, &call.version);
-        let wanted = Type::of(call.kind, &call.version);
+        encode::stamp(&mut whole, &call.kind, &call.version);
+        let wanted = Type::of(&call.kind, &call.version);
         let new = apply_patch(self.schema, wanted.schema, patch, whole.into_value(), document)?;
         let validation = call.options.field_validation.as_deref();
         let (mut object, warnings) =
@@ -244,7 +244,7 @@ impl Core {
         }
         check_uid(call, &new, &old)?;
         encode::strip(&mut new);
-        meta::settle_namespace(call.kind, &call.namespace, &mut new)?;
+        meta::settle_namespace(&call.kind, &call.namespace, &mut new)?;
         meta::carry_over(&mut new, &old);
         let cx = self.admission(call, Operation::Update, Some(&old));
         let part = Part::of(&call.subresource);
@@ -253,17 +253,17 @@ impl Core {
             (call.kind.prepare_status)(&mut new, &old);
         }
         admission::mutate(&cx, &mut new)?;
-        self.fill_in(call.kind, &mut new);
+        self.fill_in(call, &mut new);
         let mut allocation = services::Allocation::default();
         if part == Part::Main {
             (call.kind.prepare_update)(&mut new, &old);
-            allocation = services::Allocation::for_update(self, call.kind, &mut new, &old)?;
+            allocation = services::Allocation::for_update(self, &call.kind, &mut new, &old)?;
         }
-        self.complete(call.kind, &mut new);
+        self.complete(call, &mut new);
         if part == Part::Main {
-            meta::count_generation(call.kind, &mut new, &old);
+            meta::count_generation(&call.kind, &mut new, &old);
         }
-        self.refuse_invalid(call.kind, &new, Some((&old, part)))?;
+        self.refuse_invalid(&call.kind, &new, Some((&old, part)))?;
         admission::validate(&cx, &new)?;
         Ok(Next { new, allocation })
     }
@@ -280,8 +280,8 @@ impl Core {
             return Ok(Reply::new(What::Object(new)));
         }
         let guard = Guard::At(stored.revision);
-        let (op, more) = if deletion_completes(call.kind, &new) {
-            (Op::Delete, services::Allocation::release(call.kind, &new))
+        let (op, more) = if deletion_completes(&call.kind, &new) {
+            (Op::Delete, services::Allocation::release(&call.kind, &new))
         } else {
             (Op::Put(body), allocation.writes())
         };
@@ -295,17 +295,17 @@ impl Core {
     }
 
     /// Defaults: those of the schema, then the kind's own.
-    fn fill_in(&self, kind: &KindDef, object: &mut Object) {
-        if let Some(ty) = self.schema.get(kind.schema) {
-            k8s::default::apply(self.schema, ty, object);
+    fn fill_in(&self, call: &Call, object: &mut Object) {
+        if let Some((schema, ty)) = call.kind.schema(&call.version) {
+            k8s::default::apply(schema, ty, object);
         }
-        (kind.default)(object);
+        (call.kind.default)(object);
     }
 
     /// What upstream always prints (`status: {}`), after the kind had its say.
-    fn complete(&self, kind: &KindDef, object: &mut Object) {
-        if let Some(ty) = self.schema.get(kind.schema) {
-            k8s::default::zero_values(self.schema, ty, object);
+    fn complete(&self, call: &Call, object: &mut Object) {
+        if let Some((schema, ty)) = call.kind.schema(&call.version) {
+            k8s::default::zero_values(schema, ty, object);
         }
     }
 
@@ -436,7 +436,7 @@ pub(crate) fn apply_patch(
 }
 
 fn exists(call: &Call, name: &str, current: Option<Arc<Stored>>) -> Status {
-    let mut status = Status::already_exists(&catalog::resource(call.kind, &call.version), name);
+    let mut status = Status::already_exists(&catalog::resource(&call.kind, &call.version), name);
     if current.is_some_and(|stored| memo::object(&stored).deletion_timestamp().is_some()) {
         status.message = format!("object is being deleted: {}", status.message);
     }

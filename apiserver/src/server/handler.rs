@@ -11,7 +11,7 @@ use crate::{
     authz::Attributes,
     catalog, discovery, health,
     identity::Identity,
-    kinds::KindDef,
+    kind::Kind,
     metrics::{Inflight, Observed},
     openapi,
     pipeline::{self, Call, Core, watch::WatchCall},
@@ -43,7 +43,7 @@ pub(super) async fn handle(
     let query = Query::parse(request.uri().query());
     let info =
         RequestInfo::parse(request.method(), request.uri().path(), query.watch, query.named());
-    let observed = Observed::begin(&core.metrics, &info, query.options.dry_run);
+    let observed = Observed::begin(&core, &info, query.options.dry_run);
     let request_id = uuid::Uuid::new_v4().to_string();
     let answered = AssertUnwindSafe(answer(&core, connection, &info, query, request));
     let mut response = match answered.catch_unwind().await {
@@ -81,8 +81,9 @@ async fn answer(
     if !info.is_resource {
         return plain(core, info, request).await;
     }
-    let kind = catalog::find(&info.group, &info.version, &info.resource).ok_or_else(unknown)?;
-    if stream::is_stream(kind, &info.subresource) {
+    let kind =
+        core.catalog().find(&info.group, &info.version, &info.resource).ok_or_else(unknown)?;
+    if stream::is_stream(&kind, &info.subresource) {
         return stream::proxy(core, connection, info, identity, request).await;
     }
     let accept = text(request.headers(), header::ACCEPT);
@@ -92,10 +93,10 @@ async fn answer(
     }
     // Held until the answer is complete: bounded work, not bounded connections.
     let _permit = Inflight::enter(core, &info.verb)?;
-    let call = call(info, kind, query, identity, request).await?;
+    let call = call(info, kind.clone(), query, identity, request).await?;
     let (version, verb) = (call.version.clone(), call.verb);
     let reply = core.call(call).await?;
-    Ok(render::reply(reply, kind, &version, format, verb))
+    Ok(render::reply(reply, &kind, &version, format, verb))
 }
 
 fn attributes<'a>(user: &'a Identity, info: &'a RequestInfo) -> Attributes<'a> {
@@ -198,7 +199,7 @@ async fn plain(
 /// The request as the pipeline takes it.
 async fn call(
     info: &RequestInfo,
-    kind: &'static KindDef,
+    kind: Kind,
     mut query: Query,
     identity: Arc<Identity>,
     request: Request<Incoming>,
@@ -242,10 +243,10 @@ async fn call(
         }
     };
     Ok(Call {
-        kind,
         version: info.version.clone(),
         verb,
         namespace: if kind.namespaced { info.namespace.clone() } else { String::new() },
+        kind,
         name: if matches!(verb, Verb::List | Verb::DeleteCollection) {
             String::new()
         } else {
@@ -319,12 +320,12 @@ async fn watch(
     core: &Arc<Core>,
     connection: Connection,
     info: &RequestInfo,
-    kind: &'static KindDef,
+    kind: Kind,
     query: Query,
     format: Format,
 ) -> Result<Response<Body>, Status> {
-    if !catalog::verbs(kind).contains(&"watch") || !info.subresource.is_empty() {
-        let resource = catalog::resource(kind, &info.version);
+    if !catalog::verbs(&kind).contains(&"watch") || !info.subresource.is_empty() {
+        let resource = catalog::resource(&kind, &info.version);
         return Err(Status::method_not_allowed(&resource, "watch"));
     }
     let mut options = query.options;
@@ -337,7 +338,7 @@ async fn watch(
         Duration::from_secs(seconds)
     };
     let call = WatchCall {
-        kind,
+        kind: kind.clone(),
         namespace: if kind.namespaced { info.namespace.clone() } else { String::new() },
         options,
         send_initial_events: query.send_initial_events,

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     encode,
+    kind::Kind,
     kinds::KindDef,
     memo,
     metrics::{Metrics, Running},
@@ -60,7 +61,7 @@ pub(crate) fn status(status: &Status) -> Response<Body> {
 /// The pipeline's answer in the form asked for.
 pub(super) fn reply(
     reply: Reply,
-    kind: &'static KindDef,
+    kind: &KindDef,
     version: &str,
     format: Format,
     verb: Verb,
@@ -138,7 +139,7 @@ pub(crate) fn partial(object: &Object) -> Value {
 }
 
 /// A list piece by piece, each made when the client has taken the one before.
-fn list_body(list: List, kind: &'static KindDef, version: &str) -> Body {
+fn list_body(list: List, kind: &KindDef, version: &str) -> Body {
     let api_version = encode::api_version(kind.group, version);
     let metadata = encode::list_metadata(list.revision, list.next.as_deref(), list.remaining);
     let head = format!(
@@ -192,7 +193,7 @@ fn partial_list(list: &List) -> Vec<u8> {
 
 /// How the events of one watch are written.
 struct Writer {
-    kind: &'static KindDef,
+    kind: Kind,
     version: String,
     format: Format,
     head: Vec<u8>,
@@ -227,7 +228,7 @@ impl Writer {
             Event::Bookmark { revision, initial_events_end } => {
                 out.extend_from_slice(b"{\"type\":\"BOOKMARK\",\"object\":");
                 let object =
-                    bookmark_object(self.kind, &self.version, *revision, *initial_events_end);
+                    bookmark_object(&self.kind, &self.version, *revision, *initial_events_end);
                 if self.format == Format::Json {
                     return encode::write_value(out, &object);
                 }
@@ -252,8 +253,8 @@ impl Writer {
         };
         let revision = object.str_at("/metadata/resourceVersion");
         let metadata = json!({ "resourceVersion": revision });
-        let mut table = Table::new(self.kind, metadata, std::mem::take(&mut self.first));
-        table.push(self.kind, &self.version, object, include);
+        let mut table = Table::new(&self.kind, metadata, std::mem::take(&mut self.first));
+        table.push(&self.kind, &self.version, object, include);
         encode::write_value(out, &table.into_value());
     }
 }
@@ -261,14 +262,14 @@ impl Writer {
 /// A watch as a body without end: nothing is buffered beyond the batch being written.
 pub(super) fn watch(
     feed: Feed,
-    kind: &'static KindDef,
+    kind: Kind,
     version: String,
     format: Format,
     metrics: Metrics,
     running: Running,
     draining: CancellationToken,
 ) -> Response<Body> {
-    let head = encode::object_head(kind, &version);
+    let head = encode::object_head(&kind, &version);
     let writer = Writer { kind, version, format, head, first: true };
     let begin = Some((feed, writer, running));
     let pieces = futures::stream::unfold(begin, move |state| {
@@ -282,7 +283,7 @@ pub(super) fn watch(
             match next {
                 Ok(events) => {
                     let out = writer.events(&events);
-                    metrics.events(kind, &writer.version, events.len(), out.len());
+                    metrics.events(&writer.kind, &writer.version, events.len(), out.len());
                     Some((out, Some((feed, writer, running))))
                 }
                 Err(status) => Some((error_event(&status), None)),

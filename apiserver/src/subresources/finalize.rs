@@ -4,7 +4,7 @@ use crate::pipeline::{Call, Core, Reply, Type, Wanted};
 use k8s::{Object, Status};
 
 pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
-    let wanted = Type::of(call.kind, &call.version);
+    let wanted = Type::of(&call.kind, &call.version);
     let validation = call.options.field_validation.as_deref();
     let (sent, warnings) = core.decode(&wanted, &call.body, validation)?;
     let change = |old: &Object| {

@@ -7,11 +7,11 @@ use crate::{
 use k8s::Status;
 
 pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
-    let wanted = Type::of(call.kind, &call.version);
+    let wanted = Type::of(&call.kind, &call.version);
     let validation = call.options.field_validation.as_deref();
     let (review, warnings) = core.decode(&wanted, &call.body, validation)?;
     let authorizer = &*core.authorizer;
-    let answer = authz::answer(authorizer, &call.identity, call.kind, &call.namespace, &review);
+    let answer = authz::answer(authorizer, &call.identity, &call.kind, &call.namespace, &review);
     let Some(answer) = answer else {
         let kind = call.kind.kind;
         return Err(Status::not_implemented(format!("{kind} is not implemented yet")));

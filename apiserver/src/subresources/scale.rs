@@ -30,7 +30,7 @@ fn scale_type() -> Type<'static> {
 }
 
 pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
-    let paths = paths(call.kind)?;
+    let paths = paths(&call.kind)?;
     if call.verb == Verb::Get {
         let reply = core.get(&call).await?;
         return Ok(show(reply, &paths));

@@ -120,8 +120,8 @@ async fn pod_target(
     query: &str,
 ) -> Result<Option<Target>, Status> {
     core.barrier().await?;
-    let kind = crate::catalog::find("", "v1", "pods")
-        .ok_or_else(|| Status::internal("pods are not served"))?;
+    let kind =
+        crate::kinds::find("", "pods").ok_or_else(|| Status::internal("pods are not served"))?;
     let stored = core.store.get(&key(kind, &info.namespace, &info.name));
     let stored = stored
         .ok_or_else(|| Status::not_found(&k8s::Resource::new("", "v1", "pods"), &info.name))?;
