@@ -11,12 +11,26 @@ use std::{
 };
 
 /// The one memo type of this program (see [`Stored::memo`]).
-#[derive(Default)]
 struct Memo {
     /// Weak: a tree costs five times its bytes, so it lives only while a cache holds it.
     object: Mutex<Weak<Object>>,
+    /// Weak for the same reason: `protobuf.rs` holds those that were asked for last.
+    message: Mutex<Weak<[u8]>>,
+    message_bytes: OnceLock<usize>,
     facts: OnceLock<Arc<Facts>>,
     derived: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Default for Memo {
+    fn default() -> Memo {
+        Memo {
+            object: Mutex::default(),
+            message: Mutex::new(Weak::<[u8; 0]>::new()),
+            message_bytes: OnceLock::new(),
+            facts: OnceLock::new(),
+            derived: OnceLock::new(),
+        }
+    }
 }
 
 /// What selectors ask of a version.
@@ -66,6 +80,27 @@ pub fn facts(kind: &KindDef, stored: &Stored) -> Arc<Facts> {
         })
     };
     memo(stored).facts.get_or_init(|| facts(stored)).clone()
+}
+
+/// The protobuf message of a version, made by `make` unless somebody holds it.
+pub(crate) fn message<E>(
+    stored: &Stored,
+    make: impl FnOnce() -> Result<Arc<[u8]>, E>,
+) -> Result<Arc<[u8]>, E> {
+    let memo = memo(stored);
+    let mut slot = memo.message.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(message) = slot.upgrade() {
+        return Ok(message);
+    }
+    let message = make()?;
+    *slot = Arc::downgrade(&message);
+    memo.message_bytes.get_or_init(|| message.len());
+    Ok(message)
+}
+
+/// The length of that message, which outlives it; `None` before it was made for the first time.
+pub(crate) fn message_bytes(stored: &Stored) -> Option<usize> {
+    memo(stored).message_bytes.get().copied()
 }
 
 /// What `derive` makes of a version, once; one `T` per space (RBAC keeps its compiled rules here).

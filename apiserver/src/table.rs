@@ -8,51 +8,67 @@ use jiff::Timestamp;
 use k8s::Object;
 use serde_json::{Value, json};
 
+/// A table under way: its head, then row by row.
 pub(crate) struct Table {
-    metadata: Value,
-    columns: Value,
-    rows: Vec<Value>,
+    /// `meta.k8s.io/v1` or its beta.
+    meta: &'static str,
     now: Timestamp,
 }
 
 impl Table {
-    /// `with_columns`: upstream leaves the definitions out after the first table of a watch.
-    pub(crate) fn new(kind: &KindDef, metadata: Value, with_columns: bool) -> Table {
-        let columns =
-            if with_columns { kind.columns.iter().map(definition).collect() } else { Value::Null };
-        Table { metadata, columns, rows: Vec::new(), now: Timestamp::now() }
+    pub(crate) fn new(meta: &'static str) -> Table {
+        Table { meta, now: Timestamp::now() }
     }
 
-    pub(crate) fn push(
-        &mut self,
+    /// The table without rows. `with_columns`: upstream leaves the definitions out after the first
+    /// table of a watch.
+    pub(crate) fn head(&self, kind: &KindDef, metadata: Value, with_columns: bool) -> Value {
+        let columns =
+            if with_columns { kind.columns.iter().map(definition).collect() } else { Value::Null };
+        json!({
+            "kind": "Table",
+            "apiVersion": self.meta,
+            "metadata": metadata,
+            "columnDefinitions": columns,
+            "rows": [],
+        })
+    }
+
+    pub(crate) fn row(
+        &self,
         kind: &KindDef,
         version: &str,
         object: &Object,
         include: Include,
-    ) {
-        let now = self.now;
+    ) -> Value {
         let cells: Vec<Value> =
-            kind.columns.iter().map(|column| (column.value)(object, now)).collect();
+            kind.columns.iter().map(|column| (column.value)(object, self.now)).collect();
         let object = match include {
             Include::None => Value::Null,
-            Include::Metadata => crate::server::partial(object),
+            Include::Metadata => crate::server::partial(object, self.meta),
             Include::Object => {
                 let mut object = object.clone();
                 crate::encode::stamp(&mut object, kind, version);
                 object.into_value()
             }
         };
-        self.rows.push(json!({ "cells": cells, "object": object }));
+        json!({ "cells": cells, "object": object })
     }
 
-    pub(crate) fn into_value(self) -> Value {
-        json!({
-            "kind": "Table",
-            "apiVersion": "meta.k8s.io/v1",
-            "metadata": self.metadata,
-            "columnDefinitions": self.columns,
-            "rows": self.rows,
-        })
+    /// The table of one object.
+    pub(crate) fn of(
+        &self,
+        kind: &KindDef,
+        version: &str,
+        object: &Object,
+        include: Include,
+        with_columns: bool,
+    ) -> Value {
+        let revision = object.str_at("/metadata/resourceVersion");
+        let metadata = json!({ "resourceVersion": revision });
+        let mut table = self.head(kind, metadata, with_columns);
+        table["rows"] = vec![self.row(kind, version, object, include)].into();
+        table
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     kind::Kind,
     kinds::{KindDef, Subresource},
     metrics::Metrics,
-    protobuf, subresources,
+    subresources,
     view::View,
 };
 use bytes::Bytes;
@@ -163,7 +163,7 @@ impl Core {
             return Err(Status::new(404, "NotFound", why));
         }
         if !self.serves(&call) {
-            return Err(Status::method_not_allowed(&call.resource(), verb_name(call.verb)));
+            return Err(Status::method_unknown());
         }
         match catalog::subresource(&call.kind, &call.subresource) {
             None => {}
@@ -222,19 +222,14 @@ impl Core {
             Body::None => return Err(Status::bad_request("the request has no body")),
             Body::Json(bytes) => (k8s::decode::json(self.schema, ty, bytes), &bytes[..]),
             Body::Yaml(bytes) => (k8s::decode::yaml(self.schema, ty, bytes), &bytes[..]),
-            Body::Protobuf(bytes) => {
-                let value = protobuf::read(self.schema, ty, bytes).map_err(|why| {
-                    Status::bad_request(format!(
-                        "the object provided is unrecognized (must be of type {}): {why}",
-                        wanted.kind
-                    ))
-                })?;
-                (k8s::decode::value(self.schema, ty, &value), &[][..])
-            }
+            Body::Protobuf(bytes) => (k8s::decode::protobuf(self.schema, ty, bytes), &bytes[..]),
             Body::Value(value) => (k8s::decode::value(self.schema, ty, value), &[][..]),
         };
         let decoded = decoded.map_err(|error| {
-            let head = k8s::decode::head(bytes).unwrap_or_default();
+            let head = match body {
+                Body::Protobuf(_) => k8s::protobuf::head(bytes),
+                _ => k8s::decode::head(bytes).unwrap_or_default(),
+            };
             error.status(&wanted.head(&head.api_version, &head.kind), wanted.kind, bytes)
         })?;
         let object = &decoded.object;

@@ -2,7 +2,7 @@
 
 use super::{
     Body, Connection,
-    negotiate::{self, Format},
+    negotiate::{self, Format, Offer},
     options::Query,
     render,
     request_info::RequestInfo,
@@ -41,6 +41,7 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let query = Query::parse(request.uri().query());
+    let refusals = negotiate::of_refusals(request.headers(), request.uri().query());
     let info =
         RequestInfo::parse(request.method(), request.uri().path(), query.watch, query.named());
     let observed = Observed::begin(&core, &info, query.options.dry_run);
@@ -48,11 +49,11 @@ pub(super) async fn handle(
     let answered = AssertUnwindSafe(answer(&core, connection, &info, query, request));
     let mut response = match answered.catch_unwind().await {
         Ok(Ok(response)) => response,
-        Ok(Err(status)) => render::status(&status),
+        Ok(Err(status)) => render::status(&status, refusals),
         Err(_) => {
             tracing::error!(path = info.path, verb = info.verb, request_id, "a handler panicked");
             let why = "This request caused apiserver to panic. Look in the logs for details.";
-            render::status(&Status::new(500, "InternalError", why))
+            render::status(&Status::new(500, "InternalError", why), refusals)
         }
     };
     observed.end(&response);
@@ -86,8 +87,18 @@ async fn answer(
     if stream::is_stream(&kind, &info.subresource) {
         return stream::proxy(core, connection, info, identity, request).await;
     }
-    let accept = text(request.headers(), header::ACCEPT);
-    let format = negotiate::format(&accept, query.include)?;
+    if !matches!(
+        *request.method(),
+        Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE
+    ) {
+        return Err(Status::method_unknown());
+    }
+    let offer = Offer {
+        table: catalog::verbs(&kind) != ["create"],
+        protobuf: protobuf::type_of(&kind, &info.version).is_some(),
+        watch: info.verb == "watch",
+    };
+    let format = negotiate::format(request.headers(), request.uri().query(), query.include, offer)?;
     if info.verb == "watch" {
         return watch(core, connection, info, kind, query, format).await;
     }
@@ -96,7 +107,7 @@ async fn answer(
     let call = call(info, kind.clone(), query, identity, request).await?;
     let (version, verb) = (call.version.clone(), call.verb);
     let reply = core.call(call).await?;
-    Ok(render::reply(reply, &kind, &version, format, verb))
+    render::reply(reply, &kind, &version, format, verb).await
 }
 
 fn attributes<'a>(user: &'a Identity, info: &'a RequestInfo) -> Attributes<'a> {
@@ -310,7 +321,9 @@ fn delete_options(bytes: &[u8], media: &str) -> Result<Value, Status> {
     let schema = k8s::schema::Schema::built_in();
     let value = match (coding(media)?, schema.get("meta.v1.DeleteOptions")) {
         (Coding::Json, _) => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
-        (Coding::Protobuf, Some(ty)) => protobuf::read(schema, ty, bytes),
+        (Coding::Protobuf, Some(ty)) => {
+            k8s::protobuf::read(schema, ty, bytes).map_err(|error| error.to_string())
+        }
         _ => k8s::decode::yaml_to_value(bytes).map_err(|error| error.to_string()),
     };
     value.map_err(|why| Status::bad_request(format!("cannot read the delete options: {why}")))
@@ -353,7 +366,7 @@ async fn watch(
             let draining = connection.draining;
             Ok(render::watch(feed, kind, version, format, metrics, running, draining))
         }
-        Err(status) if matches!(status.code, 410 | 504) => Ok(render::watch_error(&status)),
+        Err(status) if matches!(status.code, 410 | 504) => Ok(render::watch_error(&status, format)),
         Err(status) => Err(status),
     }
 }

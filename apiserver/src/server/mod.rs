@@ -1,11 +1,13 @@
 //! The edge: accepts connections, knows who is at the other end, and drains gracefully.
 
 mod handler;
+mod lists;
 mod negotiate;
 mod options;
 mod render;
 mod request_info;
 mod stall;
+mod transfer;
 
 pub(crate) use handler::json;
 pub(crate) use negotiate::Include;

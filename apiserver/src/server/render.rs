@@ -1,9 +1,11 @@
-//! Answers as bytes: objects and lists by concatenation, streamed; tables and bare metadata when
-//! asked; watches event by event.
+//! Answers as bytes: objects by concatenation, tables and bare metadata when asked, watches event by
+//! event; each in JSON, YAML or protobuf.
 
 use super::{
     Body, BoxError, full,
-    negotiate::{Format, Include},
+    lists::{self, partial_message},
+    negotiate::{Coding, Format, Shape},
+    transfer::respond,
 };
 use crate::{
     encode,
@@ -12,9 +14,10 @@ use crate::{
     memo,
     metrics::{Metrics, Running},
     pipeline::{
-        List, Reply, What,
+        Reply, What,
         watch::{Event, Feed, bookmark_object},
     },
+    protobuf,
     table::Table,
 };
 use bytes::Bytes;
@@ -25,13 +28,8 @@ use hyper::body::Frame;
 use k8s::{Object, Status, Verb};
 use raft_store::Stored;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{iter::once, sync::Arc};
 use tokio_util::sync::CancellationToken;
-
-/// Bodies of lists and watches go out in pieces of about this many bytes.
-// Large enough to make TLS records and system calls cheap, small enough to be allocated without page
-// faults over and over (measured: 35 ms per 416 MB in such chunks, 1.6 s and more as one buffer).
-const CHUNK: usize = 128 * 1024;
 
 pub(crate) fn bytes(
     code: StatusCode,
@@ -48,10 +46,14 @@ fn with_type(code: StatusCode, media: &'static str, body: Body) -> Response<Body
     response
 }
 
-/// A refusal.
-pub(crate) fn status(status: &Status) -> Response<Body> {
+/// A refusal, as the client reads it best.
+pub(crate) fn status(status: &Status, format: Format) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = bytes(code, "application/json", status.to_value().to_string());
+    let object = Object::from_value(status.to_value()).unwrap_or_default();
+    let mut response = match any(&object, format.coding) {
+        Ok(body) => respond(code, format.coding.media_type(), once(body), format),
+        Err(_) => bytes(code, "application/json", to_bytes(&object)),
+    };
     if let Some(seconds) = status.retry_after_seconds {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -59,49 +61,72 @@ pub(crate) fn status(status: &Status) -> Response<Body> {
 }
 
 /// The pipeline's answer in the form asked for.
-pub(super) fn reply(
+pub(super) async fn reply(
     reply: Reply,
-    kind: &KindDef,
+    kind: &Kind,
     version: &str,
-    format: Format,
+    mut format: Format,
     verb: Verb,
-) -> Response<Body> {
+) -> Result<Response<Body>, Status> {
     let code = if reply.created { StatusCode::CREATED } else { StatusCode::OK };
-    let media = match format {
-        Format::Json => "application/json",
-        Format::Table(_) => "application/json;as=Table;g=meta.k8s.io;v=v1",
-        Format::Partial => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+    if verb == Verb::DeleteCollection {
+        format = format.whole();
+    }
+    let media = format.coding.media_type();
+    let mut response = match reply.what {
+        What::List(list) => {
+            if format.shape == Shape::Partial {
+                return Err(not_acceptable("PartialObjectMetadata", "a list", kind, "List"));
+            }
+            let pieces = lists::pieces(list, kind, version, format).await?;
+            respond(code, media, pieces, format)
+        }
+        What::Other(object) => respond(code, media, once(any(&object, format.coding)?), format),
+        _ if format.shape == Shape::PartialList => {
+            return Err(not_acceptable("PartialObjectMetadataList", "not a list", kind, ""));
+        }
+        What::Stored(stored) => {
+            let body = match (format.coding, format.shape) {
+                (Coding::Json, Shape::Whole) => spliced(kind, version, &stored),
+                (Coding::Protobuf, Shape::Whole) => {
+                    let message = protobuf::of_stored(kind, version, &stored)?;
+                    let api_version = encode::api_version(kind.group, version);
+                    k8s::protobuf::enveloped(&api_version, kind.kind, &message)
+                }
+                _ => one(&memo::object(&stored), kind, version, format)?,
+            };
+            respond(code, media, once(body), format)
+        }
+        What::Object(object) => {
+            respond(code, media, once(one(&object, kind, version, format)?), format)
+        }
     };
-    let deleted_collection = verb == Verb::DeleteCollection;
-    let mut response = match (reply.what, format) {
-        (What::Other(object), _) => bytes(code, "application/json", to_bytes(&object)),
-        (What::List(list), Format::Json) => with_type(code, media, list_body(list, kind, version)),
-        (What::List(list), _) if deleted_collection => {
-            with_type(code, "application/json", list_body(list, kind, version))
-        }
-        (What::List(list), Format::Table(include)) => {
-            bytes(code, media, to_bytes(&list_table(&list, kind, version, include)))
-        }
-        (What::List(list), Format::Partial) => bytes(code, media, partial_list(&list)),
-        (What::Stored(stored), Format::Json) => {
-            let mut out = Vec::with_capacity(stored.body.len() + 128);
-            let revision = encode::revision(stored.revision);
-            encode::splice(&mut out, &encode::object_head(kind, version), &stored, revision);
-            bytes(code, media, out)
-        }
-        (What::Stored(stored), format) => {
-            let object = memo::object(&stored);
-            bytes(code, media, one(&object, kind, version, format))
-        }
-        (What::Object(object), format) => bytes(code, media, one(&object, kind, version, format)),
-    };
-    for warning in reply.warnings {
+    warn(&mut response, &reply.warnings);
+    Ok(response)
+}
+
+fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warnings {
         let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(header::WARNING, value);
         }
     }
-    response
+}
+
+fn not_acceptable(asked: &str, is: &str, kind: &KindDef, suffix: &str) -> Status {
+    let package = kind.schema.split('.').next().unwrap_or_default();
+    Status::not_acceptable(format!(
+        "you requested {asked}, but the requested object is {is} (*{package}.{}{suffix})",
+        kind.kind
+    ))
+}
+
+fn spliced(kind: &KindDef, version: &str, stored: &Stored) -> Vec<u8> {
+    let mut out = Vec::with_capacity(stored.body.len() + 128);
+    let revision = encode::revision(stored.revision);
+    encode::splice(&mut out, &encode::object_head(kind, version), stored, revision);
+    out
 }
 
 fn to_bytes(value: &(impl serde::Serialize + ?Sized)) -> Vec<u8> {
@@ -110,85 +135,57 @@ fn to_bytes(value: &(impl serde::Serialize + ?Sized)) -> Vec<u8> {
     out
 }
 
+fn text(value: &Value, coding: Coding) -> Vec<u8> {
+    if coding == Coding::Yaml {
+        let mut out = Vec::with_capacity(1024);
+        k8s::yaml::write(&mut out, value);
+        return out;
+    }
+    to_bytes(value)
+}
+
+/// An object that says itself what it is.
+fn any(object: &Object, coding: Coding) -> Result<Vec<u8>, Status> {
+    match coding {
+        Coding::Json => Ok(to_bytes(object)),
+        Coding::Yaml => Ok(text(&object.clone().into_value(), coding)),
+        Coding::Protobuf => protobuf::body_of_any(object),
+    }
+}
+
 /// One object, which may lack `kind` and `apiVersion`.
-fn one(object: &Object, kind: &KindDef, version: &str, format: Format) -> Vec<u8> {
-    match format {
-        Format::Json => {
+fn one(object: &Object, kind: &KindDef, version: &str, format: Format) -> Result<Vec<u8>, Status> {
+    let coding = format.coding;
+    match (format.shape, coding) {
+        (Shape::Whole, Coding::Protobuf) => {
+            let message = protobuf::of_object(kind, version, object)?;
+            let api_version = encode::api_version(kind.group, version);
+            Ok(k8s::protobuf::enveloped(&api_version, kind.kind, &message))
+        }
+        (Shape::Whole, _) => {
             let mut object = object.clone();
             encode::stamp(&mut object, kind, version);
-            to_bytes(&object)
+            any(&object, coding)
         }
-        Format::Partial => to_bytes(&partial(object)),
-        Format::Table(include) => {
-            let revision = object.str_at("/metadata/resourceVersion").to_string();
-            let metadata = json!({ "resourceVersion": revision });
-            let mut table = Table::new(kind, metadata, true);
-            table.push(kind, version, object, include);
-            to_bytes(&table.into_value())
+        (Shape::Table(include), _) => {
+            let table = Table::new(format.meta).of(kind, version, object, include, true);
+            Ok(text(&table, coding))
         }
+        (_, Coding::Protobuf) => {
+            let message = partial_message(object)?;
+            Ok(k8s::protobuf::enveloped(format.meta, "PartialObjectMetadata", &message))
+        }
+        _ => Ok(text(&partial(object, format.meta), coding)),
     }
 }
 
-/// Only what all objects have (`meta.k8s.io/v1 PartialObjectMetadata`).
-pub(crate) fn partial(object: &Object) -> Value {
+/// Only what all objects have (`PartialObjectMetadata` of `meta`).
+pub(crate) fn partial(object: &Object, meta: &str) -> Value {
     json!({
         "kind": "PartialObjectMetadata",
-        "apiVersion": "meta.k8s.io/v1",
+        "apiVersion": meta,
         "metadata": object.metadata(),
     })
-}
-
-/// A list piece by piece, each made when the client has taken the one before.
-fn list_body(list: List, kind: &KindDef, version: &str) -> Body {
-    let api_version = encode::api_version(kind.group, version);
-    let metadata = encode::list_metadata(list.revision, list.next.as_deref(), list.remaining);
-    let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[",
-        kind.kind
-    );
-    let begin = (head.into_bytes(), list.items.into_iter().peekable(), false);
-    let pieces = futures::stream::unfold(begin, |(mut out, mut items, done)| async move {
-        if done {
-            return None;
-        }
-        while out.len() < CHUNK
-            && let Some(stored) = items.next()
-        {
-            let revision = encode::revision(stored.revision);
-            encode::splice(&mut out, encode::ITEM_HEAD, &stored, revision);
-            if items.peek().is_some() {
-                out.push(b',');
-            }
-        }
-        let done = items.peek().is_none();
-        if done {
-            out.extend_from_slice(b"]}");
-        }
-        let piece = Ok::<_, BoxError>(Frame::data(Bytes::from(out)));
-        let next = Vec::with_capacity(if done { 0 } else { CHUNK + CHUNK / 8 });
-        Some((piece, (next, items, done)))
-    });
-    BodyExt::boxed_unsync(StreamBody::new(pieces))
-}
-
-fn list_table(list: &List, kind: &KindDef, version: &str, include: Include) -> Value {
-    let metadata = encode::list_metadata(list.revision, list.next.as_deref(), list.remaining);
-    let mut table = Table::new(kind, metadata, true);
-    for stored in &list.items {
-        table.push(kind, version, &memo::object(stored), include);
-    }
-    table.into_value()
-}
-
-fn partial_list(list: &List) -> Vec<u8> {
-    let items: Vec<Value> =
-        list.items.iter().map(|stored| partial(&memo::object(stored))).collect();
-    to_bytes(&json!({
-        "kind": "PartialObjectMetadataList",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": encode::list_metadata(list.revision, list.next.as_deref(), list.remaining),
-        "items": items,
-    }))
 }
 
 /// How the events of one watch are written.
@@ -202,61 +199,91 @@ struct Writer {
 }
 
 impl Writer {
-    fn events(&mut self, events: &[Event]) -> Vec<u8> {
+    fn events(&mut self, events: &[Event]) -> Result<Vec<u8>, Status> {
         let mut out = Vec::with_capacity(512);
         for event in events {
-            self.event(&mut out, event);
-            out.extend_from_slice(b"}\n");
+            match self.format.coding {
+                Coding::Protobuf => out.extend_from_slice(&self.frame(event)?),
+                _ => {
+                    self.line(&mut out, event)?;
+                    out.extend_from_slice(b"}\n");
+                }
+            }
         }
-        out
+        Ok(out)
     }
 
     /// JSON of an event is a copy of the stored bytes between two fixed ends, cheaper than any cache
     /// of it; the other forms need the tree, which all watchers of a version share.
-    fn event(&mut self, out: &mut Vec<u8>, event: &Event) {
-        match event {
-            Event::Object { kind, stored, revision } => {
-                out.extend_from_slice(b"{\"type\":\"");
-                out.extend_from_slice(kind.name().as_bytes());
-                out.extend_from_slice(b"\",\"object\":");
-                if self.format == Format::Json {
-                    return encode::splice(out, &self.head, stored, *revision);
-                }
-                let object = self.at(stored, *revision);
-                self.shaped(out, &object);
+    fn line(&mut self, out: &mut Vec<u8>, event: &Event) -> Result<(), Status> {
+        let (name, object) = match event {
+            Event::Object { kind, stored, revision } if self.format.shape == Shape::Whole => {
+                begin_line(out, kind.name());
+                encode::splice(out, &self.head, stored, *revision);
+                return Ok(());
             }
+            Event::Object { kind, stored, revision } => (kind.name(), at(stored, *revision)),
             Event::Bookmark { revision, initial_events_end } => {
-                out.extend_from_slice(b"{\"type\":\"BOOKMARK\",\"object\":");
-                let object =
-                    bookmark_object(&self.kind, &self.version, *revision, *initial_events_end);
-                if self.format == Format::Json {
-                    return encode::write_value(out, &object);
-                }
-                self.shaped(out, &object);
+                ("BOOKMARK", self.bookmark(*revision, *initial_events_end))
             }
-        }
-    }
-
-    fn at(&self, stored: &Arc<Stored>, revision: k8s::Revision) -> Arc<Object> {
-        let object = memo::object(stored);
-        if revision == encode::revision(stored.revision) {
-            return object;
-        }
-        let mut moved = (*object).clone();
-        encode::stamp_revision(&mut moved, revision);
-        Arc::new(moved)
-    }
-
-    fn shaped(&mut self, out: &mut Vec<u8>, object: &Object) {
-        let Format::Table(include) = self.format else {
-            return encode::write_value(out, &partial(object));
         };
-        let revision = object.str_at("/metadata/resourceVersion");
-        let metadata = json!({ "resourceVersion": revision });
-        let mut table = Table::new(&self.kind, metadata, std::mem::take(&mut self.first));
-        table.push(&self.kind, &self.version, object, include);
-        encode::write_value(out, &table.into_value());
+        begin_line(out, name);
+        if let Shape::Table(include) = self.format.shape {
+            let first = std::mem::take(&mut self.first);
+            let table = Table::new(self.format.meta);
+            encode::write_value(out, &table.of(&self.kind, &self.version, &object, include, first));
+            return Ok(());
+        }
+        // A watch asked for as a list of metadata is of single objects all the same.
+        let format = match self.format.shape {
+            Shape::PartialList => Format { shape: Shape::Partial, ..self.format },
+            _ => self.format,
+        };
+        out.extend_from_slice(&one(&object, &self.kind, &self.version, format)?);
+        Ok(())
     }
+
+    fn frame(&self, event: &Event) -> Result<Vec<u8>, Status> {
+        let whole = self.format.shape == Shape::Whole;
+        let (name, object) = match event {
+            Event::Object { kind, stored, revision }
+                if whole && *revision == encode::revision(stored.revision) =>
+            {
+                let message = protobuf::of_stored(&self.kind, &self.version, stored)?;
+                let api_version = encode::api_version(self.kind.group, &self.version);
+                let body = k8s::protobuf::enveloped(&api_version, self.kind.kind, &message);
+                return Ok(k8s::protobuf::watch_frame(kind.name(), &body));
+            }
+            Event::Object { kind, stored, revision } => (kind.name(), at(stored, *revision)),
+            Event::Bookmark { revision, initial_events_end } => {
+                ("BOOKMARK", self.bookmark(*revision, *initial_events_end))
+            }
+        };
+        let shape = if whole { Shape::Whole } else { Shape::Partial };
+        let format = Format { shape, ..self.format };
+        let body = one(&object, &self.kind, &self.version, format)?;
+        Ok(k8s::protobuf::watch_frame(name, &body))
+    }
+
+    fn bookmark(&self, revision: k8s::Revision, initial_events_end: bool) -> Arc<Object> {
+        Arc::new(bookmark_object(&self.kind, &self.version, revision, initial_events_end))
+    }
+}
+
+fn begin_line(out: &mut Vec<u8>, event: &str) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(event.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+}
+
+fn at(stored: &Arc<Stored>, revision: k8s::Revision) -> Arc<Object> {
+    let object = memo::object(stored);
+    if revision == encode::revision(stored.revision) {
+        return object;
+    }
+    let mut moved = (*object).clone();
+    encode::stamp_revision(&mut moved, revision);
+    Arc::new(moved)
 }
 
 /// A watch as a body without end: nothing is buffered beyond the batch being written.
@@ -280,27 +307,33 @@ pub(super) fn watch(
                 next = feed.next() => next?,
                 () = draining.cancelled() => return None,
             };
-            match next {
-                Ok(events) => {
-                    let out = writer.events(&events);
-                    metrics.events(&writer.kind, &writer.version, events.len(), out.len());
+            match next.and_then(|events| Ok((writer.events(&events)?, events.len()))) {
+                Ok((out, count)) => {
+                    metrics.events(&writer.kind, &writer.version, count, out.len());
                     Some((out, Some((feed, writer, running))))
                 }
-                Err(status) => Some((error_event(&status), None)),
+                Err(status) => Some((error_event(&status, format), None)),
             }
         }
     });
     let frames = pieces.map(|piece| Ok::<_, BoxError>(Frame::data(Bytes::from(piece))));
-    with_type(StatusCode::OK, "application/json", BodyExt::boxed_unsync(StreamBody::new(frames)))
+    let media = format.coding.stream_type();
+    with_type(StatusCode::OK, media, BodyExt::boxed_unsync(StreamBody::new(frames)))
 }
 
-fn error_event(status: &Status) -> Vec<u8> {
-    let mut out = to_bytes(&json!({ "type": "ERROR", "object": status.to_value() }));
+fn error_event(status: &Status, format: Format) -> Vec<u8> {
+    let object = Object::from_value(status.to_value()).unwrap_or_default();
+    if format.coding == Coding::Protobuf
+        && let Ok(body) = protobuf::body_of_any(&object)
+    {
+        return k8s::protobuf::watch_frame("ERROR", &body);
+    }
+    let mut out = to_bytes(&json!({ "type": "ERROR", "object": object }));
     out.push(b'\n');
     out
 }
 
 /// A watch that cannot begin: upstream answers 200 and says why in the stream.
-pub(super) fn watch_error(status: &Status) -> Response<Body> {
-    bytes(StatusCode::OK, "application/json", error_event(status))
+pub(super) fn watch_error(status: &Status, format: Format) -> Response<Body> {
+    bytes(StatusCode::OK, format.coding.stream_type(), error_event(status, format))
 }

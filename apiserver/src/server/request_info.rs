@@ -92,6 +92,8 @@ fn verb(method: &Method, name: &str, watching: bool) -> &'static str {
         Method::PATCH => "patch",
         Method::DELETE if name.is_empty() => "deletecollection",
         Method::DELETE => "delete",
+        // What routing refuses, nobody is to be granted by a right to read.
+        ref other if !matches!(*other, Method::GET | Method::HEAD) => "",
         _ if watching => "watch",
         _ if name.is_empty() => "list",
         _ => "get",

@@ -7,6 +7,7 @@ mod syntax;
 mod walk;
 mod yaml;
 
+use crate::protobuf::{self, ReadError};
 use crate::schema::{Schema, TypeId};
 use crate::{Object, Status};
 use serde::Deserialize;
@@ -58,6 +59,9 @@ pub enum DecodeError {
     /// Not YAML.
     #[error("error converting YAML to JSON: {0}")]
     Yaml(String),
+    /// Not Kubernetes' protobuf.
+    #[error("{0}")]
+    Protobuf(String),
     /// JSON, but not of this type.
     #[error("{0}")]
     Type(String),
@@ -78,7 +82,9 @@ impl DecodeError {
                 let why = format!("couldn't get version/kind; json parse error: {self}");
                 unrecognized(kind, &why, body)
             }
-            DecodeError::Yaml(_) => unrecognized(kind, &self.to_string(), body),
+            DecodeError::Yaml(_) | DecodeError::Protobuf(_) => {
+                unrecognized(kind, &self.to_string(), body)
+            }
         }
     }
 }
@@ -198,6 +204,18 @@ pub fn yaml(schema: &Schema, ty: TypeId, body: &[u8]) -> Result<Decoded, DecodeE
         decoded.duplicate.push(duplicate.key);
     }
     Ok(decoded)
+}
+
+/// Reads a protobuf body as an object of type `ty`.
+pub fn protobuf(schema: &Schema, ty: TypeId, body: &[u8]) -> Result<Decoded, DecodeError> {
+    if body.len() > BODY_BYTES_MAX {
+        return Err(DecodeError::TooLarge { limit_bytes: BODY_BYTES_MAX });
+    }
+    let value = protobuf::read(schema, ty, body).map_err(|error| match error {
+        ReadError::Envelope(why) => DecodeError::Protobuf(why),
+        ReadError::Message(why) => DecodeError::Type(why),
+    })?;
+    self::value(schema, ty, &value)
 }
 
 /// The JSON value a YAML body stands for; the last of duplicate keys counts.

@@ -13,12 +13,14 @@ pub mod intstr;
 pub mod names;
 mod object;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
 mod status;
 pub mod text;
 pub mod time;
+pub mod yaml;
 
 pub use api::{Api, Events, Options, PatchType, Request, Resource, Verb, WatchEvent, WatchRequest};
 pub use object::{Object, OwnerReference, Revision};

@@ -256,6 +256,12 @@ impl Status {
         Self::new(405, "MethodNotAllowed", message).about(resource, "")
     }
 
+    /// No route takes this method, whatever the object.
+    pub fn method_unknown() -> Status {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(405, "MethodNotAllowed", message)
+    }
+
     /// The watch or list asked for a revision older than history: list again.
     pub fn expired(message: impl Into<String>) -> Status {
         Self::new(410, "Expired", message)
