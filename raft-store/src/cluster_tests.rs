@@ -31,6 +31,7 @@ pub(crate) struct Cluster {
     peers: Vec<(MemberId, Peer)>,
     pub(crate) stores: BTreeMap<u64, Store>,
     pub(crate) retention: Retention,
+    timers: Timers,
 }
 
 impl Cluster {
@@ -57,6 +58,12 @@ impl Cluster {
             peers: (1..=members).map(|id| (MemberId(id), peer(id))).collect(),
             stores: BTreeMap::new(),
             retention: Retention::default(),
+            timers: Timers {
+                heartbeat: Duration::from_millis(50),
+                election_min: Duration::from_millis(300),
+                election_max: Duration::from_millis(600),
+                request: Duration::from_secs(30),
+            },
         }
     }
 
@@ -87,12 +94,7 @@ impl Cluster {
                 cert: cert.pem().into_bytes(),
                 key: key.serialize_pem().into_bytes(),
             },
-            timers: Timers {
-                heartbeat: Duration::from_millis(50),
-                election_min: Duration::from_millis(300),
-                election_max: Duration::from_millis(600),
-                request: Duration::from_secs(30),
-            },
+            timers: self.timers,
             retention: self.retention,
             registry: prometheus::Registry::new(),
         }
@@ -252,6 +254,27 @@ async fn a_lost_leader_costs_no_acknowledged_write_and_no_event() {
     follow(&stores, &mut seen, Revision(8 * 60)).await;
     let seen: Vec<_> = seen.iter().map(|c| (c.revision, c.key().path.to_string())).collect();
     assert_eq!(seen, acknowledged.into_iter().collect::<Vec<_>>());
+    cluster.shutdown().await;
+}
+
+/// With a lease that outlasts the test's patience, only the closed port can tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_process_ended_is_succeeded_before_its_lease_ends() {
+    let mut cluster = Cluster::new(3);
+    cluster.timers.election_max = PATIENCE * 2;
+    // The first starts the group, once there is somebody to vote for it.
+    for id in [3, 2, 1] {
+        cluster.start(id).await;
+    }
+    let first = cluster.leader().await;
+    cluster.store(first).txn(put("a", "before")).await.expect("a write");
+    cluster.kill(first).await;
+    let second = cluster.leader().await;
+    assert_ne!(second, first);
+    cluster.store(second).txn(put("a", "after")).await.expect("a write");
+    cluster.start(first).await;
+    cluster.store(first).barrier().await.expect("a barrier");
+    assert_eq!(body(cluster.store(first), "a").as_deref(), Some("after"));
     cluster.shutdown().await;
 }
 

@@ -18,6 +18,7 @@ mod shared;
 mod snapshot_stream;
 mod state;
 mod store;
+mod succession;
 mod types;
 mod watch;
 

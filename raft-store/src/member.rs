@@ -20,6 +20,7 @@ use crate::{
     },
     shared::Shared,
     state::Session,
+    succession::{Signs, Succession},
     types::{Error, MemberId, Revision, Term},
 };
 use openraft::{Instant as _, async_runtime::WatchReceiver as _};
@@ -32,7 +33,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     task::JoinSet,
     time::{Instant, MissedTickBehavior},
 };
@@ -115,7 +116,7 @@ impl Member {
             disk: disk.clone(),
             leadership: leadership.clone(),
         };
-        let inbox = Inbox::default();
+        let (inbox, signs) = (Inbox::default(), Signs::default());
         let stopping = CancellationToken::new();
         let service = Service {
             raft: raft.clone(),
@@ -125,19 +126,24 @@ impl Member {
             dirs,
             member: config.member.0,
             name: me.name.clone(),
+            signs: signs.clone(),
             stopping: stopping.clone(),
             read_index_max: config.timers.election_max,
         };
         let server = tokio::spawn(serve(listener, config.tls.clone(), service));
-        let proposer =
-            Proposer::new(shared.clone(), metrics.clone(), leadership.clone(), &config.timers);
-        let proposer = Arc::new(proposer);
+        let proposer = Arc::new(Proposer::new(
+            shared.clone(),
+            metrics.clone(),
+            leadership.clone(),
+            &config.timers,
+            signs.clone(),
+        ));
         let (barriers, callers) = Barriers::new(config.timers.request);
         let peers = Arc::default();
         let mut tasks = JoinSet::new();
         tasks.spawn(context.clone().track_leadership(applied_id, announce));
         tasks.spawn(inbox.clone().run(raft.clone(), metrics.clone()));
-        tasks.spawn(context.clone().succeed_early(proposer.lost()));
+        tasks.spawn(context.succession(signs).run());
         tasks.spawn(context.clone().propose(proposer.clone(), inbox));
         tasks.spawn(context.clone().read_indexes(callers));
         tasks.spawn(context.clone().ask_peers(Arc::clone(&peers)));
@@ -450,61 +456,23 @@ impl Context {
     }
 
     fn link_to(&self, id: u64) -> Option<Link> {
-        let membership = self.raft.metrics().borrow_watched().membership_config.clone();
-        let peer = membership.get_node(&id)?;
-        match self.links.to(id, peer) {
-            Ok(link) => Some(link),
-            Err(error) => {
-                tracing::error!(%error, id, "no connection can be made");
-                None
-            }
+        self.links.to_member(&self.raft, id)
+    }
+
+    fn succession(&self, signs: Signs) -> Succession {
+        Succession {
+            id: self.id,
+            raft: self.raft.clone(),
+            links: self.links.clone(),
+            timers: self.timers,
+            leadership: self.leadership.clone(),
+            signs,
         }
     }
 
     async fn propose(self, proposer: Arc<Proposer>, inbox: Inbox) {
         let me = self.id;
         proposer.run(me, inbox, move |leader| self.link_to(leader.0)).await;
-    }
-
-    /// Stands for election as soon as the lease of a leader that is evidently gone runs out,
-    /// instead of a random time after that. Members do so in turn, in the order of their ids, and
-    /// with a pre-vote: one that errs about the leader changes nothing.
-    async fn succeed_early(self, lost: Arc<Notify>) {
-        let (heartbeat, lease) = (self.timers.heartbeat, self.timers.election_max);
-        // Time for one election: two round trips and a sync each.
-        let turn = heartbeat * 2;
-        loop {
-            lost.notified().await;
-            let noticed = Instant::now();
-            let before = *self.leadership.borrow();
-            let Some(leader) = before.leader.filter(|leader| *leader != self.id) else { continue };
-            let Some(link) = self.link_to(leader.0) else { continue };
-            if network::status(&link, heartbeat).await.is_some() {
-                continue;
-            }
-            let membership = self.raft.metrics().borrow_watched().membership_config.clone();
-            let earlier = membership.voter_ids().filter(|id| *id < self.id.0 && *id != leader.0);
-            let begin = noticed + lease - heartbeat + turn * earlier.count() as u32;
-            let mut leadership = self.leadership.clone();
-            let moved =
-                leadership.wait_for(|now| (now.term, now.leader) != (before.term, before.leader));
-            let standing = async {
-                tokio::time::sleep_until(begin).await;
-                tracing::info!(%leader, "the leader is gone, standing for election");
-                while noticed.elapsed() < lease * 2 {
-                    // Does nothing as long as the leader's lease lasts here.
-                    if self.raft.trigger().elect(true).await.is_err() {
-                        return;
-                    }
-                    tokio::time::sleep(heartbeat / 4).await;
-                }
-            };
-            tokio::select! {
-                biased;
-                _ = moved => {}
-                () = standing => {}
-            }
-        }
     }
 
     async fn read_indexes(

@@ -11,6 +11,7 @@ use crate::{
     metrics::Metrics,
     raft::network::Link,
     shared::Shared,
+    succession::Signs,
     types::{Committed, Error, MemberId, Term, Txn},
 };
 use futures::StreamExt;
@@ -58,7 +59,7 @@ pub(crate) struct Proposer {
     queue: Mutex<Queue>,
     work: Notify,
     /// Told when the connection to the leader breaks.
-    lost: Arc<Notify>,
+    signs: Signs,
     deadline: Duration,
     /// A request is proposed again after this long without being applied, whatever the cause.
     resend_after: Duration,
@@ -90,6 +91,7 @@ impl Proposer {
         metrics: Metrics,
         leadership: watch::Receiver<Leadership>,
         timers: &Timers,
+        signs: Signs,
     ) -> Proposer {
         Proposer {
             shared,
@@ -97,7 +99,7 @@ impl Proposer {
             leadership,
             queue: Mutex::default(),
             work: Notify::new(),
-            lost: Arc::default(),
+            signs,
             deadline: timers.request,
             // No failover takes longer; what is not applied by then was lost on the way.
             resend_after: (timers.election_max * 4).max(Duration::from_secs(1)),
@@ -107,11 +109,6 @@ impl Proposer {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().expect("only inserted into and removed from")
-    }
-
-    /// Told when the connection to the leader breaks: it may be gone.
-    pub(crate) fn lost(&self) -> Arc<Notify> {
-        self.lost.clone()
     }
 
     /// Has a transaction applied, or says why not.
@@ -284,7 +281,7 @@ impl Proposer {
             Ok(Ok(answers)) => answers.into_inner(),
             Ok(Err(status)) => {
                 tracing::debug!(?link, %status, "the leader cannot be reached");
-                return self.lost.notify_one();
+                return self.signs.connection_lost();
             }
             Err(_) => return,
         };
@@ -308,7 +305,7 @@ impl Proposer {
                     return;
                 }
             }
-            self.lost.notify_one();
+            self.signs.connection_lost();
         };
         tokio::select! {
             () = sending => {}

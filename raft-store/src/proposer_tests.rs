@@ -16,7 +16,8 @@ fn alone(request: Duration) -> Alone {
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("a new registry");
     let (sender, leadership) = watch::channel(Leadership { term: Term(5), ..Default::default() });
     let timers = Timers { request, ..Timers::default() };
-    let proposer = Arc::new(Proposer::new(shared.clone(), metrics, leadership, &timers));
+    let proposer =
+        Arc::new(Proposer::new(shared.clone(), metrics, leadership, &timers, Signs::default()));
     Alone { proposer, shared, _leadership: sender }
 }
 

@@ -4,7 +4,7 @@
 //! ReadIndex on the other, so that no heartbeat waits behind data. A snapshot gets its own.
 
 use super::{
-    Types, Vote, convert,
+    Raft, Types, Vote, convert,
     machine::{Snapshot, SnapshotDir},
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
 use futures::{Stream, StreamExt};
 use openraft::{
     OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    async_runtime::WatchReceiver as _,
     base::{BoxFuture, BoxStream},
     errors::{RPCError, ReplicationClosed, StreamingError, Unreachable},
     network::{RPCOption, stream_append_sequential},
@@ -29,6 +30,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
+use tokio::net::TcpStream;
 use tonic::{
     Request, Status, Streaming,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
@@ -85,6 +87,19 @@ impl Links {
         };
         links.insert(id, link.clone());
         Ok(link)
+    }
+
+    /// The connections to a member of the group.
+    pub(crate) fn to_member(&self, raft: &Raft, id: u64) -> Option<Link> {
+        let membership = raft.metrics().borrow_watched().membership_config.clone();
+        let peer = membership.get_node(&id)?;
+        match self.to(id, peer) {
+            Ok(link) => Some(link),
+            Err(error) => {
+                tracing::error!(%error, id, "no connection can be made");
+                None
+            }
+        }
     }
 
     fn endpoint(&self, peer: &Peer) -> Result<Endpoint, tonic::transport::Error> {
@@ -373,6 +388,12 @@ pub(crate) async fn read_index(link: &Link, deadline: Duration) -> Option<u64> {
     let mut client = link.control.clone();
     let call = client.read_index(peer::ReadIndexRequest {});
     within(deadline, call).await.ok().and_then(|answer| answer.into_inner().index)
+}
+
+/// True if nobody listens at the peer's address any more: its process has ended.
+pub(crate) async fn refuses(link: &Link, deadline: Duration) -> bool {
+    let dialled = tokio::time::timeout(deadline, TcpStream::connect(&link.address)).await;
+    matches!(dialled, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// How a peer is doing.

@@ -12,9 +12,11 @@ use crate::{
     members::Leadership,
     shared::Shared,
     snapshot_stream::Receiver,
+    succession::Signs,
     types::Term,
 };
 use futures::{Stream, StreamExt};
+use openraft::async_runtime::WatchReceiver as _;
 use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +38,7 @@ pub(crate) struct Service {
     pub(crate) dirs: Dirs,
     pub(crate) member: u64,
     pub(crate) name: String,
+    pub(crate) signs: Signs,
     /// Ends all streams.
     pub(crate) stopping: CancellationToken,
     /// A ReadIndex that takes longer has no quorum.
@@ -81,6 +84,12 @@ impl peer::peer_server::Peer for Service {
             .map(|request| convert::from_append(request.ok()?).ok())
             .take_while(|request| futures::future::ready(request.is_some()))
             .filter_map(futures::future::ready);
+        let signs = self.signs.clone();
+        let requests = requests.chain(
+            // The leader ended it, or ended itself.
+            futures::stream::once(async move { signs.connection_lost() })
+                .filter_map(|()| futures::future::ready(None)),
+        );
         let answers = self.raft.stream_append(Box::pin(requests)).map(|answer| match answer {
             Ok(result) => Ok(convert::to_stream_result(&result)),
             Err(fatal) => Err(stopped(fatal)),
@@ -188,6 +197,7 @@ impl peer::peer_server::Peer for Service {
         let position = self.shared.position();
         let leadership = *self.leadership.borrow();
         let Term(term) = leadership.term;
+        let raft = self.raft.metrics().borrow_watched().clone();
         Ok(Response::new(peer::StatusResponse {
             member: self.member,
             name: self.name.clone(),
@@ -195,6 +205,9 @@ impl peer::peer_server::Peer for Service {
             applied_revision: position.revision.0,
             applied_index: position.index.0,
             leading: leadership.leading.is_some(),
+            is_leader: raft.state.is_leader(),
+            last_log_index: raft.last_log_index.unwrap_or(0),
+            gone_term: self.signs.gone(),
         }))
     }
 }
