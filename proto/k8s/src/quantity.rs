@@ -138,6 +138,11 @@ impl Quantity {
         self.scaled(0)
     }
 
+    /// The nearest double, or one beside it.
+    pub fn approximate(&self) -> f64 {
+        self.mantissa as f64 * 10f64.powi(self.scale)
+    }
+
     /// In thousandths, rounded away from zero; saturates.
     pub fn milli_value(&self) -> i64 {
         self.scaled(-3)
