@@ -3,7 +3,7 @@
 use super::{Call, Core, Reply, Selection, What};
 use crate::{encode, errors, kinds::KindDef, memo};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use k8s::{FieldError, Object, Options, Revision, Status};
+use k8s::{FieldError, Object, Options, Rare, Revision, Status};
 use raft_store::{Error, Page, Stored};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -51,7 +51,8 @@ pub(crate) enum At {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Token {
     v: String,
-    rv: u64,
+    /// Below zero: whatever is there now, once what was listed first has been compacted away.
+    rv: i64,
     /// The path after which to go on.
     start: String,
 }
@@ -93,7 +94,10 @@ impl Core {
         let prefix = prefix(&call.kind, &call.namespace);
         let token = options.continue_token.as_deref().filter(|token| !token.is_empty());
         let (at, mut after) = match token.map(read_token).transpose()? {
-            Some(token) => (At::Exactly(Revision(token.rv)), Some(token.start)),
+            Some(token) => match u64::try_from(token.rv) {
+                Ok(revision) => (At::Exactly(Revision(revision)), Some(token.start)),
+                Err(_) => (At::Latest, Some(token.start)),
+            },
             None => (at(options)?, None),
         };
         let limit = options.limit.filter(|limit| *limit > 0).map(|limit| limit as usize);
@@ -102,7 +106,7 @@ impl Core {
         loop {
             let want = limit.map(|limit| limit - items.len());
             let page = self.read(&call.kind, &prefix, after.as_deref(), want, at).await;
-            let page = page.map_err(|error| gone(error, token.is_some()))?;
+            let page = page.map_err(|error| gone(error, after.as_deref()))?;
             // Every further page is of the same state as the first.
             at = At::Exactly(encode::revision(page.revision));
             let last = page.items.last().map(|stored| stored.key.path.to_string());
@@ -220,30 +224,44 @@ pub(crate) fn list_options_invalid(errors: &[FieldError]) -> Status {
 }
 
 fn write_token(revision: Revision, start: String) -> String {
-    let token = json!(Token { v: TOKEN_VERSION.into(), rv: revision.0, start });
+    encode_token(i64::try_from(revision.0).unwrap_or(i64::MAX), start)
+}
+
+fn encode_token(rv: i64, start: String) -> String {
+    let token = json!(Token { v: TOKEN_VERSION.into(), rv, start });
     URL_SAFE_NO_PAD.encode(token.to_string())
 }
 
 fn read_token(text: &str) -> Result<Token, Status> {
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| bad_token())?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|_| bad_token())?;
-    if token.v == TOKEN_VERSION && token.rv > 0 { Ok(token) } else { Err(bad_token()) }
+    if token.v == TOKEN_VERSION && token.rv != 0 { Ok(token) } else { Err(bad_token()) }
 }
 
 fn bad_token() -> Status {
     Status::bad_request("continue key is not valid: invalid continue token")
 }
 
-fn gone(error: Error, continued: bool) -> Status {
-    match error {
-        Error::Compacted { .. } if continued => Status::expired(
-            "The provided continue parameter is too old to display a consistent list result. You \
-             must start a new list without the continue parameter.",
-        ),
-        Error::Compacted { .. } => {
+/// `after`: where a list that was begun would have gone on.
+fn gone(error: Error, after: Option<&str>) -> Status {
+    match (error, after) {
+        (Error::Compacted { .. }, Some(after)) => {
+            let mut status = Status::expired(
+                "The provided continue parameter is too old to display a consistent list result. \
+                 You can start a new list without the continue parameter, or use the continue token \
+                 in this response to retrieve the remainder of the results. Continuing with the \
+                 provided token results in an inconsistent list - objects that were created, \
+                 modified, or deleted between the time the first chunk was returned and now may show \
+                 up in the list.",
+            );
+            let continue_token = encode_token(-1, after.to_string());
+            status.rare = Some(Box::new(Rare { continue_token, ..Rare::default() }));
+            status
+        }
+        (Error::Compacted { .. }, None) => {
             Status::expired("The resourceVersion for the provided list is too old.")
         }
-        error => errors::status(error),
+        (error, _) => errors::status(error),
     }
 }
 

@@ -24,4 +24,4 @@ pub mod yaml;
 
 pub use api::{Api, Events, Options, PatchType, Request, Resource, Verb, WatchEvent, WatchRequest};
 pub use object::{Object, OwnerReference, Revision};
-pub use status::{Cause, CauseReason, FieldError, Status};
+pub use status::{Cause, CauseReason, FieldError, Rare, Status};

@@ -147,10 +147,20 @@ pub struct Status {
     pub group: String,
     pub kind: String,
     pub name: String,
-    pub uid: String,
     pub causes: Vec<Cause>,
     /// Whole seconds, also sent as `Retry-After`.
     pub retry_after_seconds: Option<u32>,
+    /// Apart, so that a Status stays small enough to be moved about.
+    pub rare: Option<Box<Rare>>,
+}
+
+/// What few refusals tell.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rare {
+    /// `details.uid`
+    pub uid: String,
+    /// `metadata.continue`: where an expired list may go on, though not consistently.
+    pub continue_token: String,
 }
 
 impl Status {
@@ -162,9 +172,9 @@ impl Status {
             group: String::new(),
             kind: String::new(),
             name: String::new(),
-            uid: String::new(),
             causes: Vec::new(),
             retry_after_seconds: None,
+            rare: None,
         }
     }
 
@@ -378,7 +388,7 @@ impl Status {
         text("name", &self.name);
         text("group", &self.group);
         text("kind", &self.kind);
-        text("uid", &self.uid);
+        text("uid", self.rare.as_ref().map_or("", |rare| &rare.uid));
         if !self.causes.is_empty() {
             details.insert("causes".into(), json!(self.causes));
         }
@@ -397,6 +407,9 @@ impl Status {
         if !details.is_empty() {
             value["details"] = Value::Object(details);
         }
+        if let Some(rare) = self.rare.as_ref().filter(|rare| !rare.continue_token.is_empty()) {
+            value["metadata"]["continue"] = rare.continue_token.as_str().into();
+        }
         value
     }
 
@@ -410,11 +423,16 @@ impl Status {
         };
         let code = value.get("code").and_then(Value::as_u64).unwrap_or(500);
         let mut status = Status::new(code as u16, &text(value, "reason"), text(value, "message"));
+        let pointed = |pointer: &str| {
+            value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_string()
+        };
+        let rare =
+            Rare { uid: pointed("/details/uid"), continue_token: pointed("/metadata/continue") };
+        status.rare = Some(rare).filter(|rare| *rare != Rare::default()).map(Box::new);
         if let Some(details) = value.get("details") {
             status.name = text(details, "name");
             status.group = text(details, "group");
             status.kind = text(details, "kind");
-            status.uid = text(details, "uid");
             status.causes = details
                 .get("causes")
                 .and_then(|causes| serde_json::from_value(causes.clone()).ok())
