@@ -104,6 +104,8 @@ pub(crate) fn client_tls(ca: &[u8], cert: &[u8], key: &[u8]) -> Result<Arc<rustl
 pub(crate) struct Connection {
     sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
     host: String,
+    /// The media type asked for.
+    pub(crate) accept: &'static str,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -125,7 +127,7 @@ impl Connection {
                 tracing::debug!(%error, "connection ended");
             }
         });
-        Ok(Connection { sender, host, task })
+        Ok(Connection { sender, host, accept: "application/json", task })
     }
 
     /// The answer's code and its body, still arriving.
@@ -139,7 +141,7 @@ impl Connection {
             .method(method)
             .uri(path)
             .header("host", &self.host)
-            .header("accept", "application/json")
+            .header("accept", self.accept)
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))?;
         self.sender.ready().await?;

@@ -120,7 +120,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Fills the namespace up to the wished number of pods, then lists them one at a time.
+    /// Fills the namespace up to the wished number of pods, then lists them, in JSON and in
+    /// protobuf.
     async fn list(&self, admin: &mut Connection) -> Result<()> {
         let path = self.path("pods");
         let (_, all) = expect(200, admin.call(Method::GET, &path, Vec::new()).await?)?;
@@ -142,14 +143,36 @@ impl Bench {
         while let Some(filled) = clients.join_next().await {
             filled??;
         }
+        let pods = self.args.pods.max(present);
+        let codings = [
+            ("api_list_pods", "application/json"),
+            ("api_list_pods_protobuf", "application/vnd.kubernetes.protobuf"),
+        ];
+        for (figure, accept) in codings {
+            self.lists(admin, &path, figure, accept, pods).await?;
+        }
+        Ok(())
+    }
+
+    /// The same list again and again in one coding.
+    async fn lists(
+        &self,
+        admin: &mut Connection,
+        path: &str,
+        figure: &str,
+        accept: &'static str,
+        pods: usize,
+    ) -> Result<()> {
+        let before = std::mem::replace(&mut admin.accept, accept);
         let (mut latencies, started, mut bytes) = (Vec::new(), Instant::now(), 0);
         while started.elapsed() < Duration::from_secs(self.args.seconds) || latencies.is_empty() {
-            let before = Instant::now();
-            bytes = expect(200, admin.call(Method::GET, &path, Vec::new()).await?)?.1.len();
-            latencies.push(before.elapsed());
+            let began = Instant::now();
+            bytes = expect(200, admin.call(Method::GET, path, Vec::new()).await?)?.1.len();
+            latencies.push(began.elapsed());
         }
-        let extra = json!({"pods": self.args.pods.max(present), "bytes": bytes});
-        Figures::new(latencies, started.elapsed()).report("api_list_pods", extra);
+        admin.accept = before;
+        let extra = json!({"pods": pods, "bytes": bytes});
+        Figures::new(latencies, started.elapsed()).report(figure, extra);
         Ok(())
     }
 
