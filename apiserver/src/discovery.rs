@@ -5,21 +5,31 @@ use crate::{
     catalog::{self, Catalog, Group},
     kinds::{KindDef, Subresource},
     pipeline::Core,
-    server::{Body, bytes, json},
+    server::{Body, Format, bytes, object, respond, wants_aggregated},
 };
-use http::{Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use k8s::Object;
 use serde_json::{Value, json as value};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
+
+/// What tools parse to know which API they talk to.
+pub(crate) const GIT_VERSION: &str = concat!("v1.36.0+coxswain-", env!("CARGO_PKG_VERSION"));
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// The answer to `path`, if it is one of these.
-pub(crate) fn answer(path: &str, aggregated: bool, core: &Core) -> Option<Response<Body>> {
+pub(crate) fn answer(
+    path: &str,
+    core: &Core,
+    headers: &HeaderMap,
+    format: Format,
+) -> Option<Response<Body>> {
     let catalog = core.catalog();
+    let aggregated = wants_aggregated(headers);
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let answer = match parts.as_slice() {
-        ["api"] if aggregated => return Some(aggregate(&catalog, true)),
-        ["apis"] if aggregated => return Some(aggregate(&catalog, false)),
+        ["api"] if aggregated => return Some(aggregate(&catalog, true, headers, format)),
+        ["apis"] if aggregated => return Some(aggregate(&catalog, false, headers, format)),
         ["api"] => value!({
             "kind": "APIVersions",
             "versions": ["v1"],
@@ -37,11 +47,16 @@ pub(crate) fn answer(path: &str, aggregated: bool, core: &Core) -> Option<Respon
         }
         ["api", version] => resource_list(&catalog, "", version)?,
         ["apis", group, version] => resource_list(&catalog, group, version)?,
-        ["version"] => version(),
-        [""] => value!({ "paths": paths(&catalog) }),
+        ["version"] => return Some(indented(&version())),
+        [""] => return Some(indented(&value!({ "paths": paths(&catalog) }))),
         _ => return None,
     };
-    Some(json(&answer))
+    Some(object(StatusCode::OK, &Object::from_value(answer)?, format))
+}
+
+/// As upstream writes what it does not negotiate.
+fn indented(value: &Value) -> Response<Body> {
+    bytes(StatusCode::OK, "application/json", format!("{value:#}"))
 }
 
 fn server_address(core: &Core) -> String {
@@ -147,8 +162,8 @@ fn storage_hash(kind: &KindDef) -> String {
     STANDARD.encode(&Sha256::digest(stored)[..8])
 }
 
-/// KEP-3352: everything in two documents.
-fn aggregate(catalog: &Catalog, core: bool) -> Response<Body> {
+/// KEP-3352: everything in two documents, which a client need not read twice.
+fn aggregate(catalog: &Catalog, core: bool, headers: &HeaderMap, format: Format) -> Response<Body> {
     let groups = catalog.groups().iter().filter(|group| group.name.is_empty() == core);
     let items: Vec<Value> = groups.map(aggregate_group).collect();
     let document = value!({
@@ -157,7 +172,22 @@ fn aggregate(catalog: &Catalog, core: bool) -> Response<Body> {
         "metadata": {},
         "items": items,
     });
-    bytes(StatusCode::OK, AGGREGATED, document.to_string())
+    let document = document.to_string();
+    let hash: String = Sha512::digest(&document).iter().map(|byte| format!("{byte:02X}")).collect();
+    let etag = format!("\"{hash}\"");
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == etag.as_str());
+    let mut response = if known {
+        bytes(StatusCode::NOT_MODIFIED, AGGREGATED, "")
+    } else {
+        respond(StatusCode::OK, AGGREGATED, std::iter::once(document.into_bytes()), format)
+    };
+    let headers = response.headers_mut();
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        headers.insert(header::ETAG, etag);
+    }
+    headers.append(header::VARY, HeaderValue::from_static("Accept"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    response
 }
 
 fn aggregate_group(group: &Group) -> Value {
@@ -211,6 +241,11 @@ fn aggregate_kind(kind: &KindDef, version: &str) -> Value {
 }
 
 fn version() -> Value {
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
     value!({
         "major": "1",
         "minor": "36",
@@ -218,25 +253,44 @@ fn version() -> Value {
         "emulationMinor": "36",
         "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "35",
-        "gitVersion": concat!("v1.36.0+coxswain-", env!("CARGO_PKG_VERSION")),
+        "gitVersion": GIT_VERSION,
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "none",
         "compiler": "rustc",
-        "platform": concat!("linux/", "amd64"),
+        "platform": format!("linux/{machine}"),
     })
 }
 
+/// Sorted, as upstream lists them.
 fn paths(catalog: &Catalog) -> Vec<String> {
-    let mut paths = vec!["/api".to_string(), "/api/v1".into(), "/apis".into()];
+    let fixed = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/apis/",
+        "/healthz",
+        "/healthz/ping",
+        "/livez",
+        "/livez/ping",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/readyz/ping",
+        "/readyz/quorum",
+        "/version",
+    ];
+    let mut paths: Vec<String> = fixed.iter().map(|path| path.to_string()).collect();
     for group in named_groups(catalog) {
         paths.push(format!("/apis/{}", group.name));
         paths
             .extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
     }
-    for path in ["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"] {
-        paths.push(path.into());
-    }
+    paths.sort();
     paths
 }

@@ -23,7 +23,7 @@ pub(crate) async fn answer(core: &Core, path: &str, query: &str) -> Option<Respo
         Some((endpoint, only)) => (endpoint, Some(only)),
         None => (path.trim_start_matches('/'), None),
     };
-    let checks = match (endpoint, path) {
+    let mut checks = match (endpoint, path) {
         ("livez", _) => vec![ping()],
         ("readyz" | "healthz", _) => vec![ping(), quorum(core).await],
         (_, "/metrics") => {
@@ -36,13 +36,28 @@ pub(crate) async fn answer(core: &Core, path: &str, query: &str) -> Option<Respo
         (_, "/coxswain/members") => return Some(json(&members(core))),
         _ => return None,
     };
-    let checks: Vec<Check> =
-        checks.into_iter().filter(|check| only.is_none_or(|only| only == check.name)).collect();
-    if checks.is_empty() {
-        return None;
+    if let Some(only) = only {
+        let at = checks.iter().position(|check| check.name == only)?;
+        return Some(one(&checks.swap_remove(at)));
     }
-    let verbose = query.split('&').any(|pair| pair.split('=').next() == Some("verbose"));
-    Some(report(endpoint, &checks, verbose))
+    Some(report(endpoint, &checks, query))
+}
+
+/// A check by itself says why it failed: its path is open to fewer people.
+fn one(check: &Check) -> Response<Body> {
+    match &check.outcome {
+        Ok(()) => text(StatusCode::OK, "ok"),
+        Err(why) => {
+            text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}\n"))
+        }
+    }
+}
+
+fn text(code: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let mut response = bytes(code, "text/plain; charset=utf-8", text.into());
+    let nosniff = http::HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
 }
 
 fn ping() -> Check {
@@ -60,25 +75,46 @@ async fn quorum(core: &Core) -> Check {
 }
 
 /// Upstream's text: one line per check when asked or when something is wrong.
-fn report(endpoint: &str, checks: &[Check], verbose: bool) -> Response<Body> {
-    let healthy = checks.iter().all(|check| check.outcome.is_ok());
-    if healthy && !verbose {
-        return bytes(StatusCode::OK, "text/plain; charset=utf-8", "ok");
-    }
-    let mut text = String::new();
+fn report(endpoint: &str, checks: &[Check], query: &str) -> Response<Body> {
+    let pairs = || query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let verbose = pairs().any(|(key, _)| key == "verbose");
+    let mut excluded: Vec<&str> =
+        pairs().filter(|(key, _)| *key == "exclude").map(|(_, check)| check).collect();
+    let asked = excluded.clone();
+    let (mut lines, mut healthy) = (String::new(), true);
     for check in checks {
         let line = match &check.outcome {
+            _ if asked.contains(&check.name) => {
+                excluded.retain(|name| *name != check.name);
+                format!("[+]{} excluded: ok\n", check.name)
+            }
             Ok(()) => format!("[+]{} ok\n", check.name),
-            Err(why) => format!("[-]{} failed: {why}\n", check.name),
+            Err(why) => {
+                healthy = false;
+                tracing::info!(check = check.name, why, endpoint, "a check failed");
+                // Anybody may ask.
+                format!("[-]{} failed: reason withheld\n", check.name)
+            }
         };
-        text.push_str(&line);
+        lines.push_str(&line);
     }
-    let (code, end) = match healthy {
-        true => (StatusCode::OK, "passed"),
-        false => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
-    };
-    text.push_str(&format!("{endpoint} check {end}\n"));
-    bytes(code, "text/plain; charset=utf-8", text)
+    if !excluded.is_empty() {
+        excluded.sort_unstable();
+        excluded.dedup();
+        let names: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
+        let names = names.join(",");
+        lines.push_str(&format!(
+            "warn: some health checks cannot be excluded: no matches for {names}\n"
+        ));
+    }
+    match (healthy, verbose) {
+        (false, _) => {
+            let failed = format!("{lines}{endpoint} check failed\n");
+            text(StatusCode::INTERNAL_SERVER_ERROR, failed)
+        }
+        (true, true) => text(StatusCode::OK, format!("{lines}{endpoint} check passed\n")),
+        (true, false) => text(StatusCode::OK, "ok"),
+    }
 }
 
 /// What this master knows of each; of itself also its process id. `appliedRevision` is null for one

@@ -83,10 +83,12 @@ pub(crate) fn body_of_any(object: &Object) -> Result<Vec<u8>, Status> {
     let (group, version) =
         object.api_version().rsplit_once('/').unwrap_or(("", object.api_version()));
     let package = match (group, object.kind()) {
-        ("", "Status") => "meta",
+        (_, "Status" | "APIVersions" | "APIGroup" | "APIGroupList" | "APIResourceList") => "meta",
         ("", _) => "core",
         (group, _) => group.split('.').next().unwrap_or(group),
     };
+    // Discovery's oldest documents name no version.
+    let version = if version.is_empty() { "v1" } else { version };
     let message = of(&format!("{package}.{version}.{}", object.kind()), &object.0)?;
     Ok(protobuf::enveloped(object.api_version(), object.kind(), &message))
 }

@@ -1,193 +1,320 @@
-//! `/openapi/v3`: per group and version, the paths with their parameters and kinds, made from the list
-//! of kinds, and the schemas, made from the schema table. No request body is described for now:
-//! clients that merge by schema then fall back on the types they were built with.
+//! `/openapi/v3` and `/openapi/v2`: what this server serves, for people and for machines. Made of the
+//! list of kinds and the schema table when first asked for, and kept as bytes.
 
+mod gnostic;
+mod operations;
 mod schemas;
+mod swagger;
 
 use crate::{
-    catalog::{self, Catalog, Group},
-    encode,
-    kinds::KindDef,
+    catalog::Catalog,
+    kind::Kind,
     pipeline::Core,
-    server::{Body, bytes, json as answer_json},
+    server::{Body, Format, bytes, respond},
 };
+use gnostic::Model;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use k8s_docs::Descriptions;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, sync::LazyLock};
+use sha2::{Digest, Sha512};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
-/// A group version's document, encoded once.
+/// A document, encoded once.
 struct Document {
+    /// Of the JSON, in hexadecimal: its `ETag`.
     hash: String,
-    bytes: bytes::Bytes,
+    json: Vec<u8>,
+    /// The same in gnostic's protobuf, made when first asked for.
+    protobuf: OnceLock<Vec<u8>>,
+    model: Model,
 }
 
-/// By path below `/openapi/v3/`: `api/v1`, `apis/apps/v1`.
-static DOCUMENTS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
-    let mut documents = BTreeMap::new();
-    let catalog = Catalog::built_in();
-    for group in catalog.groups() {
-        for version in &group.versions {
-            let bytes = document(group, version).to_string();
-            let hash = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
-            documents.insert(path(group.name, version), Document { hash, bytes: bytes.into() });
-        }
+impl Document {
+    fn new(model: Model, value: &Value) -> Document {
+        let json = value.to_string().into_bytes();
+        let hash = Sha512::digest(&json).iter().map(|byte| format!("{byte:02X}")).collect();
+        Document { hash, json, protobuf: OnceLock::new(), model }
     }
-    documents
-});
+
+    fn protobuf(&self) -> &[u8] {
+        self.protobuf.get_or_init(|| {
+            let value = serde_json::from_slice(&self.json).expect("JSON this server wrote");
+            gnostic::encode(self.model, &value)
+        })
+    }
+}
+
+/// The documents of one state of the catalog.
+struct Documents {
+    catalog: Arc<Catalog>,
+    /// By path below `/openapi/v3/`: `api/v1`, `apis/apps/v1`.
+    group_versions: OnceLock<BTreeMap<String, Document>>,
+    swagger: OnceLock<Document>,
+}
+
+/// The last ones made; others are made when the catalog was exchanged and somebody asks.
+static LAST: Mutex<Option<Arc<Documents>>> = Mutex::new(None);
+
+impl Documents {
+    fn of(catalog: Arc<Catalog>) -> Arc<Documents> {
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(documents) = last.as_ref().filter(|one| Arc::ptr_eq(&one.catalog, &catalog)) {
+            return documents.clone();
+        }
+        let (group_versions, swagger) = (OnceLock::new(), OnceLock::new());
+        let documents = Arc::new(Documents { catalog, group_versions, swagger });
+        *last = Some(documents.clone());
+        documents
+    }
+
+    fn group_versions(&self) -> &BTreeMap<String, Document> {
+        self.group_versions.get_or_init(|| {
+            let descriptions = Descriptions::load();
+            let values = values(&self.catalog, &descriptions);
+            values.map(|(path, value)| (path, Document::new(Model::V3, &value))).collect()
+        })
+    }
+
+    fn swagger(&self) -> &Document {
+        self.swagger.get_or_init(|| {
+            let descriptions = Descriptions::load();
+            let values = values(&self.catalog, &descriptions).map(|(_, value)| value);
+            Document::new(Model::V2, &swagger::merged(values))
+        })
+    }
+}
+
+/// The document of each group and version, by its path.
+fn values(catalog: &Catalog, descriptions: &Descriptions) -> impl Iterator<Item = (String, Value)> {
+    catalog.groups().iter().flat_map(move |group| {
+        group.versions.iter().map(move |version| {
+            let kinds: Vec<Kind> = Catalog::of_version(group, version).cloned().collect();
+            let root = path(group.name, version);
+            let served = Served { group: group.name, version, kinds: &kinds };
+            let value = document(&root, served, descriptions);
+            (root, value)
+        })
+    })
+}
+
+/// What one document is about.
+#[derive(Clone, Copy)]
+struct Served<'a> {
+    group: &'a str,
+    version: &'a str,
+    kinds: &'a [Kind],
+}
 
 fn path(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
-/// The answer to `path`, if it is one of these.
-pub(crate) fn answer(
-    _core: &Core,
-    path: &str,
-    accept: &str,
-    headers: &HeaderMap,
-) -> Option<Response<Body>> {
-    let rest = path.strip_prefix("/openapi/v3")?;
-    if rest.is_empty() {
-        return Some(root());
-    }
-    let document = DOCUMENTS.get(rest.trim_start_matches('/'))?;
-    let json = ["", "application/json", "*/*", "application/*"];
-    let mut ranges = accept.split(',').map(|range| range.split(';').next().unwrap_or(range).trim());
-    if !ranges.any(|range| json.contains(&range)) {
-        let why = k8s::Status::not_acceptable(
-            "only the following media types are accepted: application/json",
-        );
-        return Some(bytes(
-            StatusCode::NOT_ACCEPTABLE,
-            "application/json",
-            why.to_value().to_string(),
-        ));
-    }
-    let etag = format!("\"{}\"", document.hash);
-    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|have| have == etag.as_str());
-    let mut response = if known {
-        bytes(StatusCode::NOT_MODIFIED, "application/json", "")
-    } else {
-        bytes(StatusCode::OK, "application/json", document.bytes.clone())
-    };
-    if let Ok(etag) = HeaderValue::from_str(&etag) {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
-    Some(response)
-}
-
-/// The hash in the URL lets clients cache a document for ever.
-fn root() -> Response<Body> {
-    let paths: Map<String, Value> = DOCUMENTS
-        .iter()
-        .map(|(path, document)| {
-            let url = format!("/openapi/v3/{path}?hash={}", document.hash);
-            (path.clone(), json!({ "serverRelativeURL": url }))
-        })
-        .collect();
-    answer_json(&json!({ "paths": paths }))
-}
-
-fn document(group: &Group, version: &str) -> Value {
-    let mut paths = Map::new();
-    let root = path(group.name, version);
-    let kinds: Vec<&KindDef> = Catalog::of_version(group, version).map(|kind| &**kind).collect();
-    for kind in &kinds {
-        let collection = match kind.namespaced {
-            true => format!("/{root}/namespaces/{{namespace}}/{}", kind.plural),
-            false => format!("/{root}/{}", kind.plural),
-        };
-        let verbs = catalog::verbs(kind);
-        let whole = [("list", "get"), ("create", "post"), ("deletecollection", "delete")];
-        let one = [("get", "get"), ("update", "put"), ("patch", "patch"), ("delete", "delete")];
-        insert(&mut paths, collection.clone(), operations(kind, version, verbs, &whole));
-        insert(
-            &mut paths,
-            format!("{collection}/{{name}}"),
-            operations(kind, version, verbs, &one),
-        );
-        if kind.namespaced && verbs.contains(&"list") {
-            let listed = operations(kind, version, &["list"], &whole);
-            insert(&mut paths, format!("/{root}/{}", kind.plural), listed);
-        }
-    }
+fn document(root: &str, served: Served<'_>, descriptions: &Descriptions) -> Value {
     json!({
         "openapi": "3.0.0",
-        "info": { "title": "Kubernetes", "version": "v1.36.0" },
-        "paths": paths,
-        "components": { "schemas": schemas::components(&kinds, version) },
+        "info": info(),
+        "paths": operations::paths(root, served),
+        "components": {
+            "schemas": schemas::components(served, descriptions),
+            "securitySchemes": { "BearerToken": bearer() },
+        },
     })
 }
 
-fn insert(paths: &mut Map<String, Value>, path: String, operations: Map<String, Value>) {
-    if !operations.is_empty() {
-        paths.insert(path, Value::Object(operations));
+fn info() -> Value {
+    json!({ "title": "Kubernetes", "version": crate::discovery::GIT_VERSION })
+}
+
+fn bearer() -> Value {
+    json!({
+        "type": "apiKey", "name": "authorization", "in": "header",
+        "description": "Bearer Token authentication",
+    })
+}
+
+/// The answer to `path`, if it is one of these.
+pub(crate) async fn answer(
+    core: &Core,
+    path: &str,
+    query: &str,
+    format: Format,
+    headers: &HeaderMap,
+) -> Option<Response<Body>> {
+    let asked = Asked {
+        path: path.strip_prefix("/openapi/")?.to_string(),
+        hash: query.split('&').find_map(|pair| pair.strip_prefix("hash=")).map(str::to_string),
+        accept: text(headers, header::ACCEPT),
+        known: text(headers, header::IF_NONE_MATCH),
+        format: Format { pretty: false, ..format },
+    };
+    let catalog = core.catalog();
+    // The first request makes every document, which takes a while.
+    tokio::task::spawn_blocking(move || asked.answer(&Documents::of(catalog))).await.ok()?
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_string()
+}
+
+/// What a request for a document says.
+struct Asked {
+    path: String,
+    hash: Option<String>,
+    accept: String,
+    known: String,
+    format: Format,
+}
+
+#[derive(Clone, Copy)]
+enum Coding {
+    Json,
+    Protobuf,
+}
+
+impl Asked {
+    fn answer(&self, documents: &Documents) -> Option<Response<Body>> {
+        match self.path.split_once('/') {
+            None if self.path == "v3" => Some(self.index(documents)),
+            None if self.path == "v2" => Some(self.document(documents.swagger())),
+            Some(("v3", path)) => {
+                let document = documents.group_versions().get(path)?;
+                if self.hash.as_ref().is_some_and(|hash| *hash != document.hash) {
+                    return Some(moved(&url(path, document)));
+                }
+                Some(self.document(document))
+            }
+            _ => None,
+        }
+    }
+
+    /// The hash in a URL lets clients keep a document for ever.
+    fn index(&self, documents: &Documents) -> Response<Body> {
+        let paths: Map<String, Value> = documents
+            .group_versions()
+            .iter()
+            .map(|(path, document)| {
+                (path.clone(), json!({ "serverRelativeURL": url(path, document) }))
+            })
+            .collect();
+        let index = Document::new(Model::V3, &json!({ "paths": paths }));
+        self.tagged("application/json", &index.hash, &index.json)
+    }
+
+    fn document(&self, document: &Document) -> Response<Body> {
+        let mut response = match (coding(&self.accept, document.model), document.model) {
+            (None, _) => {
+                let mut response = Response::new(crate::server::full(""));
+                *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+                response
+            }
+            (Some(Coding::Json), _) => {
+                self.tagged("application/json", &document.hash, &document.json)
+            }
+            (Some(Coding::Protobuf), model) => {
+                let media = match model {
+                    Model::V2 => "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+                    Model::V3 => "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
+                };
+                self.tagged(media, &document.hash, document.protobuf())
+            }
+        };
+        let headers = response.headers_mut();
+        headers.append(header::VARY, HeaderValue::from_static("Accept"));
+        if self.hash.is_some() {
+            let forever = HeaderValue::from_static("public, immutable");
+            headers.insert(header::CACHE_CONTROL, forever);
+        }
+        response
+    }
+
+    fn tagged(&self, media: &'static str, hash: &str, content: &[u8]) -> Response<Body> {
+        let etag = format!("\"{hash}\"");
+        let mut response = if self.known.split(',').any(|known| known.trim() == etag) {
+            bytes(StatusCode::NOT_MODIFIED, media, "")
+        } else {
+            respond(StatusCode::OK, media, std::iter::once(content.to_vec()), self.format)
+        };
+        if let Ok(etag) = HeaderValue::from_str(&etag) {
+            response.headers_mut().insert(header::ETAG, etag);
+        }
+        response
     }
 }
 
-fn operations(
-    kind: &KindDef,
-    version: &str,
-    verbs: &[&str],
-    wanted: &[(&str, &str)],
-) -> Map<String, Value> {
-    let served = wanted.iter().filter(|(verb, _)| verbs.contains(verb));
-    served.map(|(verb, method)| (method.to_string(), operation(kind, version, verb))).collect()
+fn url(path: &str, document: &Document) -> String {
+    format!("/openapi/v3/{path}?hash={}", document.hash)
 }
 
-fn operation(kind: &KindDef, version: &str, verb: &str) -> Value {
-    let names: &[(&str, &str)] = match verb {
-        "create" | "update" => {
-            &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")]
+fn moved(url: &str) -> Response<Body> {
+    let mut response = Response::new(crate::server::full(""));
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    if let Ok(url) = HeaderValue::from_str(url) {
+        response.headers_mut().insert(header::LOCATION, url);
+    }
+    response
+}
+
+/// The first coding the client names that there is; both of upstream's spellings of the protobuf.
+fn coding(accept: &str, model: Model) -> Option<Coding> {
+    if accept.trim().is_empty() {
+        return Some(Coding::Json);
+    }
+    let version = if model == Model::V2 { "v2" } else { "v3" };
+    accept.split(',').find_map(|range| {
+        let range = range.split(';').next().unwrap_or(range).trim();
+        let protobuf = range
+            .strip_prefix("application/com.github.proto-openapi.spec.")
+            .and_then(|rest| rest.strip_prefix(version));
+        match (range, protobuf) {
+            (_, Some("@v1.0+protobuf" | ".v1.0+protobuf")) => Some(Coding::Protobuf),
+            ("application/json" | "application/*" | "*/*", _) => Some(Coding::Json),
+            _ => None,
         }
-        "patch" => &[
-            ("dryRun", "string"),
-            ("fieldManager", "string"),
-            ("fieldValidation", "string"),
-            ("force", "boolean"),
-        ],
-        "list" | "deletecollection" => &[
-            ("allowWatchBookmarks", "boolean"),
-            ("continue", "string"),
-            ("fieldSelector", "string"),
-            ("labelSelector", "string"),
-            ("limit", "integer"),
-            ("resourceVersion", "string"),
-            ("resourceVersionMatch", "string"),
-            ("sendInitialEvents", "boolean"),
-            ("timeoutSeconds", "integer"),
-            ("watch", "boolean"),
-        ],
-        "delete" => &[
-            ("dryRun", "string"),
-            ("gracePeriodSeconds", "integer"),
-            ("propagationPolicy", "string"),
-        ],
-        _ => &[],
-    };
-    let parameters: Vec<Value> = names
-        .iter()
-        .map(|(name, kind)| {
-            json!({ "name": name, "in": "query", "schema": { "type": kind, "uniqueItems": true } })
-        })
-        .collect();
-    let action = match verb {
-        "create" => "post",
-        "update" => "put",
-        verb => verb,
-    };
-    let group_version = encode::api_version(kind.group, version).replace(['/', '.'], "_");
-    json!({
-        "operationId": format!("{verb}_{group_version}_{}", kind.kind),
-        "parameters": parameters,
-        "responses": { "200": {
-            "description": "OK",
-            "content": { "application/json": { "schema": schemas::kind_reference(kind) } },
-        } },
-        "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": {
-            "group": kind.group, "version": version, "kind": kind.kind,
-        },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_choose_the_coding() {
+        let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+        assert!(matches!(coding(protobuf, Model::V2), Some(Coding::Protobuf)));
+        assert!(coding(protobuf, Model::V3).is_none());
+        assert!(matches!(coding("text/plain, */*", Model::V3), Some(Coding::Json)));
+    }
+
+    /// Every reference leads somewhere, in every document.
+    #[test]
+    fn no_reference_dangles() {
+        let descriptions = Descriptions::default();
+        let check = |document: &Value, prefix: &str, names: &Value| {
+            let mut todo = vec![document];
+            while let Some(value) = todo.pop() {
+                match value {
+                    Value::Array(list) => todo.extend(list),
+                    Value::Object(map) => {
+                        if let Some(Value::String(reference)) = map.get("$ref") {
+                            let name = reference.strip_prefix(prefix).expect("a local reference");
+                            assert!(names.get(name).is_some(), "{name}");
+                        }
+                        todo.extend(map.values());
+                    }
+                    _ => {}
+                }
+            }
+        };
+        let catalog = Catalog::built_in();
+        for (_, document) in values(&catalog, &descriptions) {
+            check(&document, "#/components/schemas/", &document["components"]["schemas"]);
+        }
+        let merged = swagger::merged(values(&catalog, &descriptions).map(|(_, value)| value));
+        check(&merged, "#/definitions/", &merged["definitions"]);
+        let parsed = gnostic::encode(Model::V2, &merged);
+        assert!(parsed.len() > 100_000, "{}", parsed.len());
+    }
 }

@@ -1,38 +1,103 @@
-//! Component schemas: the schema table in OpenAPI's words, without prose. Shape and the extensions
-//! clients merge by; `kubectl explain` shows fields without descriptions.
+//! Component schemas: the schema table in OpenAPI's words, with upstream's descriptions and the
+//! extensions clients merge by.
 
-use crate::kinds::KindDef;
+use super::Served;
+use crate::{catalog::Catalog, kind::Kind, kinds::Subresource};
 use k8s::schema::{Element, Field, ListType, Schema, Shape, Type, TypeId};
+use k8s_docs::Descriptions;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
+pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
+pub(super) const RESOURCE_LIST: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList";
+pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+pub(super) const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
+
+/// Types that operations of every group refer to.
+const COMMON: &[&str] = &[
+    "meta.v1.APIResourceList",
+    "meta.v1.DeleteOptions",
+    "meta.v1.Patch",
+    "meta.v1.Status",
+    "meta.v1.WatchEvent",
+];
+
 /// All that the kinds of one group version are made of, by upstream's names.
-pub(super) fn components(kinds: &[&KindDef], version: &str) -> Map<String, Value> {
+pub(super) fn components(served: Served<'_>, descriptions: &Descriptions) -> Map<String, Value> {
     let schema = Schema::built_in();
+    let writer = Writer { schema, descriptions };
     let mut out = Map::new();
     let mut seen = BTreeSet::new();
-    let mut todo: Vec<TypeId> = Vec::new();
-    for kind in kinds {
-        todo.extend(schema.get(kind.schema));
-        todo.extend(schema.get(&format!("{}List", kind.schema)));
+    let mut tops: Vec<(TypeId, Value)> = Vec::new();
+    let mut todo: Vec<TypeId> = COMMON.iter().filter_map(|name| schema.get(name)).collect();
+    for kind in served.kinds {
+        let whole = type_name(kind, served.version);
+        for (name, suffix) in [(whole.clone(), ""), (format!("{whole}List"), "List")] {
+            let Some(id) = schema.get(&name) else { continue };
+            tops.push((id, gvk(kind, served.version, suffix)));
+            todo.push(id);
+        }
+        todo.extend(kind.subresources.iter().filter_map(|one| schema.get(body(one))));
     }
-    todo.extend(
-        ["meta.v1.DeleteOptions", "meta.v1.Status"].iter().filter_map(|name| schema.get(name)),
-    );
     while let Some(id) = todo.pop() {
         if !seen.insert(id) {
             continue;
         }
         let ty = schema.ty(id);
         todo.extend(ty.properties().iter().filter_map(used));
-        let top = kinds.iter().find(|kind| kind.schema == &*ty.name);
-        out.insert(name(&ty.name), object(schema, ty, top.map(|kind| gvk(kind, version))));
+        let mut of: Vec<Value> =
+            tops.iter().filter(|top| top.0 == id).map(|top| top.1.clone()).collect();
+        of.extend(common_kinds(&ty.name));
+        out.insert(name(&ty.name), writer.object(ty, of));
     }
     for (name, schema) in SPECIAL {
-        let schema = serde_json::from_str(schema).expect("JSON literals");
+        let mut schema: Value = serde_json::from_str(schema).expect("JSON literals");
+        if let Some(text) = descriptions.of(name) {
+            schema["description"] = text.into();
+        }
         out.insert(name.to_string(), schema);
     }
     out
+}
+
+/// The table's name of a subresource's body.
+fn body(subresource: &Subresource) -> &str {
+    match subresource {
+        Subresource::Status => "",
+        Subresource::Scale { .. } => "autoscaling.v1.Scale",
+        Subresource::Named { schema, .. } => schema,
+    }
+}
+
+/// The table's name of `kind` in `version`.
+fn type_name(kind: &Kind, version: &str) -> String {
+    match kind.schema(version) {
+        Some((schema, ty)) => schema.ty(ty).name.to_string(),
+        None => kind.schema.to_string(),
+    }
+}
+
+/// Kinds that are of no resource: options and events are of every built-in group and version (not of
+/// custom ones, so that no document changes when one of those comes).
+fn common_kinds(name: &str) -> Vec<Value> {
+    let one =
+        |group: &str, kind: &str| vec![json!({ "group": group, "version": "v1", "kind": kind })];
+    let kind = match name {
+        "meta.v1.DeleteOptions" => "DeleteOptions",
+        "meta.v1.WatchEvent" => "WatchEvent",
+        "meta.v1.Status" => return one("", "Status"),
+        "meta.v1.APIResourceList" => return one("", "APIResourceList"),
+        "autoscaling.v1.Scale" => return one("autoscaling", "Scale"),
+        "policy.v1.Eviction" => return one("policy", "Eviction"),
+        _ => return Vec::new(),
+    };
+    let catalog = Catalog::built_in();
+    let groups = catalog.groups().iter();
+    let all = groups.flat_map(|group| group.versions.iter().map(move |version| (group, version)));
+    let gvk =
+        |group: &str, version: &str| json!({ "group": group, "version": version, "kind": kind });
+    all.map(|(group, version)| gvk(group.name, version)).collect()
 }
 
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
@@ -61,12 +126,13 @@ fn used(field: &Field) -> Option<TypeId> {
     }
 }
 
-fn gvk(kind: &KindDef, version: &str) -> Value {
-    json!([{ "group": kind.group, "version": version, "kind": kind.kind }])
+fn gvk(kind: &Kind, version: &str, suffix: &str) -> Value {
+    let name = format!("{}{suffix}", kind.kind);
+    json!({ "group": kind.group, "version": version, "kind": name })
 }
 
 /// `io.k8s.api.core.v1.Pod` for `core.v1.Pod`.
-fn name(table: &str) -> String {
+pub(super) fn name(table: &str) -> String {
     let home = match table.split('.').next().unwrap_or_default() {
         "meta" => "io.k8s.apimachinery.pkg.apis",
         "apiextensions" => "io.k8s.apiextensions-apiserver.pkg.apis",
@@ -76,50 +142,92 @@ fn name(table: &str) -> String {
     format!("{home}.{table}")
 }
 
-fn reference(name: &str) -> Value {
+pub(super) fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
-fn object(schema: &Schema, ty: &Type, top: Option<Value>) -> Value {
-    let mut properties = Map::new();
-    let mut required = Vec::new();
-    if top.is_some() || ty.has_type_meta() {
-        for field in ["apiVersion", "kind"] {
-            properties.insert(field.into(), json!({ "type": "string" }));
-        }
-    }
-    for field in ty.properties() {
-        properties.insert(field.json.to_string(), property(schema, field));
-        if field.required || !(field.optional || field.omit_empty || field.omit_zero) {
-            required.push(field.json.to_string());
-        }
-    }
-    let mut out = json!({ "type": "object", "properties": properties });
-    if !required.is_empty() {
-        out["required"] = required.into();
-    }
-    if ty.atomic {
-        out["x-kubernetes-map-type"] = "atomic".into();
-    }
-    if let Some(top) = top {
-        out["x-kubernetes-group-version-kind"] = top;
-    }
-    out
+struct Writer<'a> {
+    schema: &'a Schema,
+    descriptions: &'a Descriptions,
 }
 
-fn property(schema: &Schema, field: &Field) -> Value {
-    let element = element(schema, field.element);
-    let mut out = match field.shape {
-        Shape::One => element,
-        Shape::List => json!({ "type": "array", "items": element }),
-        Shape::Map => json!({ "type": "object", "additionalProperties": element }),
-    };
+impl Writer<'_> {
+    fn object(&self, ty: &Type, kinds: Vec<Value>) -> Value {
+        let component = name(&ty.name);
+        let mut properties = Map::new();
+        let mut required = Vec::new();
+        if ty.has_type_meta() {
+            for field in ["apiVersion", "kind"] {
+                properties.insert(field.into(), json!({ "type": "string" }));
+            }
+        }
+        for field in ty.properties() {
+            properties.insert(field.json.to_string(), self.property(field));
+            if field.required || !(field.optional || field.omit_empty || field.omit_zero) {
+                required.push(field.json.to_string());
+            }
+        }
+        for (field, property) in &mut properties {
+            if let Some(text) = self.descriptions.field(&component, field) {
+                describe(property, text);
+            }
+        }
+        let mut out = json!({ "type": "object" });
+        if !properties.is_empty() {
+            out["properties"] = properties.into();
+        }
+        if !required.is_empty() {
+            out["required"] = required.into();
+        }
+        if let Some(text) = self.descriptions.of(&component) {
+            out["description"] = text.into();
+        }
+        if ty.atomic {
+            out["x-kubernetes-map-type"] = "atomic".into();
+        }
+        if !kinds.is_empty() {
+            out["x-kubernetes-group-version-kind"] = kinds.into();
+        }
+        out
+    }
+
+    fn property(&self, field: &Field) -> Value {
+        let one = element(self.schema, field.element);
+        let mut out = match field.shape {
+            Shape::One => one,
+            Shape::List => json!({ "type": "array", "items": one }),
+            Shape::Map => json!({ "type": "object", "additionalProperties": one }),
+        };
+        let more = extensions(field);
+        if !more.is_empty() && out.get("$ref").is_some() {
+            out = beside(out);
+        }
+        if let Value::Object(out) = &mut out {
+            out.extend(more);
+        }
+        out
+    }
+}
+
+/// What stands beside a reference does not count, so the reference goes into an `allOf`.
+fn beside(reference: Value) -> Value {
+    json!({ "allOf": [reference] })
+}
+
+fn describe(property: &mut Value, text: &str) {
+    if property.get("$ref").is_some() {
+        *property = beside(property.take());
+    }
+    property["description"] = text.into();
+}
+
+fn extensions(field: &Field) -> Map<String, Value> {
     let mut more = Map::new();
     if !field.values.is_empty() && field.shape == Shape::One {
         more.insert("enum".into(), json!(field.values));
     }
-    if let Some(default) = &field.default {
-        more.insert("default".into(), default.clone());
+    if let Some(default) = default(field) {
+        more.insert("default".into(), default);
     }
     match field.list_type {
         Some(ListType::Map) => {
@@ -147,14 +255,22 @@ fn property(schema: &Schema, field: &Field) -> Value {
     if !strategy.is_empty() {
         more.insert("x-kubernetes-patch-strategy".into(), strategy.join(",").into());
     }
-    if !more.is_empty() && out.get("$ref").is_some() {
-        // What stands beside a reference does not count.
-        out = json!({ "allOf": [out] });
+    more
+}
+
+/// Upstream's generator names the zero value of whatever is always there.
+fn default(field: &Field) -> Option<Value> {
+    if field.default.is_some() || field.pointer || field.shape != Shape::One {
+        return field.default.clone();
     }
-    if let Value::Object(out) = &mut out {
-        out.extend(more);
+    match field.element {
+        Element::Message(_) => Some(json!({})),
+        _ if field.omit_empty || field.omit_zero => None,
+        Element::String if field.values.is_empty() => Some("".into()),
+        Element::Bool => Some(false.into()),
+        Element::Int32 | Element::Int64 | Element::Float64 => Some(0.into()),
+        _ => None,
     }
-    out
 }
 
 fn element(schema: &Schema, element: Element) -> Value {
@@ -178,6 +294,11 @@ fn element(schema: &Schema, element: Element) -> Value {
 }
 
 /// The component of a kind.
-pub(super) fn kind_reference(kind: &KindDef) -> Value {
-    reference(&name(kind.schema))
+pub(super) fn kind_reference(kind: &Kind, version: &str) -> Value {
+    reference(&name(&type_name(kind, version)))
+}
+
+/// The component of its list.
+pub(super) fn list_reference(kind: &Kind, version: &str) -> Value {
+    reference(&name(&format!("{}List", type_name(kind, version))))
 }

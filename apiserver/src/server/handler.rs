@@ -61,7 +61,8 @@ pub(super) async fn handle(
     if let Ok(id) = request_id.parse() {
         headers.insert("Audit-Id", id);
     }
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
+    let private = header::HeaderValue::from_static("no-cache, private");
+    headers.entry(header::CACHE_CONTROL).or_insert(private);
     response
 }
 
@@ -194,17 +195,16 @@ async fn plain(
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(unknown());
     }
-    let accept = text(request.headers(), header::ACCEPT);
     let query = request.uri().query().unwrap_or_default();
     let path = info.path.trim_end_matches('/');
     if let Some(answer) = health::answer(core, path, query).await {
         return Ok(answer);
     }
-    if let Some(answer) = openapi::answer(core, path, &accept, request.headers()) {
+    let format = negotiate::of_refusals(request.headers(), request.uri().query());
+    if let Some(answer) = openapi::answer(core, path, query, format, request.headers()).await {
         return Ok(answer);
     }
-    let aggregated = negotiate::wants_aggregated(&accept);
-    discovery::answer(path, aggregated, core).ok_or_else(unknown)
+    discovery::answer(path, core, request.headers(), format).ok_or_else(unknown)
 }
 
 /// The request as the pipeline takes it.

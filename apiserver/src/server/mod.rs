@@ -8,11 +8,13 @@ mod render;
 mod request_info;
 mod stall;
 mod transfer;
+mod warnings;
 
 pub(crate) use handler::json;
-pub(crate) use negotiate::Include;
-pub(crate) use render::{bytes, partial};
+pub(crate) use negotiate::{Format, Include, wants_aggregated};
+pub(crate) use render::{bytes, object, partial};
 pub(crate) use request_info::RequestInfo;
+pub(crate) use transfer::respond;
 
 use crate::{Server, identity::Identity, pipeline::Core};
 use bytes::Bytes;

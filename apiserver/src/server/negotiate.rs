@@ -155,7 +155,7 @@ pub(crate) fn of_refusals(headers: &HeaderMap, query: Option<&str>) -> Format {
         shape: Shape::Whole,
         meta: META,
         pretty: true,
-        gzip: false,
+        gzip: gzip(headers),
     })
 }
 
@@ -268,15 +268,23 @@ fn not_acceptable(offer: Offer) -> Status {
     ))
 }
 
-/// True if the client takes the aggregated discovery document in its stable version.
-pub(crate) fn wants_aggregated(accept: &str) -> bool {
-    accept.split(',').any(|range| {
-        let has = |part: &str| range.split(';').any(|have| have.trim() == part);
-        has("application/json")
-            && has("as=APIGroupDiscoveryList")
-            && has("g=apidiscovery.k8s.io")
-            && has("v=v2")
-    })
+/// True if the client likes the aggregated discovery document best of what it accepts. (Upstream's
+/// `profile=nopeer` changes nothing where every master serves the same.)
+pub(crate) fn wants_aggregated(headers: &HeaderMap) -> bool {
+    let accept = joined(headers, header::ACCEPT);
+    let first = clauses(&accept).into_iter().find(|clause| {
+        let json =
+            matches!((clause.ty, clause.subtype), ("application", "json" | "*") | ("*", "*"));
+        let aggregated = has(clause, "as", "APIGroupDiscoveryList");
+        // In its stable version: the beta is gone since 1.33.
+        let stable = has(clause, "g", "apidiscovery.k8s.io") && has(clause, "v", "v2");
+        json && (!aggregated || stable)
+    });
+    first.is_some_and(|clause| has(&clause, "as", "APIGroupDiscoveryList"))
+}
+
+fn has(clause: &Clause<'_>, key: &str, value: &str) -> bool {
+    clause.parameters.contains(&(key, value))
 }
 
 #[cfg(test)]
@@ -328,6 +336,23 @@ mod tests {
         let watch = Offer { watch: true, ..plain };
         assert_eq!(of("application/yaml", watch), Err(406));
         assert_eq!(of("application/json;stream=watch", watch), Ok((Coding::Json, Shape::Whole)));
+    }
+
+    #[test]
+    fn discovery_is_aggregated_for_those_who_prefer_it() {
+        let wants = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            wants_aggregated(&headers)
+        };
+        let kubectl = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;\
+                       profile=nopeer,application/json;g=apidiscovery.k8s.io;v=v2;\
+                       as=APIGroupDiscoveryList,application/json";
+        assert!(wants(kubectl));
+        assert!(!wants("application/json"));
+        let beta = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,\
+                    application/json";
+        assert!(!wants(beta));
     }
 
     #[test]

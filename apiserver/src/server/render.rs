@@ -6,6 +6,7 @@ use super::{
     lists::{self, partial_message},
     negotiate::{Coding, Format, Shape},
     transfer::respond,
+    warnings::{Warnings, deprecated},
 };
 use crate::{
     encode,
@@ -49,15 +50,23 @@ fn with_type(code: StatusCode, media: &'static str, body: Body) -> Response<Body
 /// A refusal, as the client reads it best.
 pub(crate) fn status(status: &Status, format: Format) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let object = Object::from_value(status.to_value()).unwrap_or_default();
-    let mut response = match any(&object, format.coding) {
-        Ok(body) => respond(code, format.coding.media_type(), once(body), format),
-        Err(_) => bytes(code, "application/json", to_bytes(&object)),
-    };
+    let whole = Object::from_value(status.to_value()).unwrap_or_default();
+    let mut response = object(code, &whole, format);
     if let Some(seconds) = status.retry_after_seconds {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// An object that says itself what it is; JSON if it cannot be said otherwise.
+pub(crate) fn object(code: StatusCode, object: &Object, format: Format) -> Response<Body> {
+    match any(object, format.coding) {
+        Ok(body) => respond(code, format.coding.media_type(), once(body), format),
+        Err(_) => {
+            let format = Format { coding: Coding::Json, ..format };
+            respond(code, "application/json", once(to_bytes(object)), format)
+        }
+    }
 }
 
 /// The pipeline's answer in the form asked for.
@@ -101,17 +110,11 @@ pub(super) async fn reply(
             respond(code, media, once(one(&object, kind, version, format)?), format)
         }
     };
-    warn(&mut response, &reply.warnings);
+    let mut warnings = Warnings::default();
+    warnings.add_all(deprecated(kind, version));
+    warnings.add_all(reply.warnings);
+    warnings.write(&mut response);
     Ok(response)
-}
-
-fn warn(response: &mut Response<Body>, warnings: &[String]) {
-    for warning in warnings {
-        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-            response.headers_mut().append(header::WARNING, value);
-        }
-    }
 }
 
 fn not_acceptable(asked: &str, is: &str, kind: &KindDef, suffix: &str) -> Status {
@@ -296,6 +299,7 @@ pub(super) fn watch(
     running: Running,
     draining: CancellationToken,
 ) -> Response<Body> {
+    let warned = deprecated(&kind, &version);
     let head = encode::object_head(&kind, &version);
     let writer = Writer { kind, version, format, head, first: true };
     let begin = Some((feed, writer, running));
@@ -318,7 +322,12 @@ pub(super) fn watch(
     });
     let frames = pieces.map(|piece| Ok::<_, BoxError>(Frame::data(Bytes::from(piece))));
     let media = format.coding.stream_type();
-    with_type(StatusCode::OK, media, BodyExt::boxed_unsync(StreamBody::new(frames)))
+    let body = BodyExt::boxed_unsync(StreamBody::new(frames));
+    let mut response = with_type(StatusCode::OK, media, body);
+    let mut warnings = Warnings::default();
+    warnings.add_all(warned);
+    warnings.write(&mut response);
+    response
 }
 
 fn error_event(status: &Status, format: Format) -> Vec<u8> {

@@ -18,7 +18,7 @@ pub(super) const PIECE: usize = 128 * 1024;
 const LEVEL: u32 = 1;
 
 /// A body of pieces, the first of which is larger than [`PIECE`] unless it is the only one.
-pub(super) fn respond(
+pub(crate) fn respond(
     code: StatusCode,
     media: &'static str,
     pieces: impl Iterator<Item = Vec<u8>> + Send + 'static,

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod codecs;
+mod documents;
 mod harness;
 mod masters;
 mod objects;

@@ -388,7 +388,7 @@ impl Status {
         text("name", &self.name);
         text("group", &self.group);
         text("kind", &self.kind);
-        text("uid", self.rare.as_ref().map_or("", |rare| &rare.uid));
+        text("uid", self.rare.as_ref().map_or("", |rare| rare.uid.as_str()));
         if !self.causes.is_empty() {
             details.insert("causes".into(), json!(self.causes));
         }
