@@ -32,6 +32,7 @@ macro_rules! controllers {
 
 // Sorted; adding a controller is one file and one word here.
 controllers! {
+    cluster_role_aggregation
     deployment
     endpoints
     endpoint_slice

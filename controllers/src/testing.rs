@@ -13,7 +13,8 @@ pub(crate) const NOW: &str = "2026-01-01T00:10:00Z";
 pub(crate) const SECRETS: KindInfo =
     KindInfo { group: "", version: "v1", plural: "secrets", kind: "Secret", namespaced: true };
 
-const KINDS: [KindInfo; 12] = [
+const KINDS: &[KindInfo] = &[
+    kinds::CLUSTER_ROLES,
     kinds::CONFIG_MAPS,
     kinds::DEPLOYMENTS,
     kinds::ENDPOINTS,
@@ -34,7 +35,7 @@ pub(crate) fn world(yaml: &str) -> World {
     let documents = yaml.split("\n---\n").filter(|document| !document.trim().is_empty());
     let objects: Vec<Object> =
         documents.enumerate().map(|(index, text)| object(index, text)).collect();
-    let mut world = World::of(KINDS, &objects);
+    let mut world = World::of(KINDS.iter().copied(), &objects);
     world.set_fact(Settings {
         cluster_cidr: "10.244.0.0/16".to_string(),
         node_cidr_mask: 24,

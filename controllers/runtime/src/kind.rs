@@ -154,6 +154,7 @@ macro_rules! typed_kinds {
 
 // Sorted by plural name.
 typed_kinds! {
+    CLUSTER_ROLES api::rbac::v1::ClusterRole, false, everything;
     CONFIG_MAPS api::core::v1::ConfigMap, true, root_certificates;
     CONTROLLER_REVISIONS api::apps::v1::ControllerRevision, true, everything;
     CRON_JOBS api::batch::v1::CronJob, true, everything;
