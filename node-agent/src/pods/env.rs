@@ -304,6 +304,7 @@ mod tests {
             config_maps: [("settings".to_string(), Some(map)), ("none".to_string(), None)].into(),
             secrets: [("keys".to_string(), Some(secret))].into(),
             services: vec![serde_json::from_value(service).unwrap()],
+            ..Sources::default()
         };
         let facts = Facts {
             pod_ip: "10.244.1.2".into(),

@@ -88,9 +88,7 @@ pub(crate) async fn prepare(context: Arc<Context>, pod: Arc<Pod>) -> Done {
 }
 
 async fn prepare_volumes(context: &Arc<Context>, pod: &Arc<Pod>, ip: String) -> Result<(), String> {
-    let list = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let sources = context.library.read(&Needs::of_volumes(list), namespace).await?;
+    let sources = context.library.of_volumes(pod).await?;
     let (context, pod) = (context.clone(), pod.clone());
     let work = move || {
         let facts = context.facts(&ip);

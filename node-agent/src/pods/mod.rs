@@ -12,6 +12,7 @@ mod plan;
 mod probes;
 mod sources;
 mod status;
+mod tokens;
 mod volumes;
 mod worker;
 mod writer;

@@ -1,11 +1,12 @@
 //! The ConfigMaps, Secrets and Services that a pod refers to, read when they are needed.
 
+use super::tokens::{self, Tokens};
 use k8s::{Api, Object, Request, Resource, Status};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, Secret, Service, Volume};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, Secret, Service, Volume};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const CONFIG_MAPS: Resource = Resource::new("", "v1", "configmaps");
@@ -18,6 +19,7 @@ pub(crate) struct Needs {
     pub(crate) config_maps: BTreeSet<String>,
     pub(crate) secrets: BTreeSet<String>,
     pub(crate) services: bool,
+    pub(crate) tokens: BTreeSet<tokens::Wanted>,
 }
 
 /// What was found under those names; `None` where there is no such object.
@@ -27,6 +29,8 @@ pub(crate) struct Sources {
     pub(crate) secrets: BTreeMap<String, Option<Secret>>,
     /// Of the pod's namespace and, last, `kubernetes` of the namespace `default`.
     pub(crate) services: Vec<Service>,
+    /// Of the pod's service account.
+    pub(crate) tokens: tokens::Found,
 }
 
 impl Needs {
@@ -53,6 +57,9 @@ impl Needs {
             for source in projected.flatten() {
                 needs.config_maps.extend(source.config_map.iter().map(|map| map.name.clone()));
                 needs.secrets.extend(source.secret.iter().map(|secret| secret.name.clone()));
+                needs.tokens.extend(source.service_account_token.iter().map(|token| {
+                    tokens::Wanted::new(token.audience.as_ref(), token.expiration_seconds)
+                }));
             }
         }
         needs
@@ -66,6 +73,9 @@ impl Needs {
 
 /// Objects remembered for the time when no master answers.
 const REMEMBERED_MAX: usize = 10_000;
+/// In every pod, and the same for years: not read again for each of them all the time.
+const ROOT_CA: &str = "kube-root-ca.crt";
+const ROOT_CA_AGE_MAX: Duration = Duration::from_secs(300);
 /// A master that answers does so sooner.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -73,13 +83,24 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// start again without masters.
 pub(crate) struct Library {
     api: Arc<dyn Api>,
-    /// By resource, namespace and name; `None` where there was no such object.
-    read: Mutex<BTreeMap<(String, String, String), Option<Object>>>,
+    /// By resource, namespace and name: when, and `None` where there was no such object.
+    read: Mutex<BTreeMap<(String, String, String), (Instant, Option<Object>)>>,
+    tokens: Tokens,
 }
 
 impl Library {
     pub(crate) fn new(api: Arc<dyn Api>) -> Library {
-        Library { api, read: Mutex::default() }
+        Library { tokens: Tokens::new(api.clone()), api, read: Mutex::default() }
+    }
+
+    /// All that the volumes of `pod` are made of.
+    pub(crate) async fn of_volumes(&self, pod: &Pod) -> Result<Sources, String> {
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
+        let needs = Needs::of_volumes(volumes.unwrap_or_default());
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let mut sources = self.read(&needs, namespace).await?;
+        sources.tokens = self.tokens.of(pod, &needs.tokens).await?;
+        Ok(sources)
     }
 
     pub(crate) async fn read(&self, needs: &Needs, namespace: &str) -> Result<Sources, String> {
@@ -105,6 +126,14 @@ impl Library {
         name: &str,
     ) -> Result<Option<Object>, String> {
         let key = (resource.plural.to_string(), namespace.to_string(), name.to_string());
+        if name == ROOT_CA {
+            let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((at, Some(found))) = read.get(&key)
+                && at.elapsed() < ROOT_CA_AGE_MAX
+            {
+                return Ok(Some(found.clone()));
+            }
+        }
         let request = if name.is_empty() {
             Request::list(resource, namespace)
         } else {
@@ -118,13 +147,13 @@ impl Library {
             Err(status) if status.is_not_found() => None,
             Err(status) => {
                 let known = read.get(&key).filter(|_| status.is_retryable());
-                return known.cloned().ok_or_else(|| status.to_string());
+                return known.map(|(_, found)| found.clone()).ok_or_else(|| status.to_string());
             }
         };
         if read.len() >= REMEMBERED_MAX && !read.contains_key(&key) {
             read.pop_first();
         }
-        read.insert(key, found.clone());
+        read.insert(key, (Instant::now(), found.clone()));
         Ok(found)
     }
 

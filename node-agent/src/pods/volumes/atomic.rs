@@ -4,8 +4,9 @@
 use super::give_to_group;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
-    os::unix::fs::{PermissionsExt, symlink},
+    fs,
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink},
     path::{Component, Path, PathBuf},
 };
 
@@ -14,6 +15,8 @@ use std::{
 pub(crate) struct File {
     pub(crate) bytes: Vec<u8>,
     pub(crate) mode: u32,
+    /// `None`: root.
+    pub(crate) owner: Option<u32>,
 }
 
 pub(crate) type Files = BTreeMap<PathBuf, File>;
@@ -40,8 +43,14 @@ pub(crate) fn write(directory: &Path, files: &Files, group: Option<i64>) -> io::
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::write(&path, &file.bytes)?;
+        // Never readable by more than it will be, not even for a moment.
+        let mut options = fs::OpenOptions::new();
+        let mut out = options.write(true).create_new(true).mode(file.mode).open(&path)?;
+        out.write_all(&file.bytes)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))?;
+        if let Some(owner) = file.owner {
+            std::os::unix::fs::chown(&path, Some(owner), None)?;
+        }
     }
     give_to_group(&fresh, group, true)?;
     let _ = fs::remove_file(directory.join(NEW_LINK));
@@ -98,7 +107,7 @@ mod tests {
     use super::*;
 
     fn files(list: &[(&str, &str)]) -> Files {
-        let file = |text: &str| File { bytes: text.into(), mode: 0o644 };
+        let file = |text: &str| File { bytes: text.into(), mode: 0o644, owner: None };
         list.iter().map(|(path, text)| (PathBuf::from(path), file(text))).collect()
     }
 

@@ -5,6 +5,7 @@ use super::{
     super::{
         env::{Facts, pod_field, resource_field},
         sources::Sources,
+        tokens::Wanted,
     },
     atomic::{File, Files},
 };
@@ -71,11 +72,36 @@ fn project(
         add(files, data, source.items.as_deref(), mode, source.optional, "secret")
     } else if let Some(source) = &source.downward_api {
         downward(files, pod, source.items.as_deref().unwrap_or_default(), mode, facts)
-    } else if source.service_account_token.is_some() {
-        Err("serviceAccountToken is not supported yet: this cluster issues no tokens".to_string())
+    } else if let Some(source) = &source.service_account_token {
+        let wanted = Wanted::new(source.audience.as_ref(), source.expiration_seconds);
+        let token = sources.tokens.get(&wanted).ok_or("its token has not been fetched")?;
+        files.insert(within(&source.path)?, token_file(pod, token, mode));
+        Ok(())
     } else {
         Err("this projected source is not supported yet".to_string())
     }
+}
+
+/// Only its readers may read a token: the one user all containers run as, or the pod's group.
+fn token_file(pod: &Pod, token: &str, mode: i32) -> File {
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let group = context.and_then(|context| context.fs_group);
+    let owner = common_user(pod);
+    let restricted = owner.is_some() || group.is_some();
+    let mode = if restricted { 0o600 } else { mode as u32 };
+    File { bytes: token.as_bytes().to_vec(), mode, owner }
+}
+
+/// The user that every container of the pod runs as, if it is one.
+fn common_user(pod: &Pod) -> Option<u32> {
+    let spec = pod.spec.as_ref()?;
+    let of_pod = spec.security_context.as_ref().and_then(|context| context.run_as_user);
+    let all = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let mut users = all.map(|container| {
+        container.security_context.as_ref().and_then(|context| context.run_as_user).or(of_pod)
+    });
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then_some(first).and_then(|user| u32::try_from(user).ok())
 }
 
 type Data = BTreeMap<String, Vec<u8>>;
@@ -113,7 +139,7 @@ fn add(
 ) -> Result<(), String> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
         for (key, bytes) in data {
-            files.insert(PathBuf::from(key), File { bytes, mode: mode as u32 });
+            files.insert(PathBuf::from(key), File { bytes, mode: mode as u32, owner: None });
         }
         return Ok(());
     };
@@ -121,7 +147,7 @@ fn add(
         match data.remove(&item.key) {
             Some(bytes) => {
                 let mode = item.mode.unwrap_or(mode) as u32;
-                files.insert(within(&item.path)?, File { bytes, mode });
+                files.insert(within(&item.path)?, File { bytes, mode, owner: None });
             }
             None if optional == Some(true) => {}
             None => return Err(format!("{kind} references non-existent key: {}", item.key)),
@@ -144,7 +170,8 @@ fn downward(
             (None, None) => return Err(format!("{}: no source", item.path)),
         };
         let mode = item.mode.unwrap_or(mode) as u32;
-        files.insert(within(&item.path)?, File { bytes: text.into_bytes(), mode });
+        let file = File { bytes: text.into_bytes(), mode, owner: None };
+        files.insert(within(&item.path)?, file);
     }
     Ok(())
 }
@@ -175,7 +202,8 @@ mod tests {
         let sources = Sources {
             config_maps: [("map".into(), Some(serde_json::from_value(map).unwrap()))].into(),
             secrets: [("none".into(), None)].into(),
-            services: Vec::new(),
+            tokens: [(Wanted::new(None, Some(600)), "eyJ".to_string())].into(),
+            ..Sources::default()
         };
         let volume = serde_json::from_value(volume).unwrap();
         let files = of(&pod, &volume, &sources, &Facts::default())?.unwrap_or_default();
@@ -211,6 +239,26 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_for_its_reader_only() {
+        let volume = json!({"name": "v", "projected": {"sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 600}}]}});
+        assert_eq!(check(volume).unwrap(), "token 644 eyJ\n");
+        let pod = |context: serde_json::Value, own: serde_json::Value| -> Pod {
+            let spec = json!({"securityContext": context, "containers": [
+                {"name": "a", "securityContext": own}, {"name": "b"}]});
+            serde_json::from_value(json!({"spec": spec})).unwrap()
+        };
+        let file = |pod: Pod| {
+            let file = token_file(&pod, "eyJ", 0o644);
+            (file.mode, file.owner)
+        };
+        assert_eq!(file(pod(json!({"runAsUser": 7}), json!({}))), (0o600, Some(7)));
+        assert_eq!(file(pod(json!({"runAsUser": 7}), json!({"runAsUser": 8}))), (0o644, None));
+        assert_eq!(file(pod(json!({}), json!({"runAsUser": 8}))), (0o644, None));
+        assert_eq!(file(pod(json!({"fsGroup": 9}), json!({}))), (0o600, None));
+    }
+
+    #[test]
     fn refusals_name_what_is_wrong() {
         let check = |volume| check(volume).unwrap_err();
         let text = check(json!({"name": "v", "secret": {"secretName": "none"}}));
@@ -221,8 +269,5 @@ mod tests {
         let items = json!([{"key": "a", "path": "../z"}]);
         let text = check(json!({"name": "v", "configMap": {"name": "map", "items": items}}));
         assert_eq!(text, "../z leaves the volume");
-        let token = json!([{"serviceAccountToken": {"path": "token"}}]);
-        let text = check(json!({"name": "v", "projected": {"sources": token}}));
-        assert!(text.contains("not supported yet"), "{text}");
     }
 }
