@@ -1,10 +1,11 @@
 //! What every cluster starts with. Idempotent; the caller leads, and each write is fenced by its term.
 
 use crate::{
-    Server, authz, catalog,
+    Server, authn, authz, catalog,
     identity::Identity,
     memo,
     pipeline::{Body, Call},
+    rotation,
 };
 use futures::{StreamExt, TryStreamExt};
 use k8s::{Object, Status, Verb};
@@ -22,12 +23,15 @@ impl Server {
         let Some(term) = leading else {
             return Ok(());
         };
+        rotation::ensure(&self.core, term).await?;
         // Namespaces first: some of the rest live in them.
         self.ensure_all(namespaces(), term.0).await?;
         let mut objects = priority_classes();
+        objects.extend(default_accounts());
         objects.extend(authz::bootstrap());
         objects.push(self.kubernetes_service());
         objects.push(self.service_cidr());
+        objects.extend(authn::published::config_map(&self.core.config));
         self.ensure_all(objects, term.0).await
     }
 
@@ -56,12 +60,17 @@ impl Server {
 
     /// Roles and bindings keep granting at least what they must; anything else is the user's.
     async fn reconcile(&self, have: &Object, want: &Object, term: u64) -> Result<(), Status> {
-        if !want.api_version().starts_with("rbac.authorization.k8s.io/") {
-            return Ok(());
-        }
-        let Some(mut new) = authz::reconcile(have, want) else {
-            return Ok(());
+        let new = if want.api_version().starts_with("rbac.authorization.k8s.io/") {
+            authz::reconcile(have, want)
+        } else if want.kind() == "ConfigMap" {
+            // What it tells is ours alone.
+            let mut new = have.clone();
+            new.0.insert("data".into(), want.0["data"].clone());
+            (new != *have).then_some(new)
+        } else {
+            None
         };
+        let Some(mut new) = new else { return Ok(()) };
         for field in ["apiVersion", "kind"] {
             new.0.insert(field.into(), want.0[field].clone());
         }
@@ -130,12 +139,25 @@ fn object(value: Value) -> Object {
     Object::from_value(value).expect("an object literal")
 }
 
+const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+
+/// A controller makes them in every namespace; here, so that a pod need not wait for it.
+fn default_accounts() -> Vec<Object> {
+    let account = |namespace: &str| {
+        object(json!({
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": { "name": "default", "namespace": namespace },
+        }))
+    };
+    NAMESPACES.into_iter().map(account).collect()
+}
+
 fn namespaces() -> Vec<Object> {
-    let names = ["default", "kube-node-lease", "kube-public", "kube-system"];
     let namespace = |name: &str| {
         object(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))
     };
-    names.into_iter().map(namespace).collect()
+    NAMESPACES.into_iter().map(namespace).collect()
 }
 
 /// Upstream's two, which critical add-ons name.

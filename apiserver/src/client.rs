@@ -32,6 +32,7 @@ impl Client {
         namespace: &str,
         name: &str,
         subresource: &str,
+        field_selector: Option<&str>,
     ) -> Result<(), Status> {
         self.core.authorize(&Attributes {
             user: &self.identity,
@@ -42,6 +43,7 @@ impl Client {
             subresource,
             namespace,
             name,
+            field_selector: field_selector.unwrap_or_default(),
             path: "",
         })
     }
@@ -50,7 +52,8 @@ impl Client {
         let Request { verb, resource, namespace, name, subresource, body, options, fence } =
             request;
         let kind = self.core.catalog().of(&resource).ok_or_else(|| unknown(&resource))?;
-        self.authorize(verb_name(verb), &resource, &namespace, &name, &subresource)?;
+        let selector = options.field_selector.as_deref();
+        self.authorize(verb_name(verb), &resource, &namespace, &name, &subresource, selector)?;
         let version = resource.version.to_string();
         let call = Call {
             kind: kind.clone(),
@@ -70,7 +73,7 @@ impl Client {
     async fn events(&self, request: WatchRequest) -> Result<Events, Status> {
         let WatchRequest { resource, namespace, label_selector, field_selector, after } = request;
         let kind = self.core.catalog().of(&resource).ok_or_else(|| unknown(&resource))?;
-        self.authorize("watch", &resource, &namespace, "", "")?;
+        self.authorize("watch", &resource, &namespace, "", "", field_selector.as_deref())?;
         // "0": what is here. A cache warms up on any member, leader or not, quorum or not.
         let revision = after.map_or_else(|| "0".to_string(), |after| after.to_string());
         let feed = self

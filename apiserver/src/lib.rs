@@ -8,9 +8,12 @@
 
 // In the order a request meets them.
 pub mod admission;
+pub mod authn;
 pub mod authz;
 mod bootstrap;
 mod catalog;
+mod certificates;
+mod chores;
 mod client;
 mod discovery;
 mod encode;
@@ -18,20 +21,26 @@ mod errors;
 mod forget_events;
 mod health;
 pub mod identity;
+mod keyring;
 pub mod kind;
 pub mod kinds;
 pub mod memo;
 mod metrics;
 mod openapi;
+mod outbound;
 mod pipeline;
 mod protobuf;
+mod rotation;
 mod server;
 mod services;
 mod subresources;
 mod table;
 pub mod view;
+mod webhook;
 
+pub use certificates::Authority;
 pub use identity::Identity;
+pub use keyring::Keyring;
 pub use services::ServiceCidr;
 
 use client::Client;
@@ -51,6 +60,22 @@ pub struct Config {
     /// Port of the masters' API, behind the `kubernetes` Service.
     pub advertise_port: u16,
     pub admission: admission::Config,
+    /// Issues the tokens of service accounts; all masters must have the same key.
+    pub tokens: Arc<authn::Tokens>,
+    /// Asked about tokens nobody here knows.
+    pub token_webhook: Option<Arc<authn::TokenWebhook>>,
+    /// Asked about what nobody here allows.
+    pub access_webhook: Option<Arc<authz::AccessWebhook>>,
+    /// What seals Secrets at rest, the same that the store was opened with; `None`: nothing does.
+    pub keyring: Option<Arc<Keyring>>,
+    /// Whose tokens are taken besides our own.
+    pub oidc: Option<Arc<authn::Oidc>>,
+    /// Signs approved certificate requests; `None`: they wait.
+    pub authority: Option<Arc<Authority>>,
+    /// Whose headers are believed; `None`: nobody's.
+    pub front_proxy: Option<authn::FrontProxy>,
+    /// The authority of client certificates as PEM, for servers that aggregate under this one.
+    pub client_ca_pem: String,
     /// All of the process' metrics; `/metrics` shows it.
     pub registry: prometheus::Registry,
     /// How to reach a node's kubelet port (client certificate in group `system:masters`); `None`: logs
@@ -67,6 +92,17 @@ impl Config {
             node_ports: 30000..=32767,
             advertise_port: 6443,
             admission: admission::Config::default(),
+            tokens: Arc::new(authn::Tokens::new(
+                authn::SigningKey::generate(),
+                authn::service_account::ISSUER,
+            )),
+            token_webhook: None,
+            access_webhook: None,
+            keyring: None,
+            oidc: None,
+            authority: None,
+            front_proxy: None,
+            client_ca_pem: String::new(),
             registry: prometheus::Registry::new(),
             kubelet_tls: None,
         }
@@ -85,7 +121,7 @@ impl Server {
         Server {
             core: Arc::new(Core {
                 store: config.store.clone(),
-                authorizer: authz::authorizer(view.clone()),
+                authorizer: authz::authorizer(config.store.clone()),
                 view,
                 schema: k8s::schema::Schema::built_in(),
                 catalog: catalog::Catalog::built_in(),

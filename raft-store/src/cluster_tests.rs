@@ -32,6 +32,7 @@ pub(crate) struct Cluster {
     pub(crate) stores: BTreeMap<u64, Store>,
     pub(crate) retention: Retention,
     timers: Timers,
+    seal: Arc<dyn crate::Seal>,
 }
 
 impl Cluster {
@@ -64,6 +65,7 @@ impl Cluster {
                 election_max: Duration::from_millis(600),
                 request: Duration::from_secs(30),
             },
+            seal: Arc::new(crate::Plain),
         }
     }
 
@@ -96,6 +98,7 @@ impl Cluster {
             },
             timers: self.timers,
             retention: self.retention,
+            seal: self.seal.clone(),
             registry: prometheus::Registry::new(),
         }
     }
@@ -591,4 +594,74 @@ async fn a_disk_that_fails_stops_the_member() {
     let reason = cluster.store(1).stopped().await;
     assert!(reason.to_string().contains("no space"), "{reason}");
     cluster.shutdown().await;
+}
+
+/// Hides bodies of one space well enough for a test: bit by bit, behind a zero byte.
+#[derive(Debug)]
+struct Negative;
+
+impl crate::Seal for Negative {
+    fn seal(&self, key: &Key, body: &bytes::Bytes) -> bytes::Bytes {
+        match &*key.space {
+            "secrets" => std::iter::once(0).chain(body.iter().map(|byte| !byte)).collect(),
+            _ => body.clone(),
+        }
+    }
+
+    fn open(&self, _: &Key, body: bytes::Bytes) -> Result<bytes::Bytes, crate::Unopened> {
+        Ok(match body.strip_prefix(&[0]) {
+            Some(sealed) => sealed.iter().map(|byte| !byte).collect(),
+            None => body,
+        })
+    }
+
+    fn learn(&self, _: &Key, _: &bytes::Bytes) {}
+}
+
+fn files_with(dir: &Path, text: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if fs::read(&path).expect("a file").windows(text.len()).any(|part| part == text) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_body_is_on_no_disk_and_comes_back() {
+    const SECRET: &[u8] = b"correct horse battery staple";
+    const PUBLIC: &[u8] = b"a body for everybody to read";
+    let mut cluster = Cluster::new(3);
+    cluster.seal = Arc::new(Negative);
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    let leader = cluster.leader().await;
+    let (secret, public) = (Key::new("secrets", "a/b"), Key::new("pods", "a/b"));
+    for (key, body) in [(&secret, SECRET), (&public, PUBLIC)] {
+        let txn = Txn::one(key.clone(), Guard::Absent, Op::Put(body.into()));
+        cluster.store(leader).txn(txn).await.expect("written");
+    }
+    for id in 1..=3 {
+        cluster.store(id).barrier().await.expect("caught up");
+    }
+    for id in 1..=3 {
+        cluster.store(id).shutdown().await;
+        cluster.stores.remove(&id);
+        assert_eq!(files_with(&cluster.data_dir(id), SECRET), Vec::<PathBuf>::new());
+        assert!(!files_with(&cluster.data_dir(id), PUBLIC).is_empty(), "looked where bodies are");
+    }
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    cluster.leader().await;
+    for id in 1..=3 {
+        cluster.store(id).barrier().await.expect("a leader");
+        let stored = cluster.store(id).get(&secret).expect("kept");
+        assert_eq!(&stored.body[..], SECRET);
+    }
 }

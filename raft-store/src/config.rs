@@ -1,7 +1,7 @@
 //! What a member must be told to start, and why it may refuse.
 
-use crate::types::MemberId;
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use crate::{seal::Seal, types::MemberId};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// One member of the group, as the others reach it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -98,6 +98,8 @@ pub struct Config {
     pub tls: Tls,
     pub timers: Timers,
     pub retention: Retention,
+    /// What of the log and the disk is not to be read by others; the same on every member.
+    pub seal: Arc<dyn Seal>,
     pub registry: prometheus::Registry,
 }
 

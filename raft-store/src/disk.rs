@@ -6,6 +6,7 @@
 
 use crate::{
     raft::{LogId, StoredMembership, log::engine::io_error},
+    seal::{Plain, Seal},
     shared::History,
     state::{Applied, Loader, Outcome, Session, SessionState, State},
     types::{Change, Error, Key, LogIndex, Revision, Stored},
@@ -33,6 +34,7 @@ const SWEPT: &[u8] = b"m-swept";
 pub(crate) struct StateDisk {
     db: Option<DB>,
     dir: PathBuf,
+    seal: Arc<dyn Seal>,
     delete: std::sync::atomic::AtomicBool,
 }
 
@@ -74,10 +76,10 @@ struct Record {
     old: Option<Revision>,
 }
 
-fn encode(change: &Change) -> BytesMut {
+fn encode(change: &Change, seal: &dyn Seal) -> BytesMut {
     let key = change.key();
     let (created, body) = match &change.new {
-        Some(new) => (new.created.0, new.body.clone()),
+        Some(new) => (new.created.0, seal.seal(key, &new.body)),
         None => (0, Bytes::new()),
     };
     let strings = key.space.len() + key.path.len();
@@ -93,6 +95,7 @@ fn encode(change: &Change) -> BytesMut {
     out
 }
 
+/// With the body as it lies there.
 fn decode(mut bytes: Bytes) -> Option<Record> {
     let put = bytes.try_get_u8().ok()? == 1;
     let created = Revision(bytes.try_get_u64().ok()?);
@@ -107,6 +110,16 @@ fn decode(mut bytes: Bytes) -> Option<Record> {
 }
 
 impl Record {
+    /// With the body as it is in memory.
+    fn opened(mut self, seal: &dyn Seal) -> io::Result<Record> {
+        if let Some((created, body)) = self.put.take() {
+            let body = seal.open(&self.key, body).map_err(io::Error::other)?;
+            seal.learn(&self.key, &body);
+            self.put = Some((created, body));
+        }
+        Ok(self)
+    }
+
     fn stored(&self, revision: Revision) -> Option<Arc<Stored>> {
         let (created, body) = self.put.as_ref()?;
         Some(Arc::new(Stored::new(self.key.clone(), revision, *created, body.clone())))
@@ -122,7 +135,7 @@ fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
 }
 
 impl StateDisk {
-    pub(crate) fn open(dir: &Path) -> io::Result<StateDisk> {
+    pub(crate) fn open(dir: &Path, seal: Arc<dyn Seal>) -> io::Result<StateDisk> {
         let mut options = Options::default();
         options.create_if_missing(true);
         options.set_compression_type(DBCompressionType::Lz4);
@@ -130,13 +143,18 @@ impl StateDisk {
         options.set_paranoid_checks(true);
         options.set_keep_log_file_num(2);
         let db = DB::open(&options, dir).map_err(io_error)?;
-        Ok(StateDisk { db: Some(db), dir: dir.into(), delete: false.into() })
+        Ok(StateDisk { db: Some(db), dir: dir.into(), seal, delete: false.into() })
     }
 
-    /// To look at a checkpoint without changing it.
+    /// To look at a checkpoint without changing it; nothing sealed is opened.
     pub(crate) fn open_read_only(dir: &Path) -> io::Result<StateDisk> {
         let db = DB::open_for_read_only(&Options::default(), dir, false).map_err(io_error)?;
-        Ok(StateDisk { db: Some(db), dir: dir.into(), delete: false.into() })
+        let seal = Arc::new(Plain);
+        Ok(StateDisk { db: Some(db), dir: dir.into(), seal, delete: false.into() })
+    }
+
+    pub(crate) fn seal(&self) -> &Arc<dyn Seal> {
+        &self.seal
     }
 
     fn db(&self) -> &DB {
@@ -172,6 +190,7 @@ impl StateDisk {
             let at = Revision(at);
             let bad = || corrupt(format!("the version at revision {at} is damaged"));
             let record = decode(value.into_vec().into()).ok_or_else(bad)?;
+            let record = record.opened(&*self.seal)?;
             if at > floor {
                 if at.0 != next {
                     return Err(corrupt(format!("the version at revision {next} is missing")));
@@ -233,7 +252,7 @@ impl StateDisk {
             return Ok(None);
         };
         let bad = || corrupt(format!("the version at revision {revision} is damaged"));
-        decode(value.into()).map(Some).ok_or_else(bad)
+        decode(value.into()).ok_or_else(bad)?.opened(&*self.seal).map(Some)
     }
 
     /// Removes up to `limit` revisions of history at or below `floor`; how many are left to do.
@@ -301,9 +320,14 @@ pub(crate) struct StateBatch {
 }
 
 impl StateBatch {
-    pub(crate) fn add(&mut self, applied: &Applied, sessions: &BTreeMap<Session, SessionState>) {
+    pub(crate) fn add(
+        &mut self,
+        applied: &Applied,
+        sessions: &BTreeMap<Session, SessionState>,
+        seal: &dyn Seal,
+    ) {
         for change in &applied.changes {
-            self.batch.put(history_key(change.revision), encode(change));
+            self.batch.put(history_key(change.revision), encode(change, seal));
         }
         if let Some(last) = applied.changes.last() {
             self.batch.put(REVISION, json(&last.revision.0));

@@ -14,6 +14,7 @@ mod members;
 mod metrics;
 mod proposer;
 mod raft;
+mod seal;
 mod shared;
 mod snapshot_stream;
 mod state;
@@ -24,6 +25,7 @@ mod watch;
 
 pub use config::{Config, OpenError, Peer, Retention, Timers, Tls};
 pub use members::{Leadership, MemberStatus};
+pub use seal::{Plain, Seal, Unopened};
 pub use store::{Store, TXN_BYTES_MAX};
 pub use types::{
     Change, Committed, Error, Guard, Key, LogIndex, MemberId, Op, Page, Revision, Stored, Term,

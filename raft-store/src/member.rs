@@ -131,13 +131,7 @@ impl Member {
             read_index_max: config.timers.election_max,
         };
         let server = tokio::spawn(serve(listener, config.tls.clone(), service));
-        let proposer = Arc::new(Proposer::new(
-            shared.clone(),
-            metrics.clone(),
-            leadership.clone(),
-            &config.timers,
-            signs.clone(),
-        ));
+        let proposer = proposer(&config, &shared, &metrics, &leadership, &signs);
         let (barriers, callers) = Barriers::new(config.timers.request);
         let peers = Arc::default();
         let mut tasks = JoinSet::new();
@@ -368,6 +362,18 @@ struct Opened {
     writer: thread::JoinHandle<()>,
 }
 
+fn proposer(
+    config: &Config,
+    shared: &Arc<Shared>,
+    metrics: &Metrics,
+    leadership: &watch::Receiver<Leadership>,
+    signs: &Signs,
+) -> Arc<Proposer> {
+    let (timers, seal) = (&config.timers, config.seal.clone());
+    let (shared, leadership) = (shared.clone(), leadership.clone());
+    Arc::new(Proposer::new(shared, metrics.clone(), leadership, timers, signs.clone(), seal))
+}
+
 async fn open_disks(config: &Config, metrics: &Metrics) -> Result<Opened, OpenError> {
     let (config, metrics) = (config.clone(), metrics.clone());
     let open = move || {
@@ -380,7 +386,7 @@ async fn open_disks(config: &Config, metrics: &Metrics) -> Result<Opened, OpenEr
             offset: 0,
             detail: format!("{error}; remove this member and let it join under a new id"),
         };
-        let state_disk = StateDisk::open(&dir).map_err(damaged)?;
+        let state_disk = StateDisk::open(&dir, config.seal.clone()).map_err(damaged)?;
         let state = state_disk.load().map_err(damaged)?;
         let retention = &config.retention;
         let ring = RingLimits { changes: retention.ring_changes, bytes: retention.ring_bytes };

@@ -10,6 +10,7 @@ use crate::{
     members::Leadership,
     metrics::Metrics,
     raft::network::Link,
+    seal::Seal,
     shared::Shared,
     succession::Signs,
     types::{Committed, Error, MemberId, Term, Txn},
@@ -53,6 +54,7 @@ struct Queue {
 
 /// The requests of this member.
 pub(crate) struct Proposer {
+    seal: Arc<dyn Seal>,
     shared: Arc<Shared>,
     metrics: Metrics,
     leadership: watch::Receiver<Leadership>,
@@ -92,8 +94,10 @@ impl Proposer {
         leadership: watch::Receiver<Leadership>,
         timers: &Timers,
         signs: Signs,
+        seal: Arc<dyn Seal>,
     ) -> Proposer {
         Proposer {
+            seal,
             shared,
             metrics,
             leadership,
@@ -143,7 +147,7 @@ impl Proposer {
         }
         queue.next += 1;
         let serial = queue.next;
-        let request = codec::encode_request(serial, txn);
+        let request = codec::encode_request(serial, txn, &*self.seal);
         let bytes = request_bytes(&request);
         queue.bytes += bytes;
         queue.unsent.insert(serial);

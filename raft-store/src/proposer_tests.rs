@@ -16,8 +16,14 @@ fn alone(request: Duration) -> Alone {
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("a new registry");
     let (sender, leadership) = watch::channel(Leadership { term: Term(5), ..Default::default() });
     let timers = Timers { request, ..Timers::default() };
-    let proposer =
-        Arc::new(Proposer::new(shared.clone(), metrics, leadership, &timers, Signs::default()));
+    let proposer = Arc::new(Proposer::new(
+        shared.clone(),
+        metrics,
+        leadership,
+        &timers,
+        Signs::default(),
+        Arc::new(crate::Plain),
+    ));
     Alone { proposer, shared, _leadership: sender }
 }
 
@@ -79,7 +85,7 @@ async fn a_request_is_sent_again_until_it_is_applied_and_then_settled() {
     assert!(alone.proposer.take_batch().is_none(), "more patience the second time");
     // Both copies reach the log; the second changes nothing.
     let encoded = codec::encode_batches(vec![again.clone(), again]);
-    let command: Command = codec::decode(encoded).expect("a command");
+    let command: Command = codec::decode(encoded, &crate::Plain).expect("a command");
     let applied = alone.shared.apply(Term(5), LogIndex(1), &command);
     assert_eq!(applied.changes.len(), 1);
     alone.shared.announce(LogIndex(1), &applied);

@@ -4,10 +4,12 @@ pub(crate) mod client;
 pub(crate) mod output;
 
 mod agent;
+mod authentication;
 mod bench;
 pub(crate) mod dev;
 mod machine;
 mod members;
+mod secrets;
 mod server;
 mod status;
 
@@ -50,7 +52,9 @@ enum Verb {
     #[command(hide = true)]
     Machine(machine::Args),
     Members(members::Args),
-    Server(server::Args),
+    #[command(subcommand)]
+    Secrets(secrets::Args),
+    Server(Box<server::Args>),
     Status(status::Args),
 }
 
@@ -72,7 +76,8 @@ impl Cli {
             // Forks before it starts anything: no runtime here.
             Verb::Machine(args) => machine::run(&args),
             Verb::Members(args) => block_on(members::run(args)),
-            Verb::Server(args) => block_on(server::run(args)),
+            Verb::Secrets(args) => block_on(secrets::run(args)),
+            Verb::Server(args) => block_on(server::run(*args)),
             Verb::Status(args) => block_on(status::run(args)),
         }
     }

@@ -1,11 +1,15 @@
 //! `coxswain server`: a master. The store, the API in front of it, and controllers and scheduler
 //! behind the gate that only leadership opens.
 
-use super::{client::client_tls, stop_signal};
+use super::{
+    authentication::{AuthenticationArgs, front_proxy_ca, keyring, roots},
+    client::client_tls,
+    stop_signal,
+};
 use crate::dev::fabric::bind_in;
 use anyhow::{Context, Result, bail};
 use apiserver::{
-    Identity,
+    Identity, Keyring,
     kinds::{KindDef, Verbs},
 };
 use k8s::{Request, Resource, Status, Verb};
@@ -41,7 +45,8 @@ pub(super) struct Args {
     #[arg(long)]
     data_dir: PathBuf,
 
-    /// Directory with ca, apiserver, peer and kubelet-client certificates and keys
+    /// Directory with ca, apiserver, peer, kubelet-client and front-proxy certificates and keys, sa.key
+    /// and secrets.key
     #[arg(long)]
     pki: PathBuf,
 
@@ -76,18 +81,24 @@ pub(super) struct Args {
     /// How long pods stay on a node that is not ready or unreachable, unless they say otherwise
     #[arg(long, default_value_t = 300)]
     default_toleration_seconds: i64,
+
+    #[command(flatten)]
+    authentication: AuthenticationArgs,
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
     let registry = prometheus::Registry::new();
     let members = parse_members(&args)?;
-    let store = Store::open(store_config(&args, &members, &registry)?)
+    let keyring = keyring(&args.pki)?;
+    let store = Store::open(store_config(&args, &members, &keyring, &registry)?)
         .await
         .with_context(|| format!("cannot open the store in {}", args.data_dir.display()))?;
     let shutdown = CancellationToken::new();
     let mut tasks = JoinSet::new();
 
-    let server = apiserver::Server::new(server_config(&args, &store, &members, &registry)?);
+    let mut config = server_config(&args, &store, &members, &registry)?;
+    config.keyring = Some(keyring);
+    let server = apiserver::Server::new(config);
     let tls = server_tls(&args.pki)?;
     for address in &args.listen {
         let listener = bind(address).await?;
@@ -98,6 +109,10 @@ pub(super) async fn run(args: Args) -> Result<()> {
     let (forgetting, stop) = (server.clone(), shutdown.clone());
     tasks.spawn(async move {
         let _ = stop.run_until_cancelled(forgetting.forget_events()).await;
+    });
+    let (working, stop) = (server.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        let _ = stop.run_until_cancelled(working.chores()).await;
     });
     let gate = gate(&store, &shutdown, &mut tasks);
     tasks.spawn(bootstrap(server.clone(), gate.clone(), args.cluster_dns, shutdown.clone()));
@@ -143,7 +158,12 @@ fn parse_members(args: &Args) -> Result<Vec<Member>> {
     Ok(members)
 }
 
-fn store_config(args: &Args, members: &[Member], registry: &Registry) -> Result<StoreConfig> {
+fn store_config(
+    args: &Args,
+    members: &[Member],
+    keyring: &Arc<Keyring>,
+    registry: &Registry,
+) -> Result<StoreConfig> {
     let own = members.iter().find(|member| member.id.0 == args.id).context("checked above")?;
     let address = &own.peer.peer_address;
     let heartbeat = Duration::from_millis(args.heartbeat_interval_ms);
@@ -164,6 +184,7 @@ fn store_config(args: &Args, members: &[Member], registry: &Registry) -> Result<
             ..Timers::default()
         },
         retention: Retention::default(),
+        seal: keyring.clone(),
         registry: registry.clone(),
     })
 }
@@ -181,6 +202,7 @@ fn server_config(
     config.advertise_port = api_addresses(members)?.first().map_or(6443, SocketAddr::port);
     config.admission.default_toleration_seconds = args.default_toleration_seconds;
     config.registry = registry.clone();
+    args.authentication.apply(&args.pki, &mut config)?;
     config.kubelet_tls = Some(client_tls(
         &read(&args.pki, "ca.crt")?,
         &read(&args.pki, "kubelet-client.crt")?,
@@ -191,11 +213,12 @@ fn server_config(
 
 /// Clients may prove themselves with a certificate; those who do not are anonymous.
 fn server_tls(pki: &Path) -> Result<Arc<rustls::ServerConfig>> {
-    let mut roots = rustls::RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(&read(pki, "ca.crt")?) {
-        roots.add(cert.context("ca.crt is not PEM")?)?;
+    let mut trusted = roots(&read(pki, "ca.crt")?).context("ca.crt")?;
+    if let Some(ca) = front_proxy_ca(pki)? {
+        // Whose a certificate is, of a client or of a proxy, is looked at again by the server.
+        trusted.roots.extend(roots(&ca).context("front-proxy-ca.crt")?.roots);
     }
-    let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots))
+    let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(trusted))
         .allow_unauthenticated()
         .build()?;
     let certs: Vec<_> = CertificateDer::pem_slice_iter(&read(pki, "apiserver.crt")?)

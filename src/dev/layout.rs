@@ -116,8 +116,15 @@ impl Layout {
         if !accounts.exists() {
             write_private(&accounts, &rcgen::KeyPair::generate()?.serialize_pem())?;
         }
+        // What opens Secrets at rest: lost, they are lost.
+        let secrets = self.pki_dir().join("secrets.key");
+        if !secrets.exists() {
+            write_private(&secrets, &apiserver::Keyring::generate())?;
+        }
         for master in &self.masters {
             self.prepare_master(&authority, master, &accounts)?;
+            let own = self.machine_dir(&master.name).join("pki/secrets.key");
+            fs::copy(&secrets, own).context("cannot copy secrets.key")?;
         }
         for node in &self.nodes {
             self.prepare_node(&authority, node)?;
@@ -162,6 +169,11 @@ impl Layout {
         write_pair(&directory, "peer", &peers.issue(&peer)?)?;
         write_pair(&directory, "kubelet-client", &ca.issue(&kubelet)?)?;
         fs::copy(accounts, directory.join("sa.key")).context("cannot copy sa.key")?;
+        // Another one: its certificates make proxies, whose headers are believed.
+        let proxies = Authority::open(&self.pki_dir().join("front-proxy"))?;
+        write_private(&directory.join("front-proxy-ca.crt"), &proxies.pair.cert)?;
+        let proxy = Purpose::Client { user: "front-proxy-client", group: "front-proxies" };
+        write_pair(&directory, "front-proxy-client", &proxies.issue(&proxy)?)?;
         Ok(())
     }
 

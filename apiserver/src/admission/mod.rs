@@ -4,8 +4,10 @@ use crate::{authz, identity::Identity, kinds::KindDef, view::View};
 use k8s::{Object, Status};
 use std::fmt::Display;
 
+mod certificates;
 mod default_toleration_seconds;
 mod namespace_lifecycle;
+mod node_restriction;
 mod priority;
 mod service_account;
 #[cfg(test)]
@@ -61,11 +63,20 @@ type Validate = fn(&Cx<'_>, &Object) -> Result<(), Status>;
 /// In the order they run (upstream's order of its plugins).
 const MUTATE: &[Mutate] = &[
     namespace_lifecycle::admit,
+    certificates::admit,
     service_account::admit,
     default_toleration_seconds::admit,
     priority::admit,
 ];
-const VALIDATE: &[Validate] = &[namespace_lifecycle::validate, priority::validate, rbac_escalation];
+const VALIDATE: &[Validate] = &[
+    certificates::validate,
+    node_restriction::validate,
+    namespace_lifecycle::validate,
+    priority::validate,
+    rbac_escalation,
+];
+
+pub(crate) use service_account::await_account;
 
 /// Before defaults and validation.
 pub fn mutate(cx: &Cx<'_>, object: &mut Object) -> Result<(), Status> {

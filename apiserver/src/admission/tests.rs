@@ -48,6 +48,10 @@ fn world() -> World {
     );
     world.put(
         "serviceaccounts",
+        json!({ "metadata": { "name": "default", "namespace": "default" } }),
+    );
+    world.put(
+        "serviceaccounts",
         json!({ "metadata": { "name": "builder", "namespace": "default" }, "imagePullSecrets": [{ "name": "reg" }] }),
     );
     world

@@ -22,6 +22,13 @@ pub(super) fn objects() -> Vec<Object> {
     objects.into_iter().map(Object).collect()
 }
 
+/// The rules of one of the cluster roles.
+pub(super) fn rules_of(role: &str) -> Vec<Rule> {
+    let found = parse(TEXT).into_iter().map(Object);
+    let mut found = found.filter(|object| object.kind() == "ClusterRole" && object.name() == role);
+    found.next().map(|role| Rule::list(&role)).unwrap_or_default()
+}
+
 /// What `have` must become to grant at least what `want` does; `None` if it does already, or if
 /// somebody took it out of our care (annotation `autoupdate` other than "true"). Idempotent; never
 /// takes anything away.

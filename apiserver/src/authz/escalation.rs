@@ -37,6 +37,7 @@ pub(crate) fn check(
             subresource: "",
             namespace,
             name,
+            field_selector: "",
             path: "",
         };
         rbac::authorize(view, &attributes) == Decision::Allow

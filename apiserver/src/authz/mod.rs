@@ -6,11 +6,22 @@ use std::sync::Arc;
 
 mod bootstrap;
 pub(crate) mod escalation;
+mod node;
+mod node_graph;
 mod rbac;
 mod reviews;
+mod webhook;
+
+/// True if RBAC lets the user do it.
+pub(crate) fn rbac_allows(view: &dyn View, asked: &Attributes<'_>) -> bool {
+    rbac::authorize(view, asked) == Decision::Allow
+}
 
 pub use bootstrap::reconcile;
+pub(crate) use node::node_name;
 pub use reviews::answer;
+pub(crate) use reviews::user_info;
+pub use webhook::AccessWebhook;
 
 /// What is asked (`authorization.k8s.io/v1` attributes). For a non-resource URL only `user`, `verb`
 /// and `path` are set.
@@ -27,6 +38,8 @@ pub struct Attributes<'a> {
     pub subresource: &'a str,
     pub namespace: &'a str,
     pub name: &'a str,
+    /// What a list or watch selects by fields, as it was sent; empty for all.
+    pub field_selector: &'a str,
     /// Empty for a resource request.
     pub path: &'a str,
 }
@@ -53,9 +66,47 @@ pub trait Authorizer: Send + Sync {
     fn rules(&self, user: &Identity, namespace: &str) -> serde_json::Value;
 }
 
+/// Asks one after the other; the first that has an opinion decides (upstream's order: Node, RBAC).
+struct Union(Vec<Box<dyn Authorizer>>);
+
+impl Authorizer for Union {
+    fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+        let mut reasons = Vec::new();
+        for authorizer in &self.0 {
+            match authorizer.authorize(attributes) {
+                Decision::NoOpinion { reason } if reason.is_empty() => {}
+                Decision::NoOpinion { reason } => reasons.push(reason),
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion { reason: reasons.join(", ") }
+    }
+
+    fn rules(&self, user: &Identity, namespace: &str) -> serde_json::Value {
+        let mut all = serde_json::json!({
+            "resourceRules": [], "nonResourceRules": [], "incomplete": false,
+        });
+        for authorizer in &self.0 {
+            let rules = authorizer.rules(user, namespace);
+            for field in ["resourceRules", "nonResourceRules"] {
+                if let (Some(all), Some(more)) =
+                    (all[field].as_array_mut(), rules[field].as_array())
+                {
+                    all.extend(more.iter().cloned());
+                }
+            }
+            if rules["incomplete"] == true {
+                all["incomplete"] = true.into();
+            }
+        }
+        all
+    }
+}
+
 /// The authorizer of this server over its applied state.
-pub fn authorizer(view: Arc<dyn View>) -> Arc<dyn Authorizer> {
-    Arc::new(rbac::Rbac { view })
+pub fn authorizer(store: raft_store::Store) -> Arc<dyn Authorizer> {
+    let view: Arc<dyn View> = Arc::new(store.clone());
+    Arc::new(Union(vec![Box::new(node::Node::new(store)), Box::new(rbac::Rbac { view })]))
 }
 
 /// Objects every cluster starts with, as whole objects with `apiVersion` and `kind`; written at
@@ -93,6 +144,12 @@ pub fn forbidden(asked: &Attributes<'_>, reason: &str) -> Status {
         plural: asked.resource.to_string().into(),
     };
     Status::forbidden(&resource, asked.name, why)
+}
+
+/// RBAC without the others.
+#[cfg(test)]
+fn rbac_alone(view: Arc<dyn View>) -> Arc<dyn Authorizer> {
+    Arc::new(rbac::Rbac { view })
 }
 
 #[cfg(test)]

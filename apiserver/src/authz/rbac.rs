@@ -74,7 +74,7 @@ impl Rule {
         value
     }
 
-    fn allows(&self, asked: &Attributes<'_>) -> bool {
+    pub(super) fn allows(&self, asked: &Attributes<'_>) -> bool {
         if !has_or_star(&self.verbs, asked.verb) {
             return false;
         }

@@ -25,8 +25,6 @@ pub fn answer(
         ("authentication.k8s.io", "SelfSubjectReview") => {
             Ok(json!({ "userInfo": user_info(user) }))
         }
-        // No token is issued yet, so none is known.
-        ("authentication.k8s.io", "TokenReview") => token(review),
         _ => return None,
     };
     let refused = |errors: Vec<FieldError>| Status::invalid(kind.group, kind.kind, "", &errors);
@@ -66,6 +64,9 @@ fn access(authorizer: &dyn Authorizer, user: &Identity, review: &Object) -> Answ
             return Err(vec![FieldError::invalid("spec.resourceAttributes", Value::Null, detail)]);
         }
     };
+    let selector = selector(resource, "fieldSelector")?;
+    // No authorizer here looks at labels; what is wrong with them is still said.
+    self::selector(resource, "labelSelector")?;
     let mut attributes = Attributes {
         user,
         verb: &asked[0],
@@ -75,6 +76,7 @@ fn access(authorizer: &dyn Authorizer, user: &Identity, review: &Object) -> Answ
         subresource: "",
         namespace: "",
         name: "",
+        field_selector: &selector,
         path: "",
     };
     match asked.as_slice() {
@@ -92,6 +94,42 @@ fn access(authorizer: &dyn Authorizer, user: &Identity, review: &Object) -> Answ
         Decision::NoOpinion { reason } if reason.is_empty() => json!({ "allowed": false }),
         Decision::NoOpinion { reason } => json!({ "allowed": false, "reason": reason }),
     })
+}
+
+/// `fieldSelector` or `labelSelector` of the attributes as text (KEP-4601). What has no such text is
+/// left out, which asks for more, never for less.
+fn selector(attributes: Option<&Value>, field: &str) -> Result<String, Vec<FieldError>> {
+    let at = format!("spec.resourceAttributes.{field}");
+    let Some(value) = attributes.and_then(|it| it.get(field)).filter(|value| !value.is_null())
+    else {
+        return Ok(String::new());
+    };
+    let raw = value.get("rawSelector").and_then(Value::as_str).unwrap_or_default();
+    let requirements = value.get("requirements").and_then(Value::as_array);
+    let requirements = requirements.map(Vec::as_slice).unwrap_or_default();
+    match (raw, requirements) {
+        ("", []) => {
+            let why = format!("when {at} is specified, requirements or rawSelector is required");
+            Err(vec![FieldError::required(format!("{at}.requirements"), why)])
+        }
+        (raw, []) => Ok(raw.to_string()),
+        ("", requirements) => {
+            let text = |requirement: &Value| {
+                let key = requirement["key"].as_str()?;
+                let values = requirement["values"].as_array().map(Vec::as_slice);
+                match (requirement["operator"].as_str()?, values?) {
+                    ("In", [one]) => Some(format!("{key}={}", one.as_str()?)),
+                    ("NotIn", [one]) => Some(format!("{key}!={}", one.as_str()?)),
+                    _ => None,
+                }
+            };
+            Ok(requirements.iter().filter_map(text).collect::<Vec<_>>().join(","))
+        }
+        (raw, _) => {
+            let why = "may not specified at the same time as requirements";
+            Err(vec![FieldError::invalid(format!("{at}.rawSelector"), raw.into(), why)])
+        }
+    }
 }
 
 fn other_access(authorizer: &dyn Authorizer, review: &Object) -> Answer {
@@ -120,13 +158,6 @@ fn rules(authorizer: &dyn Authorizer, user: &Identity, review: &Object) -> Answe
     }
 }
 
-fn token(review: &Object) -> Answer {
-    match review.str_at("/spec/token") {
-        "" => Err(vec![FieldError::required("spec.token", "")]),
-        _ => Ok(json!({ "user": {}, "error": "this server issues no tokens yet" })),
-    }
-}
-
 fn spec_user(review: &Object) -> Identity {
     let texts = |value: &Value| {
         let list = value.as_array().into_iter().flatten();
@@ -141,7 +172,8 @@ fn spec_user(review: &Object) -> Identity {
     }
 }
 
-fn user_info(user: &Identity) -> Value {
+/// `authentication.k8s.io/v1 UserInfo`.
+pub(crate) fn user_info(user: &Identity) -> Value {
     let mut info = json!({ "username": user.user, "groups": user.groups });
     if !user.uid.is_empty() {
         info["uid"] = json!(user.uid);

@@ -207,6 +207,31 @@ impl Core {
         Err(forbidden(attributes, &reason))
     }
 
+    /// The same, and what nobody here allows is put to the webhook, if there is one.
+    pub(crate) async fn authorize_or_ask(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        match self.ask(attributes).await {
+            Decision::Allow => Ok(()),
+            Decision::Deny { reason } | Decision::NoOpinion { reason } => {
+                Err(forbidden(attributes, &reason))
+            }
+        }
+    }
+
+    /// What everybody who is asked says, one after the other.
+    pub(crate) async fn ask(&self, attributes: &Attributes<'_>) -> Decision {
+        match (self.authorizer.authorize(attributes), &self.config.access_webhook) {
+            (Decision::NoOpinion { reason }, Some(webhook)) => {
+                match webhook.authorize(attributes).await {
+                    Decision::NoOpinion { reason: theirs } if theirs.is_empty() => {
+                        Decision::NoOpinion { reason }
+                    }
+                    decided => decided,
+                }
+            }
+            (decided, _) => decided,
+        }
+    }
+
     /// The object a write brought, checked against `wanted`, and what to warn of.
     pub(crate) fn decode(
         &self,

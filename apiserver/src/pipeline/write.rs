@@ -33,6 +33,9 @@ pub(crate) type Change<'a> = &'a (dyn Fn(&Object) -> Result<Wanted, Status> + Se
 impl Core {
     pub(super) async fn create(&self, call: Call) -> Result<Reply, Status> {
         let (object, warnings) = self.decode_object(&call)?;
+        if call.kind.group.is_empty() && call.kind.plural == "pods" {
+            admission::await_account(self, &call.namespace, &object).await;
+        }
         let mut reply = match self.create_once(&call, object.clone()).await {
             Err(status) if may_be_stale(&status) => {
                 self.barrier().await?;
@@ -146,7 +149,7 @@ impl Core {
     }
 
     /// Only `status` (and labels, annotations and finalizers) of the sent object counts.
-    pub(super) async fn update_status(&self, call: Call) -> Result<Reply, Status> {
+    pub(crate) async fn update_status(&self, call: Call) -> Result<Reply, Status> {
         if let k8s::Verb::Patch(patch) = call.verb {
             return self.patch(call, patch).await;
         }
@@ -343,7 +346,7 @@ impl Part {
     fn of(subresource: &str) -> Part {
         match subresource {
             "" | "scale" => Part::Main,
-            "status" => Part::Status,
+            "status" | "approval" => Part::Status,
             _ => Part::Own,
         }
     }

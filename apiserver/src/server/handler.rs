@@ -8,6 +8,7 @@ use super::{
     request_info::RequestInfo,
 };
 use crate::{
+    authn,
     authz::Attributes,
     catalog, discovery, health,
     identity::Identity,
@@ -15,7 +16,7 @@ use crate::{
     metrics::{Inflight, Observed},
     openapi,
     pipeline::{self, Call, Core, watch::WatchCall},
-    protobuf,
+    protobuf, rotation,
     subresources::stream,
 };
 use bytes::Bytes;
@@ -42,8 +43,9 @@ pub(super) async fn handle(
 ) -> Response<Body> {
     let query = Query::parse(request.uri().query());
     let refusals = negotiate::of_refusals(request.headers(), request.uri().query());
-    let info =
+    let mut info =
         RequestInfo::parse(request.method(), request.uri().path(), query.watch, query.named());
+    info.field_selector = query.options.field_selector.clone().unwrap_or_default();
     let observed = Observed::begin(&core, &info, query.options.dry_run);
     let request_id = uuid::Uuid::new_v4().to_string();
     let answered = AssertUnwindSafe(answer(&core, connection, &info, query, request));
@@ -73,12 +75,13 @@ async fn answer(
     query: Query,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
-    let identity = impersonate(core, connection.identity.clone(), request.headers())?;
+    let identity = authn::authenticate(core, &connection, request.headers()).await?;
+    let identity = authn::impersonation::apply(core, identity, request.headers())?;
     let public = PUBLIC.contains(&info.path.as_str())
         || info.path.starts_with("/livez/")
         || info.path.starts_with("/readyz/");
     if !public {
-        core.authorize(&attributes(&identity, info))?;
+        core.authorize_or_ask(&attributes(&identity, info)).await?;
     }
     if !info.is_resource {
         return plain(core, info, request).await;
@@ -121,6 +124,7 @@ fn attributes<'a>(user: &'a Identity, info: &'a RequestInfo) -> Attributes<'a> {
         subresource: &info.subresource,
         namespace: &info.namespace,
         name: &info.name,
+        field_selector: &info.field_selector,
         path: if info.is_resource { "" } else { &info.path },
     }
 }
@@ -134,70 +138,24 @@ fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> String {
     values.collect::<Vec<_>>().join(",")
 }
 
-/// Who the request is to be treated as: `Impersonate-User` and its fellows, if the caller may.
-fn impersonate(
-    core: &Core,
-    identity: Arc<Identity>,
-    headers: &HeaderMap,
-) -> Result<Arc<Identity>, Status> {
-    let user = text(headers, "impersonate-user");
-    if user.is_empty() {
-        // Never to be taken for a request of the caller's own.
-        return match headers.keys().find(|name| name.as_str().starts_with("impersonate-")) {
-            Some(name) => {
-                Err(Status::bad_request(format!("requested {name} without impersonating a user")))
-            }
-            None => Ok(identity),
-        };
-    }
-    let groups = headers.get_all("impersonate-group").iter();
-    let mut groups: Vec<String> =
-        groups.filter_map(|group| group.to_str().ok()).map(str::to_string).collect();
-    let may = |resource: &str, namespace: &str, name: &str| {
-        core.authorize(&Attributes {
-            user: &identity,
-            verb: "impersonate",
-            group: "",
-            version: "v1",
-            resource,
-            subresource: "",
-            namespace,
-            name,
-            path: "",
-        })
-    };
-    match user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':')) {
-        Some((namespace, name)) => {
-            may("serviceaccounts", namespace, name)?;
-            if groups.is_empty() {
-                groups = vec![
-                    "system:serviceaccounts".into(),
-                    format!("system:serviceaccounts:{namespace}"),
-                ];
-            }
-        }
-        None => may("users", "", &user)?,
-    }
-    for group in headers.get_all("impersonate-group").iter().filter_map(|group| group.to_str().ok())
-    {
-        may("groups", "", group)?;
-    }
-    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-    Ok(Arc::new(Identity::authenticated(&user, &groups)))
-}
-
 /// Everything that is no resource.
 async fn plain(
     core: &Arc<Core>,
     info: &RequestInfo,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
+    if let Some(answer) = rotation::answer(core, request.method(), &info.path).await {
+        return answer;
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(unknown());
     }
     let query = request.uri().query().unwrap_or_default();
     let path = info.path.trim_end_matches('/');
     if let Some(answer) = health::answer(core, path, query).await {
+        return Ok(answer);
+    }
+    if let Some(answer) = authn::discovery::answer(core, path) {
         return Ok(answer);
     }
     let format = negotiate::of_refusals(request.headers(), request.uri().query());

@@ -13,10 +13,10 @@ mod warnings;
 pub(crate) use handler::json;
 pub(crate) use negotiate::{Format, Include, wants_aggregated};
 pub(crate) use render::{bytes, object, partial};
-pub(crate) use request_info::RequestInfo;
+pub(crate) use request_info::{RequestInfo, percent_decode};
 pub(crate) use transfer::respond;
 
-use crate::{Server, identity::Identity, pipeline::Core};
+use crate::{Server, authn, identity::Identity, pipeline::Core};
 use bytes::Bytes;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::{Response, body::Incoming, service::service_fn};
@@ -63,7 +63,12 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
 /// What a request knows of the connection it came by.
 #[derive(Clone)]
 pub(crate) struct Connection {
+    /// Whom the client certificate names; anonymous without one.
     pub(crate) identity: Arc<Identity>,
+    /// True if it came with a certificate that names somebody.
+    pub(crate) certified: bool,
+    /// True if its headers say whose requests it brings.
+    pub(crate) front_proxy: bool,
     pub(crate) peer: SocketAddr,
     /// Set by streams that may rightly pause for long (exec, logs).
     pub(crate) may_pause: Arc<AtomicBool>,
@@ -135,8 +140,16 @@ async fn connection(
         Err(_) => return tracing::debug!(%peer, "TLS handshake timed out"),
     };
     let may_pause = Arc::new(AtomicBool::new(false));
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let front_proxy =
+        core.config.front_proxy.as_ref().is_some_and(|proxies| proxies.is_proxy(chain));
+    // A proxy is nobody itself.
+    let own = chain.first().filter(|_| !front_proxy);
+    let own = own.and_then(|der| authn::certificate::identity(der));
     let connection = Connection {
-        identity: Arc::new(identity(&stream)),
+        certified: own.is_some(),
+        identity: Arc::new(own.unwrap_or_else(Identity::anonymous)),
+        front_proxy,
         peer,
         may_pause: may_pause.clone(),
         draining: draining.clone(),
@@ -182,20 +195,4 @@ async fn serve_connection(
             }
         }
     }
-}
-
-/// Who the verified client certificate names; anonymous without one.
-fn identity(stream: &TlsStream<TcpStream>) -> Identity {
-    let (_, session) = stream.get_ref();
-    let certificate = session.peer_certificates().and_then(|chain| chain.first());
-    certificate.and_then(|der| certified(der)).unwrap_or_else(Identity::anonymous)
-}
-
-fn certified(der: &[u8]) -> Option<Identity> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let subject = certificate.subject();
-    let user = subject.iter_common_name().next()?.as_str().ok()?;
-    let groups: Vec<&str> =
-        subject.iter_organization().filter_map(|name| name.as_str().ok()).collect();
-    Some(Identity::authenticated(user, &groups))
 }

@@ -18,6 +18,8 @@ pub(crate) struct RequestInfo {
     /// Behind the subresource: the path asked of a proxy, with its slash.
     pub(crate) rest: String,
     pub(crate) path: String,
+    /// Of a list or watch, as it was sent.
+    pub(crate) field_selector: String,
 }
 
 /// Upstream's special case: these hang below a namespace without being resources in it.

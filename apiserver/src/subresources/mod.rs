@@ -6,6 +6,7 @@ pub(crate) mod finalize;
 pub(crate) mod review;
 pub(crate) mod scale;
 pub(crate) mod stream;
+pub(crate) mod token;
 
 use crate::pipeline::{Call, Core, Reply};
 use k8s::{Status, Verb};
@@ -15,6 +16,9 @@ pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
     match (call.kind.plural, call.subresource.as_str(), call.verb) {
         ("pods", "binding", Verb::Create) => binding::call(core, call).await,
         ("pods", "eviction", Verb::Create) => eviction::call(core, call).await,
+        ("certificatesigningrequests", "approval", Verb::Get) => core.get(&call).await,
+        ("certificatesigningrequests", "approval", _) => core.update_status(call).await,
+        ("serviceaccounts", "token", Verb::Create) => token::call(core, call).await,
         ("namespaces", "finalize", Verb::Update) => finalize::call(core, call).await,
         ("pods", "ephemeralcontainers" | "resize", Verb::Get) => core.get(&call).await,
         (plural, subresource, _) => {

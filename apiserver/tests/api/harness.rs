@@ -1,6 +1,6 @@
 //! A server and a client that speaks plain HTTP/1.1 to it over TLS.
 
-use apiserver::{Config, Server};
+use apiserver::{Authority, Config, Server, authn::FrontProxy};
 use bytes::Bytes;
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
@@ -27,6 +27,8 @@ pub(crate) struct Cluster {
     /// What a node serves with.
     pub(crate) node_tls: Arc<ServerConfig>,
     nobody: Arc<ClientConfig>,
+    /// Of proxies, whose headers are believed.
+    proxy: Arc<ClientConfig>,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -60,6 +62,26 @@ fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
     PrivateKeyDer::try_from(key.serialize_der()).expect("a key")
 }
 
+/// Tells the server of its authorities.
+fn trust(
+    config: &mut Config,
+    ca: &Certificate,
+    issuer: &Issuer<'static, KeyPair>,
+    proxy_ca: &Certificate,
+    proxy_roots: RootCertStore,
+) {
+    config.client_ca_pem = ca.pem();
+    let key = issuer.key().serialize_pem();
+    let authority = Authority::from_pem(ca.pem().as_bytes(), key.as_bytes());
+    config.authority = Some(Arc::new(authority.expect("an authority")));
+    let verifier = WebPkiClientVerifier::builder(Arc::new(proxy_roots)).build();
+    config.front_proxy = Some(FrontProxy {
+        verifier: verifier.expect("a verifier"),
+        ca_pem: proxy_ca.pem(),
+        allowed_names: vec!["front-proxy-client".to_string()],
+    });
+}
+
 impl Cluster {
     /// A bootstrapped server.
     pub(crate) async fn start() -> Cluster {
@@ -69,7 +91,12 @@ impl Cluster {
         roots.add(ca.der().clone()).expect("a certificate");
         let roots = Arc::new(roots);
         let (certificate, key) = leaf(&issuer, "kube-apiserver", "servers");
-        let verifier = WebPkiClientVerifier::builder(roots.clone())
+        let (proxy_ca, proxy_issuer) = authority();
+        let mut proxy_roots = RootCertStore::empty();
+        proxy_roots.add(proxy_ca.der().clone()).expect("a certificate");
+        let mut both = (*roots).clone();
+        both.roots.extend(proxy_roots.roots.clone());
+        let verifier = WebPkiClientVerifier::builder(Arc::new(both))
             .allow_unauthenticated()
             .build()
             .expect("a verifier");
@@ -83,6 +110,10 @@ impl Cluster {
             .with_client_auth_cert(vec![admin.der().clone()], private(&admin_key))
             .expect("a certificate");
         let admin = Arc::new(admin);
+        let (proxy, proxy_key) = leaf(&proxy_issuer, "front-proxy-client", "proxies");
+        let proxy = client()
+            .with_client_auth_cert(vec![proxy.der().clone()], private(&proxy_key))
+            .expect("a certificate");
         let (node, node_key) = leaf(&issuer, "system:node:n1", "system:nodes");
         let node_tls = ServerConfig::builder()
             .with_no_client_auth()
@@ -91,6 +122,7 @@ impl Cluster {
         let store = Store::in_memory();
         let mut config = Config::new(store.clone());
         config.kubelet_tls = Some(admin.clone());
+        trust(&mut config, &ca, &issuer, &proxy_ca, proxy_roots);
         let server = Server::new(config);
         server.bootstrap().await.expect("bootstrap");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -99,6 +131,10 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         let (serving, stop) = (server.clone(), shutdown.clone());
         tasks.spawn(async move { serving.serve(listener, Arc::new(tls), stop).await });
+        let (working, stop) = (server.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            let _ = stop.run_until_cancelled(working.chores()).await;
+        });
         Cluster {
             server,
             store,
@@ -106,6 +142,7 @@ impl Cluster {
             admin,
             node_tls: Arc::new(node_tls),
             nobody: Arc::new(client().with_no_client_auth()),
+            proxy: Arc::new(proxy),
             shutdown,
             tasks,
         }
@@ -131,6 +168,19 @@ impl Cluster {
 
     pub(crate) fn admin(&self) -> Arc<ClientConfig> {
         self.admin.clone()
+    }
+
+    pub(crate) fn proxy(&self) -> Arc<ClientConfig> {
+        self.proxy.clone()
+    }
+
+    /// A request by whoever bears `token`, with its answer read as JSON.
+    pub(crate) async fn bear(&mut self, token: &str, path: &str) -> Answer {
+        let mut request = request(Method::GET, path, "", "");
+        let bearer = format!("Bearer {token}").parse().expect("a header");
+        request.headers_mut().insert(header::AUTHORIZATION, bearer);
+        let response = self.send(self.nobody(), request).await;
+        read(response).await
     }
 
     pub(crate) fn nobody(&self) -> Arc<ClientConfig> {

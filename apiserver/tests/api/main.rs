@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod codecs;
+mod credentials;
 mod documents;
 mod harness;
 mod masters;

@@ -70,6 +70,7 @@ impl Masters {
                     request: Duration::from_secs(30),
                 },
                 retention: Retention::default(),
+                seal: Arc::new(raft_store::Plain),
                 registry: prometheus::Registry::new(),
             };
             let store = Store::open(config).await.expect("a member that starts");

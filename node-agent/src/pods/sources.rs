@@ -79,12 +79,16 @@ const ROOT_CA_AGE_MAX: Duration = Duration::from_secs(300);
 /// A master that answers does so sooner.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Resource, namespace and name.
+type Name = (String, String, String);
+/// When it was read; `None` where there was no such object.
+type Read = (Instant, Option<Object>);
+
 /// Reads from the API; where no master answers, what was read last: a container must be able to
 /// start again without masters.
 pub(crate) struct Library {
     api: Arc<dyn Api>,
-    /// By resource, namespace and name: when, and `None` where there was no such object.
-    read: Mutex<BTreeMap<(String, String, String), (Instant, Option<Object>)>>,
+    read: Mutex<BTreeMap<Name, Read>>,
     tokens: Tokens,
 }
 

@@ -168,10 +168,14 @@ impl Machine {
             }
             EntryPayload::Normal(payload) => {
                 pending.bytes += payload.0.len();
-                let command = codec::decode(payload.0).map_err(io::Error::other)?;
+                let seal = self.current_disk().seal().clone();
+                let command = codec::decode(payload.0, &*seal).map_err(io::Error::other)?;
                 let (term, index) = (Term(term_of(&entry.log_id)), LogIndex(entry.log_id.index));
                 let applied = self.shared.apply(term, index, &command);
-                pending.batch.add(&applied, self.shared.read().state.sessions());
+                for new in applied.changes.iter().filter_map(|change| change.new.as_ref()) {
+                    seal.learn(&new.key, &new.body);
+                }
+                pending.batch.add(&applied, self.shared.read().state.sessions(), &*seal);
                 Ok(applied)
             }
         }
@@ -244,11 +248,12 @@ impl RaftStateMachine<Types> for Machine {
         snapshot: Arc<SnapshotDir>,
     ) -> Result<(), io::Error> {
         let (dirs, expected) = (self.dirs.clone(), meta.last_log_id);
+        let seal = self.current_disk().seal().clone();
         let (disk, state) = blocking(move || {
             let index = expected.map_or(0, |id| id.index);
             let dir = dirs.fresh("state", index);
             fs::rename(&snapshot.path, &dir)?;
-            let disk = StateDisk::open(&dir)?;
+            let disk = StateDisk::open(&dir, seal)?;
             let found = disk.applied()?.log_id;
             if found != expected {
                 let detail = format!("the snapshot is of {found:?}, not of {expected:?}");

@@ -10,6 +10,7 @@ use serde_json::json;
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::task::JoinSet;
@@ -90,6 +91,7 @@ async fn open(directory: &std::path::Path, count: u64) -> Result<Vec<Store>> {
             },
             timers: raft_store::Timers::default(),
             retention: raft_store::Retention::default(),
+            seal: Arc::new(raft_store::Plain),
             registry: prometheus::Registry::new(),
         }));
     }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 pub(crate) struct Served {
     address: SocketAddr,
@@ -26,6 +26,7 @@ pub(crate) struct Served {
     pub(crate) store: raft_store::Store,
     shutdown: CancellationToken,
     serving: JoinHandle<()>,
+    _chores: AbortOnDropHandle<()>,
 }
 
 impl Served {
@@ -35,7 +36,10 @@ impl Served {
         let directory = tempfile::tempdir().expect("a directory");
         let authority = Authority::new();
         let store = raft_store::Store::in_memory();
-        let server = apiserver::Server::new(apiserver::Config::new(store.clone()));
+        let mut config = apiserver::Config::new(store.clone());
+        config.client_ca_pem = authority.cert.clone();
+        config.authority = Some(Arc::new(authority.at_work()));
+        let server = apiserver::Server::new(config);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let shutdown = CancellationToken::new();
@@ -44,9 +48,21 @@ impl Served {
             let (server, shutdown) = (server.clone(), shutdown.clone());
             async move { server.serve(listener, tls, shutdown).await }
         });
+        let working = server.clone();
+        let chores = AbortOnDropHandle::new(tokio::spawn(async move { working.chores().await }));
         server.bootstrap().await.expect("a new cluster's objects are written");
         let admin = client(&directory, &authority, address, "admin", "system:masters").await;
-        Served { address, authority, directory, admin, server, store, shutdown, serving }
+        Served {
+            address,
+            authority,
+            directory,
+            admin,
+            server,
+            store,
+            shutdown,
+            serving,
+            _chores: chores,
+        }
     }
 
     pub(crate) fn admin(&self) -> Client {
@@ -143,6 +159,12 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &issuer).expect("signed");
         (cert.pem(), key.serialize_pem())
+    }
+
+    /// As the server signs with it.
+    fn at_work(&self) -> apiserver::Authority {
+        let made = apiserver::Authority::from_pem(self.cert.as_bytes(), self.key.as_bytes());
+        made.expect("our own key")
     }
 
     fn server_tls(&self) -> Arc<rustls::ServerConfig> {
