@@ -159,9 +159,16 @@ pub struct Type {
     properties: Vec<Field>,
     by_json: HashMap<Box<str>, u16>,
     has_type_meta: bool,
+    /// Places in [`Type::fields`], by field number: the order of the wire.
+    by_number: Vec<u16>,
 }
 
 impl Type {
+    /// The fields in the order of their numbers, as upstream's writer sends them.
+    pub(crate) fn in_wire_order(&self) -> impl DoubleEndedIterator<Item = &Field> {
+        self.by_number.iter().map(|position| &self.fields[usize::from(*position)])
+    }
+
     /// Every field JSON may hold here, those of inlined messages included.
     pub fn properties(&self) -> &[Field] {
         &self.properties
@@ -363,6 +370,8 @@ impl Schema {
             ty.by_json.entry(field.json.clone()).or_insert(position as u16);
         }
         ty.properties = properties;
+        ty.by_number = (0..ty.fields.len() as u16).collect();
+        ty.by_number.sort_by_key(|position| ty.fields[usize::from(*position)].number);
     }
 
     fn collect(&self, id: TypeId, into: &mut Vec<Field>, depth: usize) {

@@ -73,6 +73,14 @@ fn types_with_a_json_of_their_own_have_a_message_of_their_own() {
 }
 
 #[test]
+fn fields_go_out_by_number_whatever_their_order_in_the_table() {
+    let owner = json!({ "apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u" });
+    let fields = [(1, "Node"), (3, "n"), (4, "u"), (5, "v1")];
+    let expected = fields.map(|(number, text)| bytes(number, text.as_bytes())).concat();
+    assert_eq!(written("meta.v1.OwnerReference", owner), expected);
+}
+
+#[test]
 fn a_frame_of_a_watch_is_length_and_event() {
     let frame = watch_frame("ADDED", b"k8s\0");
     let event = [bytes(1, b"ADDED"), bytes(2, &bytes(1, b"k8s\0"))].concat();

@@ -48,7 +48,7 @@ impl Writer<'_> {
         if depth > DEPTH_MAX {
             return Err(misfit(ty, "exceeded max depth"));
         }
-        for field in ty.fields.iter().rev() {
+        for field in ty.in_wire_order().rev() {
             if field.number == 0 {
                 return Err(misfit(ty, "upstream gives it no field numbers"));
             }
