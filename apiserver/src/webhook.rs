@@ -130,3 +130,104 @@ fn credentials(user: &Value) -> Result<Option<HeaderValue>, String> {
     value.set_sensitive(true);
     Ok(Some(value))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+    use tokio_util::task::AbortOnDropHandle;
+
+    /// Answers every request with `answer` and counts them.
+    async fn service(answer: &'static str) -> (u16, Arc<AtomicUsize>, AbortOnDropHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 64 << 10];
+                let mut read = 0;
+                // The body is JSON, and its end is the end of the request.
+                while !request[..read].ends_with(b"}") {
+                    match stream.read(&mut request[read..]).await {
+                        Ok(bytes) if bytes > 0 => read += bytes,
+                        _ => break,
+                    }
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        (port, asked, AbortOnDropHandle::new(task))
+    }
+
+    fn kubeconfig(directory: &Path, port: u16) -> std::path::PathBuf {
+        let path = directory.join("webhook.yaml");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+             clusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{port}/review'}}}}]\n\
+             users: [{{name: u, user: {{token: secret}}}}]\n\
+             contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"
+        );
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+
+    const ALLOWED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 31\r\nconnection: close\r\n\r\n\
+                           {\"status\": {\"allowed\": true}}   ";
+    const BROKEN: &str = "HTTP/1.1 500 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+    #[tokio::test]
+    async fn the_same_question_is_asked_once_in_its_time() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (port, asked, _task) = service(ALLOWED).await;
+        let webhook = Webhook::from_kubeconfig(&kubeconfig(directory.path(), port));
+        let webhook = webhook.expect("a usable file");
+        let long = |_: &Value| Duration::from_secs(60);
+        for _ in 0..2 {
+            let status = webhook.ask(&json!({ "spec": 1 }), long).await.expect("answered");
+            assert_eq!(status["allowed"], true);
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        let at_once = |_: &Value| Duration::ZERO;
+        for _ in 0..2 {
+            webhook.ask(&json!({ "spec": 2 }), at_once).await.expect("answered");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_fails_has_not_answered() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (port, ..) = service(BROKEN).await;
+        let path = kubeconfig(directory.path(), port);
+        let webhook = Webhook::from_kubeconfig(&path).expect("a usable file");
+        let ttl = |_: &Value| Duration::from_secs(60);
+        assert!(webhook.ask(&json!({}), ttl).await.is_err());
+        assert!(Webhook::from_kubeconfig(&directory.path().join("absent")).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_the_access_webhook_allows_is_allowed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (port, asked, _task) = service(ALLOWED).await;
+        let path = kubeconfig(directory.path(), port);
+        let webhook = crate::authz::AccessWebhook::from_kubeconfig(&path).expect("a usable file");
+        let decided = webhook.decide(json!({ "user": "jane" })).await;
+        assert_eq!(decided, crate::authz::Decision::Allow);
+        let (port, ..) = service(BROKEN).await;
+        let path = kubeconfig(directory.path(), port);
+        let silent = crate::authz::AccessWebhook::from_kubeconfig(&path).expect("a usable file");
+        let decided = silent.decide(json!({ "user": "jane" })).await;
+        assert!(matches!(decided, crate::authz::Decision::NoOpinion { .. }));
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+}

@@ -20,7 +20,7 @@ pub(crate) fn rbac_allows(view: &dyn View, asked: &Attributes<'_>) -> bool {
 pub use bootstrap::reconcile;
 pub(crate) use node::node_name;
 pub use reviews::answer;
-pub(crate) use reviews::user_info;
+pub(crate) use reviews::{status_of, user_info};
 pub use webhook::AccessWebhook;
 
 /// What is asked (`authorization.k8s.io/v1` attributes). For a non-resource URL only `user`, `verb`

@@ -88,12 +88,17 @@ fn access(authorizer: &dyn Authorizer, user: &Identity, review: &Object) -> Answ
         }
         _ => unreachable!("two or seven texts, made above"),
     }
-    Ok(match authorizer.authorize(&attributes) {
+    Ok(status_of(authorizer.authorize(&attributes)))
+}
+
+/// `SubjectAccessReviewStatus`
+pub(crate) fn status_of(decision: Decision) -> Value {
+    match decision {
         Decision::Allow => json!({ "allowed": true }),
         Decision::Deny { reason } => json!({ "allowed": false, "denied": true, "reason": reason }),
         Decision::NoOpinion { reason } if reason.is_empty() => json!({ "allowed": false }),
         Decision::NoOpinion { reason } => json!({ "allowed": false, "reason": reason }),
-    })
+    }
 }
 
 /// `fieldSelector` or `labelSelector` of the attributes as text (KEP-4601). What has no such text is

@@ -20,11 +20,22 @@ impl AccessWebhook {
 
     /// No opinion if it cannot be asked: nothing is allowed by silence.
     pub(crate) async fn authorize(&self, asked: &Attributes<'_>) -> Decision {
+        self.decide(spec(asked)).await
+    }
+
+    /// The same for a question that is a SubjectAccessReview's `spec` already.
+    pub(crate) async fn decide(&self, spec: Value) -> Decision {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "metadata": { "creationTimestamp": null },
+            "spec": spec,
+        });
         let ttl = |status: &Value| {
             if status["allowed"] == true { ALLOWED_TTL } else { REFUSED_TTL }
         };
         let text = |status: &Value| status["reason"].as_str().unwrap_or_default().to_string();
-        match self.0.ask(&review(asked), ttl).await {
+        match self.0.ask(&review, ttl).await {
             Ok(status) if status["allowed"] == true => Decision::Allow,
             Ok(status) if status["denied"] == true => Decision::Deny { reason: text(&status) },
             Ok(status) => Decision::NoOpinion { reason: text(&status) },
@@ -36,7 +47,7 @@ impl AccessWebhook {
     }
 }
 
-fn review(asked: &Attributes<'_>) -> Value {
+fn spec(asked: &Attributes<'_>) -> Value {
     let user = asked.user;
     let mut spec = json!({ "user": user.user, "groups": user.groups });
     if !user.uid.is_empty() {
@@ -66,10 +77,5 @@ fn review(asked: &Attributes<'_>) -> Value {
     } else {
         spec["nonResourceAttributes"] = json!({ "path": asked.path, "verb": asked.verb });
     }
-    json!({
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SubjectAccessReview",
-        "metadata": { "creationTimestamp": null },
-        "spec": spec,
-    })
+    spec
 }
