@@ -68,6 +68,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let _ = tokio::signal::ctrl_c().await;
         stop.cancel();
     });
-    server.serve(listener, Arc::new(tls), shutdown).await;
+    let keeping = shutdown.clone();
+    tokio::join!(
+        server.serve(listener, Arc::new(tls), shutdown),
+        keeping.run_until_cancelled(server.keep_definitions()),
+    );
     Ok(())
 }

@@ -1,14 +1,17 @@
 //! The kinds by group, version and name: the index that routing, discovery and OpenAPI share.
 
 use crate::{
+    custom::{SPACE, definition},
     kind::Kind,
     kinds::{BUILT_IN, KindDef, Subresource, Verbs},
 };
 use k8s::Resource;
+use raft_store::{Page, Revision, Store};
 use std::{
     collections::HashMap,
     sync::{Arc, LazyLock},
 };
+use tokio::sync::watch;
 
 /// One API group as discovery shows it.
 pub(crate) struct Group {
@@ -20,14 +23,18 @@ pub(crate) struct Group {
 
 /// All that is served at one moment. A request takes it once, so that it sees one state of it.
 pub(crate) struct Catalog {
-    index: HashMap<(&'static str, &'static str), Kind>,
+    /// A built-in kind is one for all its versions; a custom kind has one for each.
+    index: HashMap<(&'static str, &'static str), Vec<Kind>>,
     /// In the order upstream prefers groups: core, then the oldest, then by name.
     groups: Vec<Group>,
+    /// The definitions it was made of, and when: see [`Catalogs::current`].
+    definitions: Vec<(Arc<str>, Revision)>,
+    at: Revision,
 }
 
 static BUILT_IN_KINDS: LazyLock<Arc<Catalog>> = LazyLock::new(|| {
     let kinds = BUILT_IN.iter().map(Kind::from).collect();
-    Arc::new(Catalog::new(kinds))
+    Arc::new(Catalog::new(kinds, &Page::default()))
 });
 
 static SPACES: LazyLock<HashMap<String, &'static KindDef>> =
@@ -39,21 +46,44 @@ impl Catalog {
         BUILT_IN_KINDS.clone()
     }
 
-    fn new(kinds: Vec<Kind>) -> Catalog {
-        let groups = groups_of(&kinds);
-        let key = |kind: Kind| ((kind.group, kind.plural), kind);
-        Catalog { index: kinds.into_iter().map(key).collect(), groups }
+    fn new(mut kinds: Vec<Kind>, definitions: &Page) -> Catalog {
+        let mut index: HashMap<_, Vec<Kind>> = HashMap::new();
+        let custom = definitions.items.iter().flat_map(|stored| definition::kinds(stored));
+        kinds.extend(custom.map(Kind::from).filter(|kind| {
+            // A built-in kind is served from the start; nobody may take its place.
+            !BUILT_IN.iter().any(|known| (known.group, known.plural) == (kind.group, kind.plural))
+        }));
+        for kind in &kinds {
+            index.entry((kind.group, kind.plural)).or_default().push(kind.clone());
+        }
+        Catalog {
+            groups: groups_of(&kinds),
+            index,
+            definitions: identity(definitions).collect(),
+            at: definitions.revision,
+        }
+    }
+
+    /// The kinds besides the built-in ones, each once: in the version it is stored in, which costs no
+    /// conversion, or in one that is served.
+    pub(crate) fn custom_kinds(&self) -> Vec<Kind> {
+        let stored = |kind: &&Kind| kind.custom().is_some_and(|custom| custom.is_storage());
+        let one = |kinds: &Vec<Kind>| kinds.iter().find(stored).or(kinds.first()).cloned();
+        let mut kinds: Vec<Kind> =
+            self.index.values().filter_map(one).filter(|kind| kind.is_custom()).collect();
+        kinds.sort_by_key(|kind| (kind.group, kind.plural));
+        kinds
+    }
+
+    /// A kind in whatever version, for what is the same in all.
+    pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<Kind> {
+        self.index.get(&(group, plural))?.first().cloned()
     }
 
     /// The kind served as `plural` in `group` and `version`.
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Kind> {
-        let kind = self.index.get(&(group, plural))?;
-        kind.versions.contains(&version).then(|| kind.clone())
-    }
-
-    /// The same for a [`Resource`].
-    pub(crate) fn of(&self, resource: &Resource) -> Option<Kind> {
-        self.find(&resource.group, &resource.version, &resource.plural)
+        let kinds = self.index.get(&(group, plural))?;
+        kinds.iter().find(|kind| kind.versions.contains(&version)).cloned()
     }
 
     pub(crate) fn groups(&self) -> &[Group] {
@@ -66,6 +96,54 @@ impl Catalog {
         version: &'a str,
     ) -> impl Iterator<Item = &'a Kind> {
         group.kinds.iter().filter(move |kind| kind.versions.contains(&version))
+    }
+}
+
+fn identity(definitions: &Page) -> impl Iterator<Item = (Arc<str>, Revision)> {
+    definitions.items.iter().map(|stored| (stored.key.path.clone(), stored.revision))
+}
+
+/// The catalog as it changes with the definitions that this member has applied.
+pub(crate) struct Catalogs {
+    store: Store,
+    current: watch::Sender<Arc<Catalog>>,
+}
+
+impl Catalogs {
+    pub(crate) fn new(store: Store) -> Catalogs {
+        Catalogs { store, current: watch::Sender::new(Catalog::built_in()) }
+    }
+
+    /// The catalog of the state as it is applied here now: who has seen a definition established on
+    /// this member is served its kind. Costs a look at the keys of the definitions.
+    pub(crate) fn current(&self) -> Arc<Catalog> {
+        let page = self.store.range(SPACE, "", None, None);
+        let known = self.current.borrow().clone();
+        if identity(&page).eq(known.definitions.iter().cloned()) {
+            return known;
+        }
+        let kinds = BUILT_IN.iter().map(Kind::from).collect();
+        let catalog = Arc::new(Catalog::new(kinds, &page));
+        self.current.send_if_modified(|current| {
+            // Another request may have seen a newer state meanwhile.
+            let newer = current.at <= catalog.at;
+            if newer {
+                *current = catalog.clone();
+            }
+            newer
+        });
+        catalog
+    }
+
+    /// The kind served as `plural`; built-in ones are found without a look at the store.
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Kind> {
+        let built_in = BUILT_IN_KINDS.find(group, version, plural);
+        built_in.or_else(|| self.current().find(group, version, plural))
+    }
+
+    /// Told of every change, as long as somebody keeps the definitions.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.current.subscribe()
     }
 }
 
@@ -123,7 +201,7 @@ fn group_rank(group: &str) -> usize {
 }
 
 /// Stable before beta before alpha, then the higher number.
-fn rank(version: &str) -> (u8, u32, u32) {
+pub(crate) fn rank(version: &str) -> (u8, u32, u32) {
     let rest = version.trim_start_matches('v');
     let digits = |text: &str| {
         text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0)

@@ -4,6 +4,7 @@
 use crate::{
     authz::Attributes,
     identity::Identity,
+    kind::Kind,
     pipeline::{
         Body, Call, Core, verb_name,
         watch::{WatchCall, typed},
@@ -48,10 +49,15 @@ impl Client {
         })
     }
 
+    fn kind(&self, resource: &Resource) -> Result<Kind, Status> {
+        let kind = self.core.catalogs.find(&resource.group, &resource.version, &resource.plural);
+        kind.ok_or_else(|| unknown(resource))
+    }
+
     async fn answer(&self, request: Request) -> Result<Object, Status> {
         let Request { verb, resource, namespace, name, subresource, body, options, fence } =
             request;
-        let kind = self.core.catalog().of(&resource).ok_or_else(|| unknown(&resource))?;
+        let kind = self.kind(&resource)?;
         let selector = options.field_selector.as_deref();
         self.authorize(verb_name(verb), &resource, &namespace, &name, &subresource, selector)?;
         let version = resource.version.to_string();
@@ -72,7 +78,7 @@ impl Client {
 
     async fn events(&self, request: WatchRequest) -> Result<Events, Status> {
         let WatchRequest { resource, namespace, label_selector, field_selector, after } = request;
-        let kind = self.core.catalog().of(&resource).ok_or_else(|| unknown(&resource))?;
+        let kind = self.kind(&resource)?;
         self.authorize("watch", &resource, &namespace, "", "", field_selector.as_deref())?;
         // "0": what is here. A cache warms up on any member, leader or not, quorum or not.
         let revision = after.map_or_else(|| "0".to_string(), |after| after.to_string());

@@ -117,7 +117,7 @@ fn resource_list(catalog: &Catalog, group: &str, version: &str) -> Option<Value>
     for kind in Catalog::of_version(group, version) {
         let mut entry = value!({
             "name": kind.plural,
-            "singularName": kind.kind.to_lowercase(),
+            "singularName": kind.singular(),
             "namespaced": kind.namespaced,
             "kind": kind.kind,
             "verbs": catalog::verbs(kind),
@@ -213,7 +213,7 @@ fn aggregate_kind(kind: &KindDef, version: &str) -> Value {
         "resource": kind.plural,
         "responseKind": { "group": kind.group, "version": version, "kind": kind.kind },
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
-        "singularResource": kind.kind.to_lowercase(),
+        "singularResource": kind.singular(),
         "verbs": catalog::verbs(kind),
     });
     if !kind.short_names.is_empty() {

@@ -1,7 +1,7 @@
 //! The bytes an object is stored as, and how they become answers by concatenation.
 //!
-//! A body has no `apiVersion`, `kind` and `metadata.resourceVersion`, and begins with
-//! [`OPEN`]; metadata is never empty (it has at least a name).
+//! A body has no `metadata.resourceVersion` and, unless it is of a custom kind, no `apiVersion` and
+//! `kind`; it begins with [`OPEN`]; metadata is never empty (it has at least a name).
 
 use crate::kinds::KindDef;
 use bytes::Bytes;
@@ -20,6 +20,18 @@ pub(crate) fn strip(object: &mut Object) {
     let metadata = object.metadata_mut();
     metadata.remove("resourceVersion");
     metadata.remove("selfLink");
+}
+
+/// Removes what no version is stored with, and leaves a custom object complete.
+pub(crate) fn strip_stored(kind: &KindDef, object: &mut Object) {
+    let complete = kind
+        .is_custom()
+        .then(|| (object.0.get("apiVersion").cloned(), object.0.get("kind").cloned()));
+    strip(object);
+    if let Some((Some(api_version), Some(kind))) = complete {
+        object.0.insert("apiVersion".into(), api_version);
+        object.0.insert("kind".into(), kind);
+    }
 }
 
 /// The stored form of a stripped object.
@@ -51,6 +63,9 @@ pub(crate) fn api_version(group: &str, version: &str) -> String {
 
 /// What a single object of `kind` begins with, up to the resource version.
 pub(crate) fn object_head(kind: &KindDef, version: &str) -> Vec<u8> {
+    if kind.is_custom() {
+        return ITEM_HEAD.to_vec();
+    }
     let api_version = api_version(kind.group, version);
     format!(
         "{{\"kind\":\"{}\",\"apiVersion\":\"{api_version}\",\"metadata\":{{\"resourceVersion\":\"",

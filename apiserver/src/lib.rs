@@ -15,6 +15,7 @@ mod catalog;
 mod certificates;
 mod chores;
 mod client;
+mod custom;
 mod discovery;
 mod encode;
 mod errors;
@@ -39,6 +40,7 @@ pub mod view;
 mod webhook;
 
 pub use certificates::Authority;
+pub use custom::CustomKinds;
 pub use identity::Identity;
 pub use keyring::Keyring;
 pub use services::ServiceCidr;
@@ -122,9 +124,10 @@ impl Server {
             core: Arc::new(Core {
                 store: config.store.clone(),
                 authorizer: authz::authorizer(config.store.clone()),
-                view,
+                view: view.clone(),
                 schema: k8s::schema::Schema::built_in(),
-                catalog: catalog::Catalog::built_in(),
+                catalogs: Arc::new(catalog::Catalogs::new(config.store.clone())),
+                converter: Arc::new(custom::Converter { view }),
                 metrics: Metrics::new(config.registry.clone()),
                 tasks: Default::default(),
                 config,

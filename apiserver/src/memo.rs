@@ -1,7 +1,7 @@
 //! What this server derives from a stored version, at most once per version: selector facts, the
 //! parsed tree while somebody holds it, and whatever one other module wants to keep beside them.
 
-use crate::{catalog, encode, kinds::KindDef};
+use crate::{catalog, encode, kind::Kind};
 use k8s::Object;
 use raft_store::Stored;
 use serde_json::Value;
@@ -17,7 +17,9 @@ struct Memo {
     /// Weak for the same reason: `protobuf.rs` holds those that were asked for last.
     message: Mutex<Weak<[u8]>>,
     message_bytes: OnceLock<usize>,
-    facts: OnceLock<Arc<Facts>>,
+    /// With the state of the kind they were made by (see `Kind::state`).
+    facts: Mutex<Option<(u64, Arc<Facts>)>>,
+    served: Mutex<Option<Served>>,
     derived: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -27,17 +29,26 @@ impl Default for Memo {
             object: Mutex::default(),
             message: Mutex::new(Weak::<[u8; 0]>::new()),
             message_bytes: OnceLock::new(),
-            facts: OnceLock::new(),
+            facts: Mutex::default(),
+            served: Mutex::default(),
             derived: OnceLock::new(),
         }
     }
+}
+
+/// How a version of a custom kind shows a stored version.
+struct Served {
+    state: u64,
+    version: &'static str,
+    /// `None`: as it is. Weak: who lists or watches holds it.
+    shown: Option<Weak<Stored>>,
 }
 
 /// What selectors ask of a version.
 #[derive(Debug, Default, PartialEq)]
 pub struct Facts {
     pub labels: Box<[(Box<str>, Box<str>)]>,
-    /// In the order of [`KindDef::selectable`].
+    /// In the order of the kind's selectable fields.
     pub fields: Box<[Box<str>]>,
 }
 
@@ -71,15 +82,48 @@ pub fn parse(stored: &Stored) -> Object {
 }
 
 /// Labels and selectable fields of a version of `kind`.
-pub fn facts(kind: &KindDef, stored: &Stored) -> Arc<Facts> {
-    let facts = |_: &Stored| {
-        let object = object(stored);
-        Arc::new(Facts {
-            labels: object.labels().map(|(key, value)| (key.into(), value.into())).collect(),
-            fields: kind.selectable.iter().map(|field| (field.value)(&object).into()).collect(),
-        })
-    };
-    memo(stored).facts.get_or_init(|| facts(stored)).clone()
+pub fn facts(kind: &Kind, stored: &Stored) -> Arc<Facts> {
+    let memo = memo(stored);
+    let mut slot = memo.facts.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((state, facts)) = &*slot
+        && *state == kind.state()
+    {
+        return facts.clone();
+    }
+    let object = object(stored);
+    let facts = Arc::new(Facts {
+        labels: object.labels().map(|(key, value)| (key.into(), value.into())).collect(),
+        fields: kind.selectable_values(&object),
+    });
+    *slot = Some((kind.state(), facts.clone()));
+    facts
+}
+
+/// How `version` of a custom kind in `state` shows a stored version: `Some(None)` as it is, `None` if
+/// nobody knows any more.
+pub(crate) fn served(stored: &Stored, state: u64, version: &str) -> Option<Option<Arc<Stored>>> {
+    let memo = memo(stored);
+    let slot = memo.served.lock().unwrap_or_else(PoisonError::into_inner);
+    let served = slot.as_ref()?;
+    if served.state != state || served.version != version {
+        return None;
+    }
+    match &served.shown {
+        None => Some(None),
+        Some(shown) => shown.upgrade().map(Some),
+    }
+}
+
+pub(crate) fn keep_served(
+    stored: &Stored,
+    state: u64,
+    version: &'static str,
+    shown: Option<&Arc<Stored>>,
+) {
+    let memo = memo(stored);
+    let shown = shown.map(Arc::downgrade);
+    let served = Some(Served { state, version, shown });
+    *memo.served.lock().unwrap_or_else(PoisonError::into_inner) = served;
 }
 
 /// The protobuf message of a version, made by `make` unless somebody holds it.

@@ -224,7 +224,7 @@ impl<'a> Observed<'a> {
 
 /// False for what no kind serves: clients must not be able to make new series.
 fn is_known(core: &Core, info: &RequestInfo) -> bool {
-    let kind = core.catalog().find(&info.group, &info.version, &info.resource);
+    let kind = core.catalogs.find(&info.group, &info.version, &info.resource);
     let subresource = &info.subresource;
     kind.is_some_and(|kind| {
         subresource.is_empty() || catalog::subresource(&kind, subresource).is_some()

@@ -1,9 +1,6 @@
 //! `meta.k8s.io/v1 Table`: what `kubectl get` prints, made of a kind's columns.
 
-use crate::{
-    kinds::{Column, KindDef},
-    server::Include,
-};
+use crate::{kind::Kind, server::Include};
 use jiff::Timestamp;
 use k8s::Object;
 use serde_json::{Value, json};
@@ -22,9 +19,8 @@ impl Table {
 
     /// The table without rows. `with_columns`: upstream leaves the definitions out after the first
     /// table of a watch.
-    pub(crate) fn head(&self, kind: &KindDef, metadata: Value, with_columns: bool) -> Value {
-        let columns =
-            if with_columns { kind.columns.iter().map(definition).collect() } else { Value::Null };
+    pub(crate) fn head(&self, kind: &Kind, metadata: Value, with_columns: bool) -> Value {
+        let columns = if with_columns { kind.column_definitions().into() } else { Value::Null };
         json!({
             "kind": "Table",
             "apiVersion": self.meta,
@@ -36,13 +32,12 @@ impl Table {
 
     pub(crate) fn row(
         &self,
-        kind: &KindDef,
+        kind: &Kind,
         version: &str,
         object: &Object,
         include: Include,
     ) -> Value {
-        let cells: Vec<Value> =
-            kind.columns.iter().map(|column| (column.value)(object, self.now)).collect();
+        let cells = kind.cells(object, self.now);
         let object = match include {
             Include::None => Value::Null,
             Include::Metadata => crate::server::partial(object, self.meta),
@@ -58,7 +53,7 @@ impl Table {
     /// The table of one object.
     pub(crate) fn of(
         &self,
-        kind: &KindDef,
+        kind: &Kind,
         version: &str,
         object: &Object,
         include: Include,
@@ -70,14 +65,4 @@ impl Table {
         table["rows"] = vec![self.row(kind, version, object, include)].into();
         table
     }
-}
-
-fn definition(column: &Column) -> Value {
-    json!({
-        "name": column.name,
-        "type": column.kind,
-        "format": column.format,
-        "description": "",
-        "priority": column.priority,
-    })
 }

@@ -140,7 +140,8 @@ fn collect(world: &World, kind: KindInfo, entry: &Entry, plan: &mut Plan) {
 }
 
 fn look_up(world: &World, dependent: &Entry, owner: &OwnerReference) -> Owner {
-    let Some(kind) = world.kind_named(&owner.api_version, &owner.kind) else {
+    let known = world.kind_named(&owner.api_version, &owner.kind);
+    let Some(kind) = known.filter(|kind| world.complete(kind)) else {
         return Owner::Absent(None);
     };
     if kind.namespaced && dependent.key.namespace.is_empty() {

@@ -53,6 +53,8 @@ pub struct Config {
     /// Every kind the server has that can be listed and watched: what the garbage collector and the
     /// namespace controller look through. Events are left out: they own nothing and are many.
     pub kinds: Vec<KindInfo>,
+    /// Kinds that users define, as they come and go.
+    pub custom_kinds: watch::Receiver<Vec<KindInfo>>,
     /// Where pods get their addresses from: `10.244.0.0/16`.
     pub cluster_cidr: String,
     /// Size of each node's part of it.
@@ -72,8 +74,10 @@ impl Config {
     pub fn new(kinds: Vec<KindInfo>, api_address: SocketAddr) -> Config {
         // The value outlives its sender.
         let (_, api_addresses) = watch::channel(vec![api_address]);
+        let (_, custom_kinds) = watch::channel(Vec::new());
         Config {
             kinds,
+            custom_kinds,
             cluster_cidr: "10.244.0.0/16".to_string(),
             node_cidr_mask: 24,
             node_monitor_grace_period: Duration::from_secs(40),
@@ -124,6 +128,7 @@ pub async fn run(
     let cache = CacheBuilder::new(api.clone(), registry)
         .controllers(&controllers)
         .kinds(config.kinds.iter().copied().filter(|kind| kind.plural != "events"))
+        .passing(config.custom_kinds.clone())
         .fact(config.settings())
         .fact(ApiAddresses(addresses.borrow().clone()))
         .build();

@@ -47,6 +47,11 @@ fn plan(world: &World, key: &Key, context: &Context) -> Plan {
     let content = Content::of(world, &key.name);
     let swept = has_condition(namespace, "NamespaceDeletionContentFailure");
     if swept && content.is_empty() {
+        // Of a kind that was defined a moment ago nobody knows yet what there is.
+        if !world.kinds().all(|kind| world.complete(kind)) {
+            plan.again_after(LOOK_AGAIN);
+            return plan;
+        }
         plan.write(finalize(namespace));
         return plan;
     }

@@ -114,6 +114,10 @@ pub(super) async fn run(args: Args) -> Result<()> {
     tasks.spawn(async move {
         let _ = stop.run_until_cancelled(working.chores()).await;
     });
+    let (keeping, stop) = (server.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        let _ = stop.run_until_cancelled(keeping.keep_definitions()).await;
+    });
     let gate = gate(&store, &shutdown, &mut tasks);
     tasks.spawn(bootstrap(server.clone(), gate.clone(), args.cluster_dns, shutdown.clone()));
     start_controllers(&args, &members, &store, &server, gate, &registry, &shutdown, &mut tasks)?;
@@ -343,6 +347,7 @@ fn start_controllers(
     config.cluster_cidr = args.cluster_cidr.clone();
     config.node_monitor_grace_period = args.node_monitor_grace_period;
     config.ca_cert_pem = String::from_utf8(read(&args.pki, "ca.crt")?)?;
+    config.custom_kinds = custom_kinds(server, shutdown, tasks);
     config.api_addresses = reachable_api_addresses(store, addresses, shutdown, tasks);
     let as_user = |user: &str| server.client(Identity::authenticated(user, &[]));
     let manager = as_user("system:kube-controller-manager");
@@ -370,15 +375,33 @@ fn start_controllers(
 fn kinds() -> Vec<reconcile::KindInfo> {
     let stored = |kind: &&KindDef| matches!(kind.verbs, Verbs::All | Verbs::NoDeleteCollection);
     let kinds = apiserver::kinds::BUILT_IN.iter().filter(stored);
-    kinds
-        .map(|kind| reconcile::KindInfo {
-            group: kind.group,
-            version: kind.versions[0],
-            plural: kind.plural,
-            kind: kind.kind,
-            namespaced: kind.namespaced,
-        })
-        .collect()
+    kinds.map(info).collect()
+}
+
+fn info(kind: &KindDef) -> reconcile::KindInfo {
+    reconcile::KindInfo {
+        group: kind.group,
+        version: kind.versions[0],
+        plural: kind.plural,
+        kind: kind.kind,
+        namespaced: kind.namespaced,
+    }
+}
+
+/// The kinds that users define, as the controllers want to know them, for as long as the server runs.
+fn custom_kinds(
+    server: &apiserver::Server,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> watch::Receiver<Vec<reconcile::KindInfo>> {
+    let (send, receive) = watch::channel(Vec::new());
+    let (mut kinds, shutdown) = (server.custom_kinds(), shutdown.clone());
+    tasks.spawn(async move {
+        while let Some(Some(now)) = shutdown.run_until_cancelled(kinds.next()).await {
+            send.send_replace(now.iter().map(|kind| info(kind)).collect());
+        }
+    });
+    receive
 }
 
 fn api_addresses(members: &[Member]) -> Result<Vec<SocketAddr>> {

@@ -16,6 +16,10 @@ pub struct KindDef {
     pub versions: &'static [&'static str],
     pub kind: &'static str,
     pub plural: &'static str,
+    /// What discovery calls `singularName`; empty: the kind in lower case.
+    pub singular: &'static str,
+    /// Empty: the kind with `List` behind it.
+    pub list_kind: &'static str,
     pub short_names: &'static [&'static str],
     pub categories: &'static [&'static str],
     pub namespaced: bool,
@@ -191,6 +195,8 @@ impl KindDef {
         plural: "",
         short_names: &[],
         categories: &[],
+        singular: "",
+        list_kind: "",
         namespaced: true,
         schema: "",
         verbs: Verbs::All,
@@ -219,7 +225,23 @@ impl KindDef {
 
     /// `pod`: what discovery calls `singularResource`.
     pub fn singular(&self) -> String {
-        self.kind.to_lowercase()
+        match self.singular {
+            "" => self.kind.to_lowercase(),
+            singular => singular.to_string(),
+        }
+    }
+
+    /// `PodList`
+    pub fn list_kind(&self) -> String {
+        match self.list_kind {
+            "" => format!("{}List", self.kind),
+            list_kind => list_kind.to_string(),
+        }
+    }
+
+    /// True if a CustomResourceDefinition made it: its objects are stored complete.
+    pub fn is_custom(&self) -> bool {
+        self.schema.is_empty()
     }
 
     /// Where its objects live in the store: `pods`, `apps/deployments`.

@@ -63,10 +63,20 @@ impl Core {
                     self.barrier().await?;
                     fresh = true;
                 }
-                result => return result.map_err(errors::status),
+                result => return self.shown(call, result.map_err(errors::status)?).await,
             }
         }
         Err(Status::modified(&call.resource(), &call.name))
+    }
+
+    /// Deletions decide about objects as they are stored, whatever their version, so that no
+    /// conversion can keep one alive; what is answered is in the call's version.
+    async fn shown(&self, call: &Call, reply: Reply) -> Result<Reply, Status> {
+        let what = match reply.what {
+            What::Stored(stored) => What::Stored(self.served(&call.kind, stored).await?),
+            what => what,
+        };
+        Ok(Reply { what, ..reply })
     }
 
     fn decide_deletion(&self, call: &Call, stored: &Arc<Stored>) -> Result<Plan, Status> {
@@ -101,7 +111,7 @@ impl Core {
         let (op, kept, more) = match plan {
             Plan::Nothing => return Ok(Reply::new(What::Stored(stored))),
             Plan::Keep(mut object) => {
-                encode::strip(&mut object);
+                encode::strip_stored(&call.kind, &mut object);
                 (Op::Put(encode::body(&object)), Some(object), Vec::new())
             }
             Plan::Remove => {
@@ -118,6 +128,11 @@ impl Core {
             revision = committed.revisions.first().copied().flatten().unwrap_or(revision);
         }
         Ok(match kept {
+            Some(object) if call.kind.is_custom() => {
+                let body = encode::body(&object);
+                let kept = Stored::new(stored.key.clone(), revision, stored.created, body);
+                Reply::new(What::Stored(Arc::new(kept)))
+            }
             Some(mut object) => {
                 encode::stamp_revision(&mut object, encode::revision(revision));
                 Reply::new(What::Object(object))

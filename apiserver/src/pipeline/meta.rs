@@ -110,8 +110,10 @@ pub(crate) fn count_generation(kind: &KindDef, new: &mut Object, old: &Object) {
     if !kind.generation {
         return;
     }
-    const OTHER: &[&str] = &["apiVersion", "kind", "metadata", "status"];
-    let wanted = |(field, _): &(&String, &Value)| !OTHER.contains(&field.as_str());
+    const OTHER: &[&str] = &["apiVersion", "kind", "metadata"];
+    // A custom kind may have a status without the subresource; then it is the user's.
+    let own = |field: &str| field == "status" && (kind.has_status() || !kind.is_custom());
+    let wanted = |(field, _): &(&String, &Value)| !OTHER.contains(&field.as_str()) && !own(field);
     let changed = !new.0.iter().filter(wanted).eq(old.0.iter().filter(wanted));
     let generation = old.generation() + i64::from(changed);
     new.metadata_mut().insert("generation".into(), generation.into());

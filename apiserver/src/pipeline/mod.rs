@@ -15,7 +15,8 @@ pub(crate) use write::{Wanted, apply_patch};
 use crate::{
     Config, admission,
     authz::{Attributes, Authorizer, Decision},
-    catalog::{self, Catalog},
+    catalog::{self, Catalog, Catalogs},
+    custom::{self, Converter},
     encode, errors,
     identity::Identity,
     kind::Kind,
@@ -38,7 +39,8 @@ pub(crate) struct Core {
     pub(crate) authorizer: Arc<dyn Authorizer>,
     /// Of the bodies that are no objects of a kind: a `Scale`, a `Binding`. Those of a kind: `Kind::schema`.
     pub(crate) schema: &'static Schema,
-    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) catalogs: Arc<Catalogs>,
+    pub(crate) converter: Arc<Converter>,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
     /// Streams between clients and nodes, which outlive their requests.
@@ -151,11 +153,18 @@ pub(crate) fn verb_name(verb: Verb) -> &'static str {
 impl Core {
     /// What is served now.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
-        self.catalog.clone()
+        self.catalogs.current()
     }
 
     /// Answers one call. The caller has been authorized.
     pub(crate) async fn call(&self, call: Call) -> Result<Reply, Status> {
+        let warning = call.kind.custom().and_then(|custom| custom.version().warning.clone());
+        let mut reply = self.answer(call).await?;
+        reply.warnings.extend(warning);
+        Ok(reply)
+    }
+
+    async fn answer(&self, call: Call) -> Result<Reply, Status> {
         let unknown = !call.subresource.is_empty()
             && catalog::subresource(&call.kind, &call.subresource).is_none();
         if unknown {
@@ -164,6 +173,9 @@ impl Core {
         }
         if !self.serves(&call) {
             return Err(Status::method_unknown());
+        }
+        if call.kind.is_custom() && call.verb == Verb::Patch(PatchType::StrategicMerge) {
+            return Err(custom::unsupported_patch());
         }
         match catalog::subresource(&call.kind, &call.subresource) {
             None => {}
@@ -332,7 +344,7 @@ impl<'a> Type<'a> {
     }
 
     /// What the body says it is; where it says nothing, what it must be.
-    fn head(&self, api_version: &str, kind: &str) -> k8s::decode::Head {
+    pub(crate) fn head(&self, api_version: &str, kind: &str) -> k8s::decode::Head {
         let or = |said: &str, wanted: &str| {
             if said.is_empty() { wanted.to_string() } else { said.to_string() }
         };
@@ -340,7 +352,7 @@ impl<'a> Type<'a> {
     }
 
     /// An object may leave its type out, but not name another.
-    fn check(&self, object: &Object) -> Result<(), Status> {
+    pub(crate) fn check(&self, object: &Object) -> Result<(), Status> {
         let (sent_version, sent_kind) = (object.api_version(), object.kind());
         if !sent_kind.is_empty() && sent_kind != self.kind {
             let why = format!("converting ({sent_kind}) to ({}): unknown conversion", self.kind);

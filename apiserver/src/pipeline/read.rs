@@ -1,7 +1,7 @@
 //! Get and list: at which revision, which objects, which page.
 
 use super::{Call, Core, Reply, Selection, What};
-use crate::{encode, errors, kinds::KindDef, memo};
+use crate::{encode, errors, kind::Kind, kinds::KindDef, memo};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use k8s::{FieldError, Object, Options, Rare, Revision, Status};
 use raft_store::{Error, Page, Stored};
@@ -27,7 +27,7 @@ impl List {
         let items: Vec<Value> =
             self.items.iter().map(|stored| memo::parse(stored).into_value()).collect();
         let mut object = Object::default();
-        object.0.insert("kind".into(), format!("{}List", kind.kind).into());
+        object.0.insert("kind".into(), kind.list_kind().into());
         let api_version = encode::api_version(kind.group, version);
         object.0.insert("apiVersion".into(), api_version.into());
         object.0.insert("metadata".into(), metadata);
@@ -67,7 +67,17 @@ impl Core {
             Some(revision) => self.wait_for(revision).await?,
         }
         let stored = self.store.get(&call.key()).ok_or_else(|| call.not_found())?;
-        Ok(Reply::new(What::Stored(stored)))
+        Ok(Reply::new(What::Stored(self.served(&call.kind, stored).await?)))
+    }
+
+    /// A stored version as `kind` shows it.
+    pub(super) async fn served(
+        &self,
+        kind: &Kind,
+        stored: Arc<Stored>,
+    ) -> Result<Arc<Stored>, Status> {
+        let mut served = self.converter.served(kind, vec![stored]).await?;
+        served.pop().ok_or_else(|| Status::internal("a conversion lost its object"))
     }
 
     pub(super) async fn list(&self, call: &Call) -> Result<Reply, Status> {
@@ -110,7 +120,8 @@ impl Core {
             // Every further page is of the same state as the first.
             at = At::Exactly(encode::revision(page.revision));
             let last = page.items.last().map(|stored| stored.key.path.to_string());
-            items.extend(page.items.into_iter().filter(|stored| selection.matches(stored)));
+            let read = self.converter.served(&call.kind, page.items).await?;
+            items.extend(read.into_iter().filter(|stored| selection.matches(stored)));
             let full = limit.is_some_and(|limit| items.len() >= limit);
             if page.remaining == 0 || full {
                 let revision = encode::revision(page.revision);

@@ -2,7 +2,6 @@
 
 use crate::{
     kind::Kind,
-    kinds::KindDef,
     memo::{self, Facts},
 };
 use k8s::{
@@ -13,7 +12,7 @@ use raft_store::Stored;
 
 /// A parsed selection over one kind.
 pub(crate) struct Selection {
-    kind: Kind,
+    pub(super) kind: Kind,
     labels: Option<LabelSelector>,
     fields: Option<FieldSelector>,
 }
@@ -59,7 +58,7 @@ impl Selection {
             "metadata.name" => name,
             "metadata.namespace" => namespace,
             _ => {
-                let index = self.kind.selectable.iter().position(|known| known.path == field);
+                let index = self.kind.selectable_at(field);
                 index.and_then(|index| facts.fields.get(index)).map_or("", |value| value)
             }
         }
@@ -70,10 +69,10 @@ fn label<'a>(facts: &'a Facts, key: &str) -> Option<&'a str> {
     facts.labels.iter().find(|(have, _)| **have == *key).map(|(_, value)| &**value)
 }
 
-fn check_field(kind: &KindDef, field: &str) -> Result<(), Status> {
+fn check_field(kind: &Kind, field: &str) -> Result<(), Status> {
     let known = field == "metadata.name"
         || field == "metadata.namespace"
-        || kind.selectable.iter().any(|known| known.path == field);
+        || kind.selectable_at(field).is_some();
     if known {
         return Ok(());
     }

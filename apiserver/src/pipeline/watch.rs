@@ -4,12 +4,14 @@
 //! memory, and is told `410 Expired` when it comes back later than history reaches.
 
 use super::{Core, Selection, read};
-use crate::{encode, errors, kind::Kind, kinds::KindDef, memo};
+use crate::{
+    catalog::Catalog, custom::Converter, encode, errors, kind::Kind, kinds::KindDef, memo,
+};
 use k8s::{FieldError, Object, Options, Revision, Status, WatchEvent};
 use raft_store::{Change, Error, Stored, Watch};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// Upstream's bookmark frequency.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -68,6 +70,9 @@ pub(crate) enum Event {
 /// One watch under way.
 pub(crate) struct Feed {
     selection: Selection,
+    converter: Arc<Converter>,
+    /// How custom kinds come, change and go.
+    catalogs: watch::Receiver<Arc<Catalog>>,
     initial: std::vec::IntoIter<Arc<Stored>>,
     /// The bookmark that ends the initial events, if asked for, until it was sent.
     initial_end: Option<Revision>,
@@ -109,6 +114,8 @@ impl Core {
         let now = Instant::now();
         Ok(Feed {
             selection,
+            converter: self.converter.clone(),
+            catalogs: self.catalogs.changes(),
             initial: initial.into_iter(),
             initial_end: ends.then(|| encode::revision(after)),
             watch,
@@ -136,25 +143,33 @@ impl Core {
 
 impl Feed {
     /// The next events, at least one; `None` when the time is up, or when this member cannot go on:
-    /// the client resumes elsewhere. Cancel-safe.
+    /// the client resumes elsewhere; or when the kind is no more. Once cancelled, a feed is of no more
+    /// use: it may have lost what it was converting.
     pub(crate) async fn next(&mut self) -> Option<Result<Vec<Event>, Status>> {
         loop {
-            if let Some(events) = self.initial_events() {
-                return Some(Ok(events));
-            }
             if self.ended {
                 return None;
+            }
+            match self.initial_events().await {
+                Ok(None) => {}
+                Ok(Some(events)) => return Some(Ok(events)),
+                Err(status) => {
+                    self.ended = true;
+                    return Some(Err(status));
+                }
             }
             let bookmark_at = self.bookmark_at();
             tokio::select! {
                 biased;
                 changes = self.watch.next() => match changes {
-                    Ok(changes) => {
-                        let events = self.select(&changes);
-                        if !events.is_empty() {
-                            return Some(Ok(events));
+                    Ok(changes) => match self.select(changes).await {
+                        Ok(events) if events.is_empty() => {}
+                        Ok(events) => return Some(Ok(events)),
+                        Err(status) => {
+                            self.ended = true;
+                            return Some(Err(status));
                         }
-                    }
+                    },
                     Err(error @ Error::Compacted { .. }) => {
                         self.ended = true;
                         return Some(Err(too_old(error, self.watch.position())));
@@ -165,6 +180,12 @@ impl Feed {
                         return None;
                     }
                 },
+                changed = self.catalogs.changed(), if self.selection.kind.is_custom() => {
+                    if changed.is_err() || !self.renew() {
+                        self.ended = true;
+                        return None;
+                    }
+                }
                 () = sleep_until(bookmark_at) => {
                     self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
                     return Some(Ok(vec![self.bookmark()]));
@@ -177,32 +198,58 @@ impl Feed {
         }
     }
 
-    fn initial_events(&mut self) -> Option<Vec<Event>> {
-        let mut events = Vec::new();
-        let mut taken = 0;
-        while taken < BATCH
-            && let Some(stored) = self.initial.next()
-        {
-            taken += 1;
-            if self.selection.matches(&stored) {
-                let revision = encode::revision(stored.revision);
-                events.push(Event::Object { kind: EventKind::Added, stored, revision });
+    async fn initial_events(&mut self) -> Result<Option<Vec<Event>>, Status> {
+        loop {
+            let batch: Vec<Arc<Stored>> = self.initial.by_ref().take(BATCH).collect();
+            let batch = self.converter.served(&self.selection.kind, batch).await?;
+            let matching = batch.into_iter().filter(|stored| self.selection.matches(stored));
+            let mut events: Vec<Event> = matching
+                .map(|stored| {
+                    let revision = encode::revision(stored.revision);
+                    Event::Object { kind: EventKind::Added, stored, revision }
+                })
+                .collect();
+            if self.initial.len() == 0
+                && let Some(revision) = self.initial_end.take()
+            {
+                events.push(Event::Bookmark { revision, initial_events_end: true });
+            }
+            if !events.is_empty() || self.initial.len() == 0 {
+                return Ok((!events.is_empty()).then_some(events));
             }
         }
-        if self.initial.len() == 0
-            && let Some(revision) = self.initial_end.take()
-        {
-            events.push(Event::Bookmark { revision, initial_events_end: true });
-        }
-        if events.is_empty() && self.initial.len() > 0 {
-            return self.initial_events();
-        }
-        (!events.is_empty()).then_some(events)
     }
 
     /// The changes as this selection sees them: entering it is `ADDED`, leaving it `DELETED`.
-    fn select(&self, changes: &[Arc<Change>]) -> Vec<Event> {
-        changes.iter().filter_map(|change| select(&self.selection, change)).collect()
+    async fn select(&self, changes: Vec<Arc<Change>>) -> Result<Vec<Event>, Status> {
+        let changes = self.shown(changes).await?;
+        Ok(changes.iter().filter_map(|change| select(&self.selection, change)).collect())
+    }
+
+    /// Changes of a custom kind in the version that is watched.
+    async fn shown(&self, changes: Vec<Arc<Change>>) -> Result<Vec<Arc<Change>>, Status> {
+        let kind = &self.selection.kind;
+        if !kind.is_custom() {
+            return Ok(changes);
+        }
+        let sides = changes.iter().flat_map(|change| [&change.old, &change.new]).flatten();
+        let shown = self.converter.served(kind, sides.cloned().collect()).await?;
+        let mut shown = shown.into_iter();
+        let shown = changes.iter().map(|change| {
+            let mut next = |side: &Option<Arc<Stored>>| side.as_ref().and_then(|_| shown.next());
+            let (old, new) = (next(&change.old), next(&change.new));
+            Arc::new(Change { revision: change.revision, old, new })
+        });
+        Ok(shown.collect())
+    }
+
+    /// Goes on with the kind as it is defined now; false if it is no more.
+    fn renew(&mut self) -> bool {
+        let kind = &self.selection.kind;
+        let now = self.catalogs.borrow_and_update().find(kind.group, kind.versions[0], kind.plural);
+        let Some(now) = now else { return false };
+        self.selection.kind = now;
+        true
     }
 
     /// When the next bookmark is due: each minute, and shortly before the end.

@@ -1,14 +1,16 @@
 //! Create, update, patch and status: decide the new version against the old one, then one guarded
 //! transaction. What was decided on a state that was behind is decided again after a barrier.
 
-use super::{Call, Core, Reply, Type, What, meta};
+use super::{Call, Core, Reply, What, meta};
 use crate::{
     admission::{self, Operation},
-    catalog, encode,
+    catalog, custom, encode,
     errors::{self, may_be_stale},
+    kind::Kind,
     kinds::KindDef,
     memo, services,
 };
+use bytes::Bytes;
 use k8s::{FieldError, Object, PatchType, Resource, Revision, Status};
 use raft_store::{Error, Guard, Op, Stored, Term, Txn, Write};
 use serde_json::Value;
@@ -32,6 +34,10 @@ pub(crate) type Change<'a> = &'a (dyn Fn(&Object) -> Result<Wanted, Status> + Se
 
 impl Core {
     pub(super) async fn create(&self, call: Call) -> Result<Reply, Status> {
+        if call.kind.custom().is_some_and(|custom| custom.definition.terminating) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::forbidden(&call.resource(), &call.name, why));
+        }
         let (object, warnings) = self.decode_object(&call)?;
         if call.kind.group.is_empty() && call.kind.plural == "pods" {
             admission::await_account(self, &call.namespace, &object).await;
@@ -49,8 +55,8 @@ impl Core {
 
     /// The body as an object of the call's kind, stripped; its name and version checked.
     fn decode_object(&self, call: &Call) -> Result<(Object, Vec<String>), Status> {
-        let wanted = Type::of(&call.kind, &call.version);
-        self.decode(&wanted, &call.body, call.options.field_validation.as_deref())
+        let validation = call.options.field_validation.as_deref();
+        self.decode_kind(&call.kind, &call.version, &call.body, validation)
     }
 
     async fn create_once(&self, call: &Call, mut object: Object) -> Result<Reply, Status> {
@@ -79,7 +85,8 @@ impl Core {
             return Ok(Reply { created: true, ..Reply::new(What::Object(object)) });
         }
         for attempt in 1.. {
-            match self.put_new(call, &object, &allocation).await {
+            let body = self.converter.stored(&call.kind, &object).await?;
+            match self.put_new(call, &object, body, &allocation).await {
                 Ok(revision) => {
                     encode::stamp_revision(&mut object, revision);
                     return Ok(Reply { created: true, ..Reply::new(What::Object(object)) });
@@ -108,11 +115,11 @@ impl Core {
         &self,
         call: &Call,
         object: &Object,
+        body: Bytes,
         allocation: &services::Allocation,
     ) -> Result<Revision, Error> {
         let key = super::key(&call.kind, object.namespace(), object.name());
-        let put = Op::Put(encode::body(object));
-        let mut writes = vec![Write { key, guard: Guard::Absent, op: put }];
+        let mut writes = vec![Write { key, guard: Guard::Absent, op: Op::Put(body) }];
         writes.extend(allocation.writes());
         let committed = self.store.txn(Txn { writes, fence: call.fence.map(Term) }).await?;
         let revision = committed.revisions.first().copied().flatten();
@@ -194,11 +201,10 @@ impl Core {
     ) -> Result<(Object, Vec<String>), Status> {
         let mut whole = old.clone();
         encode::stamp(&mut whole, &call.kind, &call.version);
-        let wanted = Type::of(&call.kind, &call.version);
-        let new = apply_patch(self.schema, wanted.schema, patch, whole.into_value(), document)?;
         let validation = call.options.field_validation.as_deref();
+        let (kind, version) = (&call.kind, &call.version);
         let (mut object, warnings) =
-            self.decode_patched(&wanted, patch, &new, document, validation)?;
+            self.patch_kind(kind, version, patch, whole.into_value(), document, validation)?;
         settle_name(&mut object, &call.name)?;
         Ok((object, warnings))
     }
@@ -210,9 +216,12 @@ impl Core {
         for _ in 0..RACE_ATTEMPTS {
             let decided = match self.store.get(&key) {
                 None => Err(call.not_found()),
-                Some(stored) => self.decide(call, change, &stored).map(|next| (stored, next)),
+                Some(stored) => {
+                    let shown = self.served(&call.kind, stored.clone()).await?;
+                    self.decide(call, change, &shown).map(|next| (stored, shown, next))
+                }
             };
-            let (stored, next) = match decided {
+            let (stored, shown, next) = match decided {
                 Err(status) if !fresh && may_be_stale(&status) => {
                     self.barrier().await?;
                     fresh = true;
@@ -220,7 +229,8 @@ impl Core {
                 }
                 decided => decided?,
             };
-            match self.commit(call, stored, next).await {
+            let body = self.converter.stored(&call.kind, &next.new).await?;
+            match self.commit(call, stored, shown, next, body).await {
                 Err(Error::GuardFailed { .. }) => {
                     self.barrier().await?;
                     fresh = true;
@@ -272,11 +282,18 @@ impl Core {
     }
 
     /// Writes the new version, or nothing if it equals the old one, or the deletion it completes.
-    async fn commit(&self, call: &Call, stored: Arc<Stored>, next: Next) -> Result<Reply, Error> {
+    /// `shown` is `stored` in the call's version.
+    async fn commit(
+        &self,
+        call: &Call,
+        stored: Arc<Stored>,
+        shown: Arc<Stored>,
+        next: Next,
+        body: Bytes,
+    ) -> Result<Reply, Error> {
         let Next { mut new, allocation } = next;
-        let body = encode::body(&new);
         if body == stored.body && allocation.is_empty() {
-            return Ok(Reply::new(What::Stored(stored)));
+            return Ok(Reply::new(What::Stored(shown)));
         }
         if call.dry_run() {
             encode::stamp_revision(&mut new, encode::revision(stored.revision));
@@ -299,6 +316,9 @@ impl Core {
 
     /// Defaults: those of the schema, then the kind's own.
     fn fill_in(&self, call: &Call, object: &mut Object) {
+        if let Some(custom) = call.kind.custom() {
+            return custom.fill_in(object);
+        }
         if let Some((schema, ty)) = call.kind.schema(&call.version) {
             k8s::default::apply(schema, ty, object);
         }
@@ -307,6 +327,9 @@ impl Core {
 
     /// What upstream always prints (`status: {}`), after the kind had its say.
     fn complete(&self, call: &Call, object: &mut Object) {
+        if call.kind.is_custom() {
+            return;
+        }
         if let Some((schema, ty)) = call.kind.schema(&call.version) {
             k8s::default::zero_values(schema, ty, object);
         }
@@ -314,13 +337,17 @@ impl Core {
 
     fn refuse_invalid(
         &self,
-        kind: &KindDef,
+        kind: &Kind,
         new: &Object,
         old: Option<(&Object, Part)>,
     ) -> Result<(), Status> {
         let mut found = meta::validate(kind, new);
         if let Some((old, _)) = old {
             found.extend(meta::validate_update(new, old));
+        }
+        if let Some(custom) = kind.custom() {
+            let status = matches!(old, Some((_, Part::Status)));
+            found.extend(custom::validate(custom, new, old.map(|(old, _)| old), status));
         }
         found.extend(match old {
             Some((old, Part::Status)) => (kind.validate_status)(new, old),

@@ -86,8 +86,7 @@ async fn answer(
     if !info.is_resource {
         return plain(core, info, request).await;
     }
-    let kind =
-        core.catalog().find(&info.group, &info.version, &info.resource).ok_or_else(unknown)?;
+    let kind = find_kind(core, info).await?;
     if stream::is_stream(&kind, &info.subresource) {
         return stream::proxy(core, connection, info, identity, request).await;
     }
@@ -127,6 +126,19 @@ fn attributes<'a>(user: &'a Identity, info: &'a RequestInfo) -> Attributes<'a> {
         field_selector: &info.field_selector,
         path: if info.is_resource { "" } else { &info.path },
     }
+}
+
+/// The kind a path names. One that is not known here may have been defined on another master a moment
+/// ago: looked for again in a state that is not behind.
+async fn find_kind(core: &Core, info: &RequestInfo) -> Result<Kind, Status> {
+    let find = || core.catalogs.find(&info.group, &info.version, &info.resource);
+    if let Some(kind) = find() {
+        return Ok(kind);
+    }
+    if info.group.contains('.') {
+        core.barrier().await?;
+    }
+    find().ok_or_else(unknown)
 }
 
 fn unknown() -> Status {

@@ -46,7 +46,7 @@ pub(super) async fn pieces(
 ) -> Result<Pieces, Status> {
     let metadata = encode::list_metadata(list.revision, list.next.as_deref(), list.remaining);
     let api_version = encode::api_version(kind.group, version);
-    let list_kind = format!("{}List", kind.kind);
+    let list_kind = kind.list_kind();
     let mut pieces = Pieces {
         kind: kind.clone(),
         version: version.to_string(),

@@ -157,7 +157,7 @@ fn any(object: &Object, coding: Coding) -> Result<Vec<u8>, Status> {
 }
 
 /// One object, which may lack `kind` and `apiVersion`.
-fn one(object: &Object, kind: &KindDef, version: &str, format: Format) -> Result<Vec<u8>, Status> {
+fn one(object: &Object, kind: &Kind, version: &str, format: Format) -> Result<Vec<u8>, Status> {
     let coding = format.coding;
     match (format.shape, coding) {
         (Shape::Whole, Coding::Protobuf) => {

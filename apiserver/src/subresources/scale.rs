@@ -33,6 +33,14 @@ pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
     let paths = paths(&call.kind)?;
     if call.verb == Verb::Get {
         let reply = core.get(&call).await?;
+        if let (What::Stored(stored), true) = (&reply.what, call.kind.is_custom())
+            && memo::object(stored).at(paths.spec_replicas).is_none()
+        {
+            let path = paths.spec_replicas.replace('/', ".");
+            return Err(Status::internal(format!(
+                "the spec replicas field {path:?} does not exist"
+            )));
+        }
         return Ok(show(reply, &paths));
     }
     let validation = call.options.field_validation.as_deref();
@@ -122,7 +130,18 @@ fn selector(value: Option<&Value>) -> String {
 }
 
 fn set(object: &mut Object, pointer: &str, value: Value) {
-    let mut parts = pointer.trim_start_matches('/').rsplitn(2, '/');
-    let (field, parent) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    object.map_mut(parent).insert(field.into(), value);
+    let mut steps: Vec<&str> = pointer.trim_start_matches('/').split('/').collect();
+    let Some(field) = steps.pop() else { return };
+    let mut at = &mut object.0;
+    for step in steps {
+        let next = at.entry(step).or_insert(Value::Null);
+        if !next.is_object() {
+            *next = json!({});
+        }
+        match next {
+            Value::Object(next) => at = next,
+            _ => return,
+        }
+    }
+    at.insert(field.into(), value);
 }

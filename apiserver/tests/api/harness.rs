@@ -129,6 +129,10 @@ impl Cluster {
         let address = listener.local_addr().expect("an address");
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        let (keeping, stop) = (server.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            let _ = stop.run_until_cancelled(keeping.keep_definitions()).await;
+        });
         let (serving, stop) = (server.clone(), shutdown.clone());
         tasks.spawn(async move { serving.serve(listener, Arc::new(tls), stop).await });
         let (working, stop) = (server.clone(), shutdown.clone());

@@ -3,6 +3,7 @@
 mod bad_input;
 mod codecs;
 mod credentials;
+mod custom;
 mod documents;
 mod harness;
 mod masters;

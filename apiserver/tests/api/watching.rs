@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// The events of a response's body, line by line.
-struct Lines {
+pub(crate) struct Lines {
     body: Incoming,
     buffer: Vec<u8>,
 }
 
 impl Lines {
-    async fn open(cluster: &mut Cluster, path: &str) -> Lines {
+    pub(crate) async fn open(cluster: &mut Cluster, path: &str) -> Lines {
         let asked = request(Method::GET, path, "", "");
         let response = cluster.send(cluster.admin(), asked).await;
         assert_eq!(response.status(), 200);
@@ -24,7 +24,7 @@ impl Lines {
     }
 
     /// The next event; `None` at the end of the stream.
-    async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
@@ -37,7 +37,7 @@ impl Lines {
     }
 
     /// `ADDED a` of the next event.
-    async fn told(&mut self) -> String {
+    pub(crate) async fn told(&mut self) -> String {
         let event = self.next().await.expect("an event");
         let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default();
         format!("{} {name}", event["type"].as_str().unwrap_or_default())

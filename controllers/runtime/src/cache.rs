@@ -7,11 +7,11 @@ use futures::StreamExt;
 use k8s::{Api, Object, Revision, Status, WatchEvent, WatchRequest};
 use prometheus::Registry;
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -25,12 +25,13 @@ pub struct CacheBuilder {
     kinds: Vec<KindInfo>,
     world: World,
     metrics: Arc<Metrics>,
+    passing: Option<watch::Receiver<Vec<KindInfo>>>,
 }
 
 impl CacheBuilder {
     pub fn new(api: Arc<dyn Api>, registry: &Registry) -> CacheBuilder {
         let metrics = Arc::new(Metrics::new(registry));
-        CacheBuilder { api, kinds: Vec::new(), world: World::default(), metrics }
+        CacheBuilder { api, kinds: Vec::new(), world: World::default(), metrics, passing: None }
     }
 
     /// Watches everything the controllers look at.
@@ -41,6 +42,12 @@ impl CacheBuilder {
 
     pub fn kinds(mut self, kinds: impl IntoIterator<Item = KindInfo>) -> CacheBuilder {
         self.kinds.extend(kinds);
+        self
+    }
+
+    /// Watches these too, as they come and go.
+    pub fn passing(mut self, kinds: watch::Receiver<Vec<KindInfo>>) -> CacheBuilder {
+        self.passing = Some(kinds);
         self
     }
 
@@ -65,6 +72,7 @@ impl CacheBuilder {
             progress: watch::Sender::new(0),
             started: Instant::now(),
             metrics: self.metrics,
+            passing: self.passing,
         })
     }
 }
@@ -78,7 +86,11 @@ pub struct Cache {
     progress: watch::Sender<u64>,
     started: Instant,
     metrics: Arc<Metrics>,
+    passing: Option<watch::Receiver<Vec<KindInfo>>>,
 }
+
+/// The watches of kinds that come and go.
+type Passing = BTreeMap<KindInfo, (usize, AbortHandle)>;
 
 /// Why following a watch ended.
 enum End {
@@ -145,16 +157,57 @@ impl Cache {
             let cache = self.clone();
             tasks.spawn(async move { cache.watch_kind(index, kind).await });
         }
-        tokio::select! {
-            () = shutdown.cancelled() => (),
-            Some(ended) = tasks.join_next() => {
-                // A watch never ends by itself: only a panic brings us here.
-                if let Err(error) = ended && error.is_panic() {
-                    std::panic::resume_unwind(error.into_panic());
-                }
+        let mut wanted = self.passing.clone();
+        let mut watched = Passing::new();
+        if let Some(wanted) = &mut wanted {
+            wanted.mark_changed();
+        }
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(ended) = tasks.join_next() => match ended {
+                    Err(error) if error.is_panic() => {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                    // A watch ends when its kind does.
+                    _ => {}
+                },
+                now = changed(&mut wanted) => self.follow_kinds(&now, &mut watched, &mut tasks),
             }
         }
         tasks.shutdown().await;
+    }
+
+    /// Ends the watches of kinds that are no more, and begins those of new ones.
+    fn follow_kinds(
+        self: &Arc<Self>,
+        wanted: &[KindInfo],
+        watched: &mut Passing,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let gone: Vec<KindInfo> =
+            watched.keys().filter(|kind| !wanted.contains(kind)).copied().collect();
+        for kind in gone {
+            let Some((index, task)) = watched.remove(&kind) else { continue };
+            task.abort();
+            let listeners =
+                self.listeners.read().expect("nothing panics while it adds one").clone();
+            let mut world = self.write();
+            for change in world.retire(index) {
+                listeners.iter().for_each(|listener| listener(&world, &change));
+            }
+            self.metrics.cache_objects.with_label_values(&[&kind.to_string()]).set(0);
+        }
+        for kind in wanted {
+            if watched.contains_key(kind) {
+                continue;
+            }
+            let Some(index) = self.write().add_passing(*kind) else { continue };
+            let (cache, kind) = (self.clone(), *kind);
+            let task = tasks.spawn(async move { cache.watch_kind(index, kind).await });
+            watched.insert(kind, (index, task));
+        }
+        self.progress.send_modify(|count| *count += 1);
     }
 
     async fn watch_kind(self: Arc<Self>, index: usize, kind: KindInfo) {
@@ -265,6 +318,17 @@ impl Cache {
     fn write(&self) -> RwLockWriteGuard<'_, World> {
         self.world.write().expect("nothing panics while it changes the world")
     }
+}
+
+/// The kinds that come and go, when they have; never, if there are none.
+async fn changed(kinds: &mut Option<watch::Receiver<Vec<KindInfo>>>) -> Vec<KindInfo> {
+    if let Some(receiver) = kinds
+        && receiver.changed().await.is_ok()
+    {
+        return receiver.borrow_and_update().clone();
+    }
+    // Whoever told of them is gone: they stay as they are.
+    std::future::pending().await
 }
 
 /// An event after the expensive part, which needs no lock.

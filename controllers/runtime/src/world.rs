@@ -108,6 +108,18 @@ struct Table {
     entries: BTreeMap<Key, Entry>,
     progress: Revision,
     complete: bool,
+    stay: Stay,
+}
+
+/// For how long a kind is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stay {
+    /// As long as the process runs.
+    Lasting,
+    /// While somebody defines it: it may come and go.
+    Passing,
+    /// It was and is no more: empty, and nothing more is to be seen of it.
+    Gone,
 }
 
 /// The cache's promise. For every watched kind and every object of it: if the object stays
@@ -235,7 +247,7 @@ impl World {
     }
 
     pub fn kinds(&self) -> impl Iterator<Item = &KindInfo> {
-        self.tables.iter().map(|table| &table.info)
+        self.tables.iter().filter(|table| table.stay != Stay::Gone).map(|table| &table.info)
     }
 
     /// The watched kind with this group (of any version) and Kind.
@@ -289,8 +301,10 @@ impl World {
         self.table(kind).complete
     }
 
+    /// Whether every kind that stays is complete. Those that come and go may take their time: whoever
+    /// acts on their absence asks for them by name.
     pub fn all_complete(&self) -> bool {
-        self.tables.iter().all(|table| table.complete)
+        self.tables.iter().all(|table| table.complete || table.stay != Stay::Lasting)
     }
 
     /// Every version of the kind up to here has been seen.
@@ -323,8 +337,40 @@ impl World {
             return;
         }
         self.by_resource.insert((info.group, info.plural), self.tables.len());
+        self.push(info, Stay::Lasting);
+    }
+
+    fn push(&mut self, info: KindInfo, stay: Stay) {
         let entries = BTreeMap::new();
-        self.tables.push(Table { info, entries, progress: Revision(0), complete: false });
+        self.tables.push(Table { info, entries, progress: Revision(0), complete: false, stay });
+    }
+
+    /// Adds a kind that may go again; `None` if it is watched for good.
+    pub(crate) fn add_passing(&mut self, info: KindInfo) -> Option<usize> {
+        let Some(index) = self.index_of(info.group, info.plural) else {
+            let index = self.tables.len();
+            self.by_resource.insert((info.group, info.plural), index);
+            self.push(info, Stay::Passing);
+            return Some(index);
+        };
+        let table = &mut self.tables[index];
+        if table.stay == Stay::Lasting {
+            return None;
+        }
+        (table.info, table.stay) = (info, Stay::Passing);
+        (table.progress, table.complete) = (Revision(0), false);
+        Some(index)
+    }
+
+    /// Forgets a kind that is no more, with all of it.
+    pub(crate) fn retire(&mut self, index: usize) -> Vec<Change> {
+        let keys = self.keys(index);
+        // Nobody is to wait for what will never be seen.
+        let last = Revision(u64::MAX);
+        let gone = keys.iter().filter_map(|key| self.remove(index, key, last)).collect();
+        let table = &mut self.tables[index];
+        (table.stay, table.complete, table.progress) = (Stay::Gone, true, last);
+        gone
     }
 
     /// Applies a version. `None`: it is the one already there, or older. A version `in_order` tells

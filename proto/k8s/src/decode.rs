@@ -3,6 +3,7 @@
 //!
 //! As in Go, `null` is the same as absent, and a zero value of an `omitempty` field is dropped.
 
+mod free;
 mod syntax;
 mod walk;
 mod yaml;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use std::fmt;
 use walk::Walk;
 
+pub use free::{free_json, free_yaml};
 pub use syntax::json_syntax_error;
 pub(crate) use walk::go_kind;
 

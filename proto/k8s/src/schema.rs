@@ -137,6 +137,33 @@ pub struct Field {
 }
 
 impl Field {
+    /// A field of which nothing more is said.
+    pub fn new(json: &str, shape: Shape, element: Element) -> Field {
+        Field {
+            json: json.into(),
+            number: 0,
+            shape,
+            element,
+            pointer: false,
+            omit_empty: false,
+            omit_zero: false,
+            inline: false,
+            optional: false,
+            required: false,
+            list_type: None,
+            list_map_keys: Vec::new(),
+            atomic: false,
+            patch: PatchStrategy::default(),
+            patch_merge_key: None,
+            default: None,
+            enumerated: false,
+            values: Vec::new(),
+            wrapped: false,
+            go_scalar: None,
+            go_whole: None,
+        }
+    }
+
     /// The message this field holds, in whatever shape.
     pub fn message(&self) -> Option<TypeId> {
         match self.element {
@@ -155,12 +182,18 @@ pub struct Type {
     pub fields: Vec<Field>,
     /// The struct is owned as a whole wherever it is used.
     pub atomic: bool,
+    /// Values may have fields besides [`Type::properties`], of which nothing is known
+    /// (`x-kubernetes-preserve-unknown-fields`, `additionalProperties: true`). Only custom kinds.
+    pub open: bool,
+    /// The type is no struct: a value of it is what this nameless field says. Stands where a list or
+    /// map holds lists or maps. Only custom kinds.
+    pub whole: Option<Box<Field>>,
     /// Every field JSON may hold here, those of inlined messages included.
-    properties: Vec<Field>,
-    by_json: HashMap<Box<str>, u16>,
-    has_type_meta: bool,
+    pub(crate) properties: Vec<Field>,
+    pub(crate) by_json: HashMap<Box<str>, u16>,
+    pub(crate) has_type_meta: bool,
     /// Places in [`Type::fields`], by field number: the order of the wire.
-    by_number: Vec<u16>,
+    pub(crate) by_number: Vec<u16>,
 }
 
 impl Type {
@@ -272,6 +305,38 @@ impl Schema {
         self.types.iter().enumerate().map(|(position, ty)| (TypeId(position as u32), ty))
     }
 
+    /// A type whose content follows: see [`Schema::define`].
+    pub(crate) fn reserve(&mut self, name: &str) -> TypeId {
+        let id = TypeId(self.types.len() as u32);
+        self.index.insert(name.into(), id);
+        self.types.push(Type { name: name.into(), ..Type::default() });
+        id
+    }
+
+    /// Gives a reserved type its content.
+    pub(crate) fn define(&mut self, id: TypeId, ty: Type, has_type_meta: bool) {
+        let slot = &mut self.types[id.0 as usize];
+        *slot = Type { name: std::mem::take(&mut slot.name), has_type_meta, ..ty };
+        self.flatten(id);
+    }
+
+    /// Copies a type of another schema, and all it is made of, once.
+    pub(crate) fn import(&mut self, from: &Schema, name: &str) -> TypeId {
+        if let Some(id) = self.get(name) {
+            return id;
+        }
+        let id = self.reserve(name);
+        let Some(ty) = from.named(name) else { return id };
+        let mut copy = ty.clone();
+        for field in &mut copy.fields {
+            if let Element::Message(inner) = field.element {
+                field.element = Element::Message(self.import(from, &from.ty(inner).name));
+            }
+        }
+        self.define(id, copy, ty.has_type_meta);
+        id
+    }
+
     fn declare(&mut self, line: &str) {
         let mut words = line.split(' ');
         let name: Box<str> = words.next().unwrap_or_default().into();
@@ -291,29 +356,9 @@ impl Schema {
             return Err("a field needs name, number and type".into());
         };
         let (shape, element) = self.read_type(owner, ty)?;
-        let mut field = Field {
-            json: if json == "-" { "".into() } else { json.into() },
-            number: number.parse().map_err(|_| format!("bad number {number:?}"))?,
-            shape,
-            element,
-            pointer: false,
-            omit_empty: false,
-            omit_zero: false,
-            inline: false,
-            optional: false,
-            required: false,
-            list_type: None,
-            list_map_keys: Vec::new(),
-            atomic: false,
-            patch: PatchStrategy::default(),
-            patch_merge_key: None,
-            default: None,
-            enumerated: false,
-            values: Vec::new(),
-            wrapped: false,
-            go_scalar: None,
-            go_whole: None,
-        };
+        let json = if json == "-" { "" } else { json };
+        let mut field = Field::new(json, shape, element);
+        field.number = number.parse().map_err(|_| format!("bad number {number:?}"))?;
         read_attributes(&mut field, words.next().unwrap_or_default())?;
         if field.inline && field.message().is_none() {
             return Err("only a message can be inlined".into());

@@ -71,6 +71,21 @@ fn write_go(text: &mut String, value: &Value) {
     }
 }
 
+/// `%v` of a float64: the shortest digits that read back, with an exponent where it is far from zero.
+pub fn go_float(number: f64) -> String {
+    let size = number.abs();
+    if size == 0.0 || (1e-4..1e21).contains(&size) {
+        return number.to_string();
+    }
+    let text = format!("{number:e}");
+    let Some((digits, exponent)) = text.split_once('e') else { return text };
+    let (sign, exponent) = match exponent.strip_prefix('-') {
+        Some(exponent) => ('-', exponent),
+        None => ('+', exponent),
+    };
+    format!("{digits}e{sign}{exponent:0>2}")
+}
+
 /// `json.Marshal`: as everyone's JSON, but with `<`, `>` and `&` escaped.
 pub(crate) fn go_json(value: &Value) -> String {
     let text = value.to_string();
@@ -87,5 +102,7 @@ mod tests {
         assert_eq!(go_quote("it's é \"x\"\\\n\u{1}\u{200b}"), r#""it's é \"x\"\\\n\x01\u200b""#);
         assert_eq!(go_text(&json!({"b": [1, "x"], "a": null})), "map[a:<nil> b:[1 x]]");
         assert_eq!(go_json(&json!(["a<b"])), "[\"a\\u003cb\"]");
+        let floats = [0.5, 1e21, 1.5e-7, 3.0].map(go_float);
+        assert_eq!(floats, ["0.5", "1e+21", "1.5e-07", "3"]);
     }
 }

@@ -46,7 +46,13 @@ impl Served {
         let tls = authority.server_tls();
         let serving = tokio::spawn({
             let (server, shutdown) = (server.clone(), shutdown.clone());
-            async move { server.serve(listener, tls, shutdown).await }
+            async move {
+                let keeping = shutdown.clone();
+                tokio::join!(
+                    server.serve(listener, tls, shutdown),
+                    keeping.run_until_cancelled(server.keep_definitions()),
+                );
+            }
         });
         let working = server.clone();
         let chores = AbortOnDropHandle::new(tokio::spawn(async move { working.chores().await }));

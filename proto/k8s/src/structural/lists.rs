@@ -1,0 +1,77 @@
+//! `x-kubernetes-list-type`: entries of sets and keys of maps are unique.
+
+use super::{Additional, Node, Path, Step};
+use crate::FieldError;
+use crate::schema::ListType;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+
+/// Everything that stands twice where it may not.
+pub fn unique_errors(value: &Value, node: &Node) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    walk(value, node, &Path::root(""), &mut errors);
+    errors
+}
+
+fn walk(value: &Value, node: &Node, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                match (node.properties.get(name.as_str()), &node.additional) {
+                    (Some(field), _) => walk(value, field, &path.below(Step::Field(name)), errors),
+                    (None, Additional::Each(each)) => {
+                        walk(value, each, &path.below(Step::Key(name)), errors);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Value::Array(list) => {
+            match node.list_type {
+                Some(ListType::Set) => {
+                    for index in repeated(list.iter().map(Value::to_string)) {
+                        let at = path.below(Step::Index(index)).to_string();
+                        errors.push(FieldError::duplicate(at, list[index].clone()));
+                    }
+                }
+                Some(ListType::Map) => keys(list, node, path, errors),
+                _ => {}
+            }
+            let Some(items) = &node.items else { return };
+            for (index, value) in list.iter().enumerate() {
+                walk(value, items, &path.below(Step::Index(index)), errors);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn keys(list: &[Value], node: &Node, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    if let Some(index) = list.iter().position(|entry| !entry.is_object() && !entry.is_null()) {
+        let at = path.below(Step::Index(index)).to_string();
+        let why = "must be an object for an array of list-type map";
+        return errors.push(FieldError::invalid(at, list[index].clone(), why));
+    }
+    let key = |entry: &Value| -> Map<String, Value> {
+        let fields = node.list_map_keys.iter();
+        fields.filter_map(|name| Some((name.to_string(), entry.get(&**name)?.clone()))).collect()
+    };
+    for index in repeated(list.iter().map(|entry| json!(key(entry)).to_string())) {
+        let at = path.below(Step::Index(index)).to_string();
+        errors.push(FieldError::duplicate(at, Value::Object(key(&list[index]))));
+    }
+}
+
+/// Places of the second of each that stands more than once.
+fn repeated(entries: impl Iterator<Item = String>) -> Vec<usize> {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let mut places = Vec::new();
+    for (index, entry) in entries.enumerate() {
+        let count = seen.entry(entry).or_default();
+        *count += 1;
+        if *count == 2 {
+            places.push(index);
+        }
+    }
+    places
+}
