@@ -1,8 +1,11 @@
 //! `coxswain bench api`: creates, reads, a list of 10,000 pods and the fan-out of a watch, through
 //! TLS, authentication, authorization and admission, against three masters or a named cluster.
 
-use super::figures::{AsyncStep, Figures, measure};
-use crate::cli::client::{Connection, Target};
+use super::figures::{self, AsyncStep, Figures, measure};
+use crate::cli::{
+    client::{Connection, Target},
+    members,
+};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use http::Method;
@@ -56,7 +59,8 @@ pub(super) async fn run(args: Args) -> Result<()> {
     if target.servers.len() > 1 {
         target.servers.remove(0);
     }
-    let bench = Bench { namespace: format!("bench-{}", std::process::id()), target, args };
+    let namespace = format!("bench-{}", std::process::id());
+    let bench = Bench { namespace, target, local: own.is_some(), args };
     let result = bench.run().await;
     if let Some(own) = own {
         own.stop().await?;
@@ -67,6 +71,8 @@ pub(super) async fn run(args: Args) -> Result<()> {
 struct Bench {
     target: Target,
     namespace: String,
+    /// The masters are processes of this machine.
+    local: bool,
     args: Args,
 }
 
@@ -79,6 +85,9 @@ impl Bench {
         self.creates("pods", pod).await?;
         self.reads().await?;
         self.list(&mut admin).await?;
+        if self.local {
+            self.memory().await?;
+        }
         self.fan_out(&mut admin).await?;
         let path = format!("/api/v1/namespaces/{}", self.namespace);
         admin.call(Method::DELETE, &path, Vec::new()).await?;
@@ -176,6 +185,22 @@ impl Bench {
         Ok(())
     }
 
+    /// What each master's process holds once the pods are there: resident, in bytes.
+    async fn memory(&self) -> Result<()> {
+        let mut masters = Vec::new();
+        for member in members::ask(&self.target).await? {
+            let pid = member["pid"].as_u64().context("a local master has a pid")?;
+            let status = tokio::fs::read_to_string(format!("/proc/{pid}/status")).await?;
+            let resident = resident_bytes(&status).context("the kernel says what is resident")?;
+            masters.push(json!({
+                "name": member["name"], "leader": member["leader"], "resident_bytes": resident,
+            }));
+        }
+        let extra = json!({"pods": self.args.pods, "masters": masters});
+        figures::note("api_master_memory", extra);
+        Ok(())
+    }
+
     /// Each watcher notes when each event arrived; the writer put the time of sending in it.
     async fn fan_out(&self, admin: &mut Connection) -> Result<()> {
         const EVENTS: usize = 100;
@@ -267,6 +292,12 @@ impl AsyncStep<Connection> for Read {
     }
 }
 
+/// `VmRSS` of a `/proc/PID/status`.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
 fn expect(code: u16, answer: (u16, Bytes)) -> Result<(u16, Bytes)> {
     let text = || String::from_utf8_lossy(&answer.1).into_owned();
     ensure!(answer.0 == code, "expected HTTP {code}, got {}: {}", answer.0, text());
@@ -330,5 +361,16 @@ impl OwnCluster {
         }
         self.child.wait().await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_kibibytes() {
+        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    12 kB\n"), Some(12_288));
+        assert_eq!(resident_bytes("Name:\tkthreadd\n"), None);
     }
 }

@@ -84,6 +84,15 @@ impl Figures {
     }
 }
 
+/// Prints a figure that is not a latency.
+pub(super) fn note(bench: &str, extra: Value) {
+    let mut line = json!({"bench": bench, "machine": machine()});
+    if let (Some(line), Value::Object(extra)) = (line.as_object_mut(), extra) {
+        line.extend(extra);
+    }
+    output::say(&line.to_string());
+}
+
 /// What a reader must know to compare two figures.
 fn machine() -> Value {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
