@@ -75,6 +75,7 @@ impl Succession {
             let Some(link) = self.links.to_member(&self.raft, leader.0) else { continue };
             let noticed = Instant::now();
             let found = self.look(&link).await;
+            tracing::debug!(?leader, term = %before.term, ?found, "a connection to the leader ended");
             if found == Found::Leading {
                 continue;
             }
@@ -92,15 +93,19 @@ impl Succession {
         }
     }
 
+    /// More than once: a process that is ending loses its connections before its port is closed.
     async fn look(&self, link: &Link) -> Found {
-        let deadline = self.timers.heartbeat;
-        if network::refuses(link, deadline).await {
-            return Found::Gone;
-        }
-        match network::status(link, deadline).await {
-            Some(status) if status.is_leader => Found::Leading,
-            Some(_) => Found::Gone,
-            None => Found::Silence,
+        let (deadline, until) = (self.timers.heartbeat, Instant::now() + self.timers.election_min);
+        loop {
+            if network::refuses(link, deadline).await {
+                return Found::Gone;
+            }
+            match network::status(link, deadline).await {
+                Some(status) if status.is_leader => return Found::Leading,
+                Some(_) => return Found::Gone,
+                None if Instant::now() >= until => return Found::Silence,
+                None => tokio::time::sleep(self.timers.heartbeat / 16).await,
+            }
         }
     }
 

@@ -69,6 +69,15 @@ impl Service {
     }
 }
 
+/// Gives a sign when the stream that holds it is over.
+struct Ended(Signs);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.connection_lost();
+    }
+}
+
 #[tonic::async_trait]
 impl peer::peer_server::Peer for Service {
     type AppendStream = Answers<AppendResponse>;
@@ -84,10 +93,10 @@ impl peer::peer_server::Peer for Service {
             .map(|request| convert::from_append(request.ok()?).ok())
             .take_while(|request| futures::future::ready(request.is_some()))
             .filter_map(futures::future::ready);
-        let signs = self.signs.clone();
+        // The leader ended it, or ended itself: with its connection this may just be dropped.
+        let ended = Ended(self.signs.clone());
         let requests = requests.chain(
-            // The leader ended it, or ended itself.
-            futures::stream::once(async move { signs.connection_lost() })
+            futures::stream::once(async move { drop(ended) })
                 .filter_map(|()| futures::future::ready(None)),
         );
         let answers = self.raft.stream_append(Box::pin(requests)).map(|answer| match answer {
