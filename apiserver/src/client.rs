@@ -86,6 +86,7 @@ impl Client {
             .core
             .watch(WatchCall {
                 kind,
+                version: resource.version.to_string(),
                 namespace,
                 options: Options {
                     label_selector,

@@ -27,16 +27,21 @@ enum Origin {
 
 impl Kind {
     /// The type of its objects in `version`, with the schema the type is of.
-    pub fn schema(&self, _version: &str) -> Option<(&Schema, TypeId)> {
+    pub fn schema(&self, version: &str) -> Option<(&Schema, TypeId)> {
         match &self.0 {
-            Origin::BuiltIn(kind) => {
-                let schema = Schema::built_in();
-                schema.get(kind.schema).map(|ty| (schema, ty))
-            }
+            Origin::BuiltIn(kind) => built_in(kind.schema_of(version)),
             Origin::Custom(custom) => {
                 let (schema, ty) = &custom.version().schema;
                 Some((schema, *ty))
             }
+        }
+    }
+
+    /// The type of what is stored. Of a custom kind each version is a handle of its own.
+    pub fn stored_schema(&self) -> Option<(&Schema, TypeId)> {
+        match &self.0 {
+            Origin::BuiltIn(kind) => built_in(kind.schema),
+            Origin::Custom(_) => self.schema(""),
         }
     }
 
@@ -88,6 +93,11 @@ impl Kind {
     pub(crate) fn state(&self) -> u64 {
         self.custom().map_or(0, |custom| custom.definition.revision)
     }
+}
+
+fn built_in(name: &str) -> Option<(&'static Schema, TypeId)> {
+    let schema = Schema::built_in();
+    schema.get(name).map(|ty| (schema, ty))
 }
 
 fn definition(column: &Column) -> Value {

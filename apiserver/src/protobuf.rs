@@ -40,10 +40,11 @@ fn keep(message: &Arc<[u8]>) {
 /// The type of `kind` in `version` in the schema table, if it has a protobuf form.
 pub(crate) fn type_of(kind: &KindDef, version: &str) -> Option<TypeId> {
     let schema = Schema::built_in();
-    let mut parts = kind.schema.splitn(3, '.');
+    let own = kind.schema_of(version);
+    let mut parts = own.splitn(3, '.');
     let (package, _, name) = (parts.next()?, parts.next()?, parts.next()?);
     let ty = schema.get(&format!("{package}.{version}.{name}"));
-    let ty = ty.or_else(|| schema.get(kind.schema))?;
+    let ty = ty.or_else(|| schema.get(own))?;
     protobuf::has_form(schema, ty).then_some(ty)
 }
 

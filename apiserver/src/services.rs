@@ -253,8 +253,20 @@ fn claims(service: &Object) -> BTreeSet<Claim> {
     }
     if matches!(service.str_at("/spec/type"), "NodePort" | "LoadBalancer") {
         claims.extend(node_ports(service).into_iter().flatten().map(Claim::Port));
+        claims.extend(health_port(service).map(Claim::Port));
     }
     claims
+}
+
+/// Where a balancer asks a node whether it has a pod of the service.
+fn health_port(service: &Object) -> Option<u16> {
+    let port = service.int_at("/spec/healthCheckNodePort").filter(|port| *port > 0)?;
+    port.try_into().ok()
+}
+
+fn wants_health_port(service: &Object) -> bool {
+    service.str_at("/spec/type") == "LoadBalancer"
+        && service.str_at("/spec/externalTrafficPolicy") == "Local"
 }
 
 fn node_ports(service: &Object) -> Vec<Option<u16>> {
@@ -263,28 +275,12 @@ fn node_ports(service: &Object) -> Vec<Option<u16>> {
     ports.into_iter().flatten().map(|port| number(port)?.try_into().ok()).collect()
 }
 
-/// What an update left out and the old version had (upstream's `patchAllocatedValues`).
+/// The address that an update left out and the old version had (ports are the kind's own).
 fn inherit(new: &mut Object, old: &Object) {
     if wants_ip(new) && wants_ip(old) && new.str_at("/spec/clusterIP").is_empty() {
         for field in ["clusterIP", "clusterIPs"] {
             if let Some(value) = old.at(&format!("/spec/{field}")).cloned() {
                 new.map_mut("spec").insert(field.into(), value);
-            }
-        }
-    }
-    if !wants_ports(new) || !wants_ports(old) {
-        return;
-    }
-    let same = |a: &Value, b: &Value| {
-        a.get("port") == b.get("port") && a.get("protocol") == b.get("protocol")
-    };
-    let before: Vec<Value> =
-        old.at("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
-    if let Some(Value::Array(ports)) = new.map_mut("spec").get_mut("ports") {
-        for port in ports.iter_mut().filter(|port| port.get("nodePort").is_none()) {
-            let was = before.iter().find(|was| same(was, port));
-            if let Some(number) = was.and_then(|was| was.get("nodePort")).cloned() {
-                port["nodePort"] = number;
             }
         }
     }
@@ -383,10 +379,12 @@ fn fill_ports(
     taken: &dyn Fn(&Claim) -> bool,
 ) -> Result<Vec<usize>, FieldError> {
     let mut chosen = Vec::new();
+    fill_health_port(service, range, taken)?;
     if !wants_ports(service) {
         return Ok(chosen);
     }
     let mut mine: BTreeSet<u16> = node_ports(service).into_iter().flatten().collect();
+    mine.extend(health_port(service));
     for (index, port) in node_ports(service).into_iter().enumerate() {
         let path = format!("spec.ports[{index}].nodePort");
         match port {
@@ -426,6 +424,44 @@ fn fill_ports(
         }
     }
     Ok(chosen)
+}
+
+/// Sets the missing port for health checks.
+fn fill_health_port(
+    service: &mut Object,
+    range: &RangeInclusive<u16>,
+    taken: &dyn Fn(&Claim) -> bool,
+) -> Result<(), FieldError> {
+    const PATH: &str = "spec.healthCheckNodePort";
+    if !wants_health_port(service) {
+        return Ok(());
+    }
+    let why = |port: u16, why: &str| {
+        let why = format!("failed to allocate requested HealthCheck NodePort {port}: {why}");
+        FieldError::invalid(PATH, port.into(), why)
+    };
+    match health_port(service) {
+        Some(port) if !range.contains(&port) => {
+            Err(why(port, "provided port is not in the valid range"))
+        }
+        Some(port) if taken(&Claim::Port(port)) => {
+            Err(why(port, "provided port is already allocated"))
+        }
+        Some(_) => Ok(()),
+        None => {
+            let mine: BTreeSet<u16> = node_ports(service).into_iter().flatten().collect();
+            let free = |port: u32| {
+                let port = u16::try_from(port).ok()?;
+                (!mine.contains(&port) && !taken(&Claim::Port(port))).then_some(port)
+            };
+            let ends = u32::from(*range.start())..=u32::from(*range.end());
+            let port = pick(ends, free).ok_or_else(|| {
+                FieldError::invalid(PATH, 0.into(), "failed to allocate a HealthCheck NodePort")
+            })?;
+            service.map_mut("spec").insert("healthCheckNodePort".into(), port.into());
+            Ok(())
+        }
+    }
 }
 
 /// A free value: at random, or where those are taken, the first.

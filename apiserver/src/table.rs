@@ -1,6 +1,6 @@
 //! `meta.k8s.io/v1 Table`: what `kubectl get` prints, made of a kind's columns.
 
-use crate::{kind::Kind, server::Include};
+use crate::{kind::Kind, pipeline::convert::stored_form, server::Include};
 use jiff::Timestamp;
 use k8s::Object;
 use serde_json::{Value, json};
@@ -37,7 +37,8 @@ impl Table {
         object: &Object,
         include: Include,
     ) -> Value {
-        let cells = kind.cells(object, self.now);
+        let seen = stored_form(kind, version, object);
+        let cells = kind.cells(&seen, self.now);
         let object = match include {
             Include::None => Value::Null,
             Include::Metadata => crate::server::partial(object, self.meta),
@@ -47,7 +48,19 @@ impl Table {
                 object.into_value()
             }
         };
-        json!({ "cells": cells, "object": object })
+        match (kind.completed)(&seen) {
+            None => json!({ "cells": cells, "object": object }),
+            Some((reason, message)) => json!({
+                "cells": cells,
+                "conditions": [{
+                    "type": "Completed",
+                    "status": "True",
+                    "reason": reason,
+                    "message": message,
+                }],
+                "object": object,
+            }),
+        }
     }
 
     /// The table of one object.

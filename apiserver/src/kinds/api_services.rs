@@ -8,7 +8,7 @@ use super::{
         print, set_default,
     },
 };
-use k8s::{FieldError, Object};
+use k8s::{FieldError, Object, names};
 use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
@@ -72,5 +72,46 @@ fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
         let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
         errors.invalid(&At::top(new, "metadata").field("name"), detail);
     }
+    if !group.text().is_empty() {
+        errors.subdomain(&group);
+    } else if version.text() != "v1" {
+        let detail = "only v1 may have an empty group and it better be legacy kube";
+        errors.required(&group, detail);
+    }
+    errors.invalid_each(&version, names::is_dns1035_label(version.text()));
+    for (field, max) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
+        let priority = spec.field(field);
+        let value = priority.int().unwrap_or(0);
+        if !(1..=max).contains(&value) {
+            let detail = format!("must be positive and less than {max}");
+            errors.invalid_value(&priority, value, detail);
+        }
+    }
+    validate_service(&spec, &mut errors);
     errors.0
+}
+
+fn validate_service(spec: &At<'_, '_>, errors: &mut Errors) {
+    let (service, insecure) = (spec.field("service"), spec.field("insecureSkipTLSVerify"));
+    let bundle = spec.field("caBundle");
+    let has_bundle = !bundle.text().is_empty();
+    if !service.exists() {
+        if has_bundle {
+            errors.invalid(&bundle, "local APIServices may not have a caBundle");
+        }
+        if insecure.flag() {
+            errors.invalid(&insecure, "local APIServices may not have insecureSkipTLSVerify");
+        }
+        return;
+    }
+    errors.needs_text(&service.field("namespace"));
+    errors.needs_text(&service.field("name"));
+    let port = service.field("port");
+    let wrong = names::is_port_number(port.int().unwrap_or(0));
+    if !wrong.is_empty() {
+        errors.invalid(&port, format!("port is not valid: {}", wrong.join(", ")));
+    }
+    if insecure.flag() && has_bundle {
+        errors.invalid(&insecure, "may not be true if caBundle is present");
+    }
 }

@@ -17,7 +17,7 @@ pub(super) const KIND: KindDef = KindDef {
     columns: &[
         Column::NAME,
         Column::text("Controller", |o, _| print::controller(o)),
-        Column::integer("Revision", |o, _| print::int(o, "/revision")),
+        Column::text("Revision", |o, _| print::int(o, "/revision")),
         Column::AGE,
     ],
     validate,
@@ -26,6 +26,10 @@ pub(super) const KIND: KindDef = KindDef {
 
 fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
+    let data = At::top(new, "data");
+    if !data.exists() {
+        errors.required(&data, "data is mandatory");
+    }
     errors.not_negative(&At::top(new, "revision"));
     if let Some(old) = old {
         errors.immutable(&At::top(new, "data"), &At::top(old, "data"));

@@ -38,6 +38,8 @@ pub(super) const KIND: KindDef = KindDef {
     generation: true,
     default,
     validate,
+    validate_status,
+    warnings: workload::template_warnings,
     ..KindDef::BASE
 };
 
@@ -59,17 +61,53 @@ fn default(daemon_set: &mut Object) {
 fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let spec = At::top(new, "spec");
-    workload::validate_selector(&spec, &mut errors);
-    pod_spec::validate_template(&spec.field("template"), &spec.field("selector"), &mut errors);
-    let strategy = spec.field("updateStrategy");
-    errors.one_of(&strategy.field("type"), &["OnDelete", "RollingUpdate"], true);
-    let rolling = strategy.field("rollingUpdate");
-    workload::validate_int_or_percent(&rolling.field("maxUnavailable"), &mut errors);
-    workload::validate_int_or_percent(&rolling.field("maxSurge"), &mut errors);
+    workload::validate_selector(&spec, "daemonset", &mut errors);
+    let (template, selector) = (spec.field("template"), spec.field("selector"));
+    pod_spec::validate_template(&template, &selector, "DaemonSet", &mut errors);
     errors.not_negative(&spec.field("minReadySeconds"));
+    strategy(&spec.field("updateStrategy"), &mut errors);
     errors.not_negative(&spec.field("revisionHistoryLimit"));
     if let Some(old) = old {
         workload::validate_same_selector(new, old, &mut errors);
     }
+    errors.0
+}
+
+fn strategy(strategy: &At<'_, '_>, errors: &mut Errors) {
+    let rolling = strategy.field("rollingUpdate");
+    match strategy.field("type").text() {
+        "OnDelete" => (),
+        "RollingUpdate" if !rolling.exists() => errors.required(&rolling, ""),
+        "RollingUpdate" => {
+            let (unavailable, surge) = (rolling.field("maxUnavailable"), rolling.field("maxSurge"));
+            workload::validate_int_or_percent(&unavailable, errors);
+            workload::validate_int_or_percent(&surge, errors);
+            match (workload::amount(&unavailable), workload::amount(&surge)) {
+                (0, 0) => errors.required(&unavailable, "cannot be 0 when maxSurge is 0"),
+                (_, 0) | (0, _) => (),
+                _ => errors.invalid(&surge, "may not be set when maxUnavailable is non-zero"),
+            }
+        }
+        _ => errors.not_supported(&strategy.field("type"), &["RollingUpdate", "OnDelete"]),
+    }
+}
+
+fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let status = At::top(new, "status");
+    for count in [
+        "currentNumberScheduled",
+        "numberMisscheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+        "observedGeneration",
+        "updatedNumberScheduled",
+        "numberAvailable",
+        "numberUnavailable",
+        "collisionCount",
+    ] {
+        errors.not_negative(&status.field(count));
+    }
+    workload::validate_collisions(new, old, &mut errors);
     errors.0
 }

@@ -22,8 +22,8 @@ pub(super) const KIND: KindDef = KindDef {
     columns: &[
         Column::NAME,
         Column::text("Ready", |o, _| ready(o)),
-        Column::integer("Up-to-date", |o, _| print::int(o, "/status/updatedReplicas")),
-        Column::integer("Available", |o, _| print::int(o, "/status/availableReplicas")),
+        Column::text("Up-to-date", |o, _| print::int(o, "/status/updatedReplicas")),
+        Column::text("Available", |o, _| print::int(o, "/status/availableReplicas")),
         Column::AGE,
         Column::text("Containers", |o, _| print::containers(o, "/spec/template/spec")).wide(),
         Column::text("Images", |o, _| print::images(o, "/spec/template/spec")).wide(),
@@ -31,10 +31,12 @@ pub(super) const KIND: KindDef = KindDef {
     ],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
+    prepare_status: common::keep_labels,
     generation: true,
     default,
     validate,
     validate_status,
+    warnings: workload::warnings,
     ..KindDef::BASE
 };
 
@@ -66,8 +68,9 @@ fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let spec = At::top(new, "spec");
     errors.not_negative(&spec.field("replicas"));
-    workload::validate_selector(&spec, &mut errors);
-    pod_spec::validate_template(&spec.field("template"), &spec.field("selector"), &mut errors);
+    workload::validate_selector(&spec, "deployment", &mut errors);
+    let (template, selector) = (spec.field("template"), spec.field("selector"));
+    pod_spec::validate_template(&template, &selector, "ReplicaSet", &mut errors);
     strategy(&spec.field("strategy"), &mut errors);
     errors.not_negative(&spec.field("minReadySeconds"));
     errors.not_negative(&spec.field("revisionHistoryLimit"));
@@ -97,13 +100,8 @@ fn strategy(strategy: &At<'_, '_>, errors: &mut Errors) {
         "RollingUpdate" => {
             let (unavailable, surge) = (rolling.field("maxUnavailable"), rolling.field("maxSurge"));
             workload::validate_int_or_percent(&unavailable, errors);
-            if surge.value().is_some_and(|value| value.is_i64()) {
-                errors.not_negative(&surge);
-            } else {
-                let wrong = k8s::names::is_percent(surge.text());
-                errors.invalid_each(&surge, wrong);
-            }
-            if workload::is_zero(&unavailable) && workload::is_zero(&surge) {
+            workload::validate_any_percent(&surge, errors);
+            if workload::amount(&unavailable) == 0 && workload::amount(&surge) == 0 {
                 errors.invalid(&unavailable, "may not be 0 when `maxSurge` is 0");
             }
         }
@@ -111,7 +109,7 @@ fn strategy(strategy: &At<'_, '_>, errors: &mut Errors) {
     }
 }
 
-fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
+fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let status = At::top(new, "status");
     let counts = [
@@ -126,9 +124,7 @@ fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
     ];
     let within = ["updatedReplicas", "readyReplicas", "availableReplicas"];
     workload::validate_counts(&status, &counts, &within, &mut errors);
-    let (ready, available) = (status.field("readyReplicas"), status.field("availableReplicas"));
-    if available.int().unwrap_or(0) > ready.int().unwrap_or(0) {
-        errors.invalid(&available, "cannot be greater than readyReplicas");
-    }
+    workload::validate_available(&status, "cannot be greater than readyReplicas", &mut errors);
+    workload::validate_collisions(new, old, &mut errors);
     errors.0
 }

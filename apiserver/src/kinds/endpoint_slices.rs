@@ -5,7 +5,7 @@ use super::{
     common::{
         children,
         field::{At, Errors},
-        print, set_default, set_text,
+        labels, print, set_default, set_text, warn_ip,
     },
 };
 use k8s::{FieldError, Object, names};
@@ -27,14 +27,20 @@ pub(super) const KIND: KindDef = KindDef {
     generation: true,
     default,
     validate,
+    warnings,
     ..KindDef::BASE
 };
 
 fn ports(object: &Object) -> Value {
     let ports = print::list(object, "/ports");
     let named: Vec<String> =
-        ports.iter().map(|port| print::scalar(port.get("port"), "*")).collect();
+        ports.iter().map(|port| print::scalar(port.get("port"), &any(port))).collect();
     if named.is_empty() { "<unset>".into() } else { print::at_most_three(&named).into() }
+}
+
+/// A port that is all ports goes by its name.
+fn any(port: &Value) -> String {
+    port.get("name").and_then(Value::as_str).unwrap_or("*").to_string()
 }
 
 fn addresses(object: &Object) -> Value {
@@ -54,40 +60,119 @@ fn default(slice: &mut Object) {
     }
 }
 
+const ENDPOINTS_MAX: usize = 1000;
+const ADDRESSES_MAX: usize = 100;
+const PORTS_MAX: usize = 20_000;
+/// Upstream's bound of the hints of one endpoint.
+const HINTS_MAX: usize = 8;
+
 fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
-    let (kind, endpoints) = (At::top(new, "addressType"), At::top(new, "endpoints"));
+    let kind = At::top(new, "addressType");
     errors.one_of(&kind, &["FQDN", "IPv4", "IPv6"], true);
-    if endpoints.count() > 1000 {
-        errors.0.push(FieldError::too_many("endpoints", endpoints.count(), 1000));
-    }
-    for endpoint in endpoints.items() {
-        let addresses = endpoint.field("addresses");
-        if addresses.count() == 0 {
-            errors.required(&addresses, "must contain at least 1 address");
-        }
-        for address in addresses.items() {
-            let wrong = match kind.text() {
-                "FQDN" => names::is_dns1123_subdomain(address.text()),
-                _ => names::is_ip(address.text()),
-            };
-            errors.invalid_each(&address, wrong);
+    let endpoints = At::top(new, "endpoints");
+    errors.too_many(&endpoints, ENDPOINTS_MAX);
+    if endpoints.count() <= ENDPOINTS_MAX {
+        let kept: Vec<&str> = old.map_or(Vec::new(), addresses_of);
+        for endpoint in endpoints.items() {
+            validate_endpoint(&endpoint, kind.text(), &kept, &mut errors);
         }
     }
+    validate_ports(&At::top(new, "ports"), &mut errors);
+    if let Some(old) = old {
+        errors.immutable(&kind, &At::top(old, "addressType"));
+    }
+    errors.0
+}
+
+fn addresses_of(slice: &Object) -> Vec<&str> {
+    print::list(slice, "/endpoints")
+        .iter()
+        .filter_map(|endpoint| endpoint.get("addresses")?.as_array())
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+fn validate_endpoint(endpoint: &At<'_, '_>, kind: &str, kept: &[&str], errors: &mut Errors) {
+    let addresses = endpoint.field("addresses");
+    if addresses.count() == 0 {
+        errors.required(&addresses, "must contain at least 1 address");
+    }
+    errors.too_many(&addresses, ADDRESSES_MAX);
+    for address in addresses.items() {
+        let before = errors.0.len();
+        let v6 = address.text().contains(':');
+        match kind {
+            "FQDN" => {
+                errors.subdomain(&address);
+                continue;
+            }
+            "IPv4" | "IPv6" => errors.legacy_ip(&address, kept),
+            _ => continue,
+        }
+        if errors.0.len() == before && v6 != (kind == "IPv6") {
+            errors.invalid(&address, format!("must be an {kind} address"));
+        }
+        if errors.0.len() == before {
+            errors.endpoint_ip(&address);
+        }
+    }
+    let (node, host) = (endpoint.field("nodeName"), endpoint.field("hostname"));
+    if node.exists() {
+        errors.subdomain(&node);
+    }
+    let topology = endpoint.field("deprecatedTopology");
+    errors.too_many(&topology, 16);
+    labels::validate_labels(&topology, errors);
+    if host.exists() {
+        errors.label(&host);
+    }
+    hints(&endpoint.field("hints"), errors);
+}
+
+fn hints(hints: &At<'_, '_>, errors: &mut Errors) {
+    for list in ["forZones", "forNodes"] {
+        let (list, mut taken) = (hints.field(list), BTreeSet::new());
+        errors.too_many(&list, HINTS_MAX);
+        for entry in list.items() {
+            let name = entry.field("name");
+            if !taken.insert(name.text()) {
+                errors.duplicate(&name);
+            }
+            for detail in names::is_label_value(name.text()) {
+                errors.invalid_value(&name, name.text(), detail);
+            }
+        }
+    }
+}
+
+fn validate_ports(ports: &At<'_, '_>, errors: &mut Errors) {
+    errors.too_many(ports, PORTS_MAX);
     let mut taken = BTreeSet::new();
-    for port in At::top(new, "ports").items() {
-        let name = port.field("name");
+    for port in ports.items() {
+        let (name, protocol) = (port.field("name"), port.field("appProtocol"));
         if !name.text().is_empty() {
-            errors.invalid_each(&name, names::is_dns1123_label(name.text()));
+            errors.label(&name);
         }
         if !taken.insert(name.text()) {
             errors.duplicate(&name);
         }
         errors.one_of(&port.field("protocol"), &["SCTP", "TCP", "UDP"], true);
         errors.port_number(&port.field("port"));
+        if protocol.exists() {
+            errors.qualified_name(&protocol);
+        }
     }
-    if let Some(old) = old {
-        errors.immutable(&kind, &At::top(old, "addressType"));
+}
+
+fn warnings(new: &Object, _: Option<&Object>) -> Vec<String> {
+    if new.str_at("/addressType") == "FQDN" {
+        return vec!["addressType: FQDN endpoints are deprecated".into()];
     }
-    errors.0
+    let mut warnings = Vec::new();
+    for endpoint in At::top(new, "endpoints").items() {
+        warnings.extend(endpoint.field("addresses").items().filter_map(|ip| warn_ip(&ip)));
+    }
+    warnings
 }

@@ -1,7 +1,14 @@
 //! Endpoints: the older, single-object form of EndpointSlices.
 
-use super::{Column, KindDef, common::print};
-use k8s::Object;
+use super::{
+    Column, KindDef,
+    common::{
+        children,
+        field::{At, Errors, same},
+        print, set_text, warn_ip,
+    },
+};
+use k8s::{FieldError, Object};
 use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
@@ -11,6 +18,9 @@ pub(super) const KIND: KindDef = KindDef {
     schema: "core.v1.Endpoints",
     columns: &[Column::NAME, Column::text("Endpoints", |o, _| addresses(o)), Column::AGE],
     create_on_update: true,
+    default,
+    validate,
+    warnings,
     ..KindDef::BASE
 };
 
@@ -34,4 +44,63 @@ fn addresses(object: &Object) -> Value {
         }
     }
     if shown.is_empty() { "<none>".into() } else { print::at_most_three(&shown).into() }
+}
+
+fn default(endpoints: &mut Object) {
+    for subset in children(&mut endpoints.0, "subsets") {
+        children(subset, "ports").for_each(|port| set_text(port, "protocol", "TCP"));
+    }
+}
+
+/// What was wrong before may stay as it was.
+fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let subsets = At::top(new, "subsets");
+    if old.is_some_and(|old| same(old.at("/subsets"), new.at("/subsets"))) {
+        return errors.0;
+    }
+    for subset in subsets.items() {
+        let (ready, not_ready) = (subset.field("addresses"), subset.field("notReadyAddresses"));
+        if ready.count() + not_ready.count() == 0 {
+            errors.required(&subset, "must specify `addresses` or `notReadyAddresses`");
+        }
+        for address in ready.items().chain(not_ready.items()) {
+            let (ip, host, node) =
+                (address.field("ip"), address.field("hostname"), address.field("nodeName"));
+            errors.legacy_ip(&ip, &[]);
+            if !host.text().is_empty() {
+                errors.label(&host);
+            }
+            if node.exists() {
+                errors.subdomain(&node);
+            }
+            errors.endpoint_ip(&ip);
+        }
+        let ports = subset.field("ports");
+        for port in ports.items() {
+            let (name, protocol) = (port.field("name"), port.field("appProtocol"));
+            if ports.count() > 1 {
+                errors.needs_label(&name);
+            } else if !name.text().is_empty() {
+                errors.label(&name);
+            }
+            errors.port(&port.field("port"));
+            errors.one_of(&port.field("protocol"), &["SCTP", "TCP", "UDP"], true);
+            if protocol.exists() {
+                errors.qualified_name(&protocol);
+            }
+        }
+    }
+    errors.0
+}
+
+fn warnings(new: &Object, _: Option<&Object>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for subset in At::top(new, "subsets").items() {
+        for list in ["addresses", "notReadyAddresses"] {
+            let list = subset.field(list);
+            warnings.extend(list.items().filter_map(|address| warn_ip(&address.field("ip"))));
+        }
+    }
+    warnings
 }

@@ -11,23 +11,27 @@ use jiff::Timestamp;
 use k8s::{FieldError, Object};
 use serde_json::Value;
 
+/// Of both APIs, whose tables upstream makes of one internal type.
+pub(super) const COLUMNS: &[Column] = &[
+    Column::text("Last Seen", last_seen),
+    Column::text("Type", |o, _| print::text(o, "/type")),
+    Column::text("Reason", |o, _| print::text(o, "/reason")),
+    Column::text("Object", |o, _| object_name(o)),
+    Column::text("Subobject", |o, _| print::text(o, "/involvedObject/fieldPath")).wide(),
+    Column::text("Source", |o, _| source(o)).wide(),
+    Column::text("Message", |o, _| o.str_at("/message").trim().into()),
+    Column::text("First Seen", first_seen).wide(),
+    Column::text("Count", |o, _| count(o).into()).wide(),
+    Column::NAME.wide(),
+];
+
 pub(super) const KIND: KindDef = KindDef {
     kind: "Event",
     plural: "events",
     short_names: &["ev"],
     schema: "core.v1.Event",
-    columns: &[
-        Column::text("Last Seen", last_seen),
-        Column::text("Type", |o, _| print::text(o, "/type")),
-        Column::text("Reason", |o, _| print::text(o, "/reason")),
-        Column::text("Object", |o, _| object_name(o)),
-        Column::text("Subobject", |o, _| print::text(o, "/involvedObject/fieldPath")).wide(),
-        Column::text("Source", |o, _| source(o)).wide(),
-        Column::text("Message", |o, _| o.str_at("/message").trim().into()),
-        Column::text("First Seen", first_seen).wide(),
-        Column::integer("Count", |o, _| count(o).into()).wide(),
-        Column::NAME.wide(),
-    ],
+    columns: COLUMNS,
+    // In the order that the other API has, see there.
     selectable: &[
         SelectableField::text("involvedObject.kind", |o| {
             o.str_at("/involvedObject/kind").to_string()
@@ -54,10 +58,10 @@ pub(super) const KIND: KindDef = KindDef {
         SelectableField::text("reportingComponent", |o| {
             o.str_at("/reportingComponent").to_string()
         }),
+        SelectableField::text("type", |o| o.str_at("/type").to_string()),
         SelectableField::text("source", |o| {
             first_of(o, &["/source/component", "/reportingComponent"]).to_string()
         }),
-        SelectableField::text("type", |o| o.str_at("/type").to_string()),
     ],
     create_on_update: true,
     validate,
@@ -106,16 +110,50 @@ fn source(object: &Object) -> Value {
     }
 }
 
+/// Upstream's bounds of an event's words, in bytes.
+const WORD_BYTES_MAX: usize = 128;
+const NOTE_BYTES_MAX: usize = 1024;
+
 fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
+    validate_any(new, "reportingComponent", &mut errors);
+    errors.0
+}
+
+/// What is asked of an event of either API; `reporter` is what the API calls who reports it.
+pub(super) fn validate_any(new: &Object, reporter: &'static str, errors: &mut Errors) {
     let involved = At::top(new, "involvedObject");
     let place = involved.field("namespace");
-    let matches = match place.text() {
-        "" => matches!(new.namespace(), "" | "default"),
-        namespace => namespace == new.namespace(),
+    let newer = !new.str_at("/eventTime").is_empty();
+    let matches = match (place.text(), newer) {
+        ("", false) => matches!(new.namespace(), "" | "default"),
+        ("", true) => matches!(new.namespace(), "default" | "kube-system"),
+        (namespace, false) => namespace == new.namespace(),
+        (_, true) => true,
     };
     if !matches {
         errors.invalid_value(&place, place.text(), "does not match event.namespace");
     }
-    errors.0
+    if newer {
+        words(new, reporter, errors);
+    }
+}
+
+/// An event with a time of its own says who saw what.
+fn words(new: &Object, reporter: &'static str, errors: &mut Errors) {
+    let component = At::top(new, "reportingComponent").renamed(reporter);
+    errors.needs_text(&component);
+    errors.qualified_name(&component);
+    let mut at_most = |at: &At<'_, '_>, most: usize, needed: bool| {
+        if needed {
+            errors.needs_text(at);
+        }
+        if at.text().len() > most {
+            errors.invalid_value(at, "", format!("can have at most {most} characters"));
+        }
+    };
+    at_most(&At::top(new, "reportingInstance"), WORD_BYTES_MAX, true);
+    at_most(&At::top(new, "action"), WORD_BYTES_MAX, true);
+    at_most(&At::top(new, "reason"), WORD_BYTES_MAX, true);
+    at_most(&At::top(new, "message"), NOTE_BYTES_MAX, false);
 }

@@ -47,16 +47,36 @@ fn default(class: &mut Object) {
     }
 }
 
+const CONTROLLER_BYTES_MAX: usize = 250;
+
 fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let spec = At::top(new, "spec");
     let controller = spec.field("controller");
-    errors.needs_text(&controller);
+    if controller.text().len() > CONTROLLER_BYTES_MAX {
+        errors.too_long(&controller, CONTROLLER_BYTES_MAX);
+    }
+    errors.domain_path(&controller);
     let parameters = spec.field("parameters");
     if parameters.exists() {
-        errors.needs_text(&parameters.field("kind"));
-        errors.needs_text(&parameters.field("name"));
-        errors.one_of(&parameters.field("scope"), &["Cluster", "Namespace"], true);
+        let (group, scope) = (parameters.field("apiGroup"), parameters.field("scope"));
+        if group.exists() {
+            errors.subdomain(&group);
+        }
+        errors.needs_segment(&parameters.field("kind"));
+        errors.needs_segment(&parameters.field("name"));
+        errors.one_of(&scope, &["Cluster", "Namespace"], true);
+        let namespace = parameters.field("namespace");
+        match (scope.text(), namespace.exists()) {
+            ("Namespace", false) => {
+                errors.required(&namespace, "`parameters.scope` is set to 'Namespace'");
+            }
+            ("Namespace", true) => errors.label(&namespace),
+            ("Cluster", true) => {
+                errors.forbidden(&namespace, "`parameters.scope` is set to 'Cluster'");
+            }
+            _ => (),
+        }
     }
     if let Some(old) = old {
         let was = At::top(old, "spec");

@@ -32,6 +32,8 @@ pub(super) const KIND: KindDef = KindDef {
     prepare_update: common::keep_status,
     generation: true,
     validate,
+    validate_status,
+    warnings,
     ..KindDef::BASE
 };
 
@@ -41,9 +43,18 @@ fn hosts(object: &Object) -> Value {
     if hosts.is_empty() { "*".into() } else { print::at_most_three(&hosts).into() }
 }
 
-fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
+const CLASS: &str = "kubernetes.io/ingress.class";
+
+fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let spec = At::top(new, "spec");
+    let class = spec.field("ingressClassName");
+    if let (Some(said), None, true) = (new.annotation(CLASS), old, class.exists())
+        && said != class.text()
+    {
+        let detail = "must match `ingressClassName` when both are specified";
+        errors.0.push(FieldError::invalid(format!("annotations.{CLASS}"), said.into(), detail));
+    }
     let (rules, default) = (spec.field("rules"), spec.field("defaultBackend"));
     if rules.count() == 0 && !default.exists() {
         let detail = "either `defaultBackend` or `rules` must be specified";
@@ -53,14 +64,7 @@ fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
         backend(&default, &mut errors);
     }
     for rule in rules.items() {
-        let host = rule.field("host");
-        match host.text() {
-            "" => (),
-            text if text.starts_with('*') => {
-                errors.invalid_each(&host, names::is_wildcard_dns1123_subdomain(text));
-            }
-            text => errors.invalid_each(&host, names::is_dns1123_subdomain(text)),
-        }
+        validate_host(&rule.field("host"), &mut errors);
         let http = rule.field("http");
         let paths = http.field("paths");
         if http.exists() && paths.count() == 0 {
@@ -70,43 +74,134 @@ fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
             http_path(&path, &mut errors);
         }
     }
+    for tls in spec.field("tls").items() {
+        for host in tls.field("hosts").items() {
+            dns_name(&host, &mut errors);
+        }
+        let secret = tls.field("secretName");
+        if !secret.text().is_empty() {
+            errors.subdomain(&secret);
+        }
+    }
+    if class.exists() {
+        errors.subdomain(&class);
+    }
     errors.0
+}
+
+fn validate_host(host: &At<'_, '_>, errors: &mut Errors) {
+    if host.text().is_empty() {
+        return;
+    }
+    if host.text().parse::<std::net::IpAddr>().is_ok() {
+        errors.invalid(host, "must be a DNS name, not an IP address");
+    }
+    dns_name(host, errors);
+}
+
+fn dns_name(host: &At<'_, '_>, errors: &mut Errors) {
+    let wrong = match host.text().contains('*') {
+        true => names::is_wildcard_dns1123_subdomain(host.text()),
+        false => names::is_dns1123_subdomain(host.text()),
+    };
+    errors.invalid_each(host, wrong);
 }
 
 fn http_path(path: &At<'_, '_>, errors: &mut Errors) {
     let (kind, text) = (path.field("pathType"), path.field("path"));
-    let kinds = ["Exact", "ImplementationSpecific", "Prefix"];
     match kind.text() {
         "" => errors.required(&kind, "pathType must be specified"),
-        known if kinds.contains(&known) => {
-            if (known != "ImplementationSpecific" || !text.text().is_empty())
-                && !text.text().starts_with('/')
-            {
+        "Exact" | "Prefix" => {
+            if !text.text().starts_with('/') {
                 errors.invalid_value(&text, text.text(), "must be an absolute path");
             }
+            for part in ["//", "/./", "/../", "%2f", "%2F"] {
+                if text.text().contains(part) {
+                    errors.invalid(&text, format!("must not contain '{part}'"));
+                }
+            }
+            for end in ["/..", "/."] {
+                if text.text().ends_with(end) {
+                    errors.invalid(&text, format!("cannot end with '{end}'"));
+                }
+            }
         }
-        _ => errors.not_supported(&kind, &kinds),
+        "ImplementationSpecific" => {
+            if !text.text().is_empty() && !text.text().starts_with('/') {
+                errors.invalid(&text, "must be an absolute path");
+            }
+        }
+        _ => errors.not_supported(&kind, &["Exact", "ImplementationSpecific", "Prefix"]),
     }
     backend(&path.field("backend"), errors);
 }
 
 fn backend(backend: &At<'_, '_>, errors: &mut Errors) {
     let (service, resource) = (backend.field("service"), backend.field("resource"));
-    if service.exists() && resource.exists() {
-        errors.invalid_value(backend, "", "cannot set both resource and service backends");
-    } else if resource.exists() {
-        errors.needs_text(&resource.field("kind"));
-        errors.needs_text(&resource.field("name"));
-    } else if errors.needs_text(&service.field("name")) {
-        let port = service.field("port");
-        let (name, number) = (port.field("name"), port.field("number"));
-        match (name.text().is_empty(), number.int().unwrap_or(0) == 0) {
-            (true, true) => errors.required(&port, "port name or number is required"),
-            (false, false) => {
-                errors.invalid(&port, "cannot set both port name & port number");
-            }
-            (false, true) => errors.invalid_each(&name, names::is_port_name(name.text())),
-            (true, false) => errors.port_number(&number),
+    match (service.exists(), resource.exists()) {
+        (true, true) => {
+            errors.invalid_value(backend, "", "cannot set both resource and service backends");
         }
+        (false, false) => {
+            errors.invalid_value(backend, "", "resource or service backend is required");
+        }
+        (false, true) => typed_reference(&resource, errors),
+        (true, false) => {
+            let (name, port) = (service.field("name"), service.field("port"));
+            if errors.needs_text(&name) {
+                errors.invalid_each(&name, names::is_dns1035_label(name.text()));
+            }
+            let (named, number) = (port.field("name"), port.field("number"));
+            match (named.text().is_empty(), number.int().unwrap_or(0) == 0) {
+                (true, true) => errors.required(backend, "port name or number is required"),
+                (false, false) => {
+                    errors.invalid_value(backend, "", "cannot set both port name & port number");
+                }
+                (false, true) => errors.invalid_each(&named, names::is_port_name(named.text())),
+                (true, false) => errors.port_number(&number),
+            }
+        }
+    }
+}
+
+/// A `TypedLocalObjectReference`.
+fn typed_reference(reference: &At<'_, '_>, errors: &mut Errors) {
+    let group = reference.field("apiGroup");
+    if group.exists() {
+        errors.subdomain(&group);
+    }
+    errors.needs_segment(&reference.field("kind"));
+    errors.needs_segment(&reference.field("name"));
+}
+
+fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let kept: Vec<&str> = print::list(old, "/status/loadBalancer/ingress")
+        .iter()
+        .map(|ingress| print::field(ingress, "ip"))
+        .collect();
+    let status = At::top(new, "status");
+    let balancer = status.field("loadBalancer");
+    for entry in balancer.field("ingress").items() {
+        let (ip, host) = (entry.field("ip"), entry.field("hostname"));
+        if !ip.text().is_empty() {
+            errors.legacy_ip(&ip, &kept);
+        }
+        if !host.text().is_empty() {
+            errors.subdomain(&host);
+            if host.text().parse::<std::net::IpAddr>().is_ok() {
+                errors.invalid(&host, "must be a DNS name, not an IP address");
+            }
+        }
+    }
+    errors.0
+}
+
+fn warnings(new: &Object, old: Option<&Object>) -> Vec<String> {
+    match (new.annotation(CLASS), old) {
+        (Some(_), None) => vec![format!(
+            "annotation \"{CLASS}\" is deprecated, please use 'spec.ingressClassName' instead"
+        )],
+        _ => Vec::new(),
     }
 }

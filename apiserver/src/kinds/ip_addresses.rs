@@ -1,7 +1,10 @@
 //! IPAddresses: a service address taken and by whom.
 
-use super::{Column, KindDef};
-use k8s::Object;
+use super::{
+    Column, KindDef, NameRule,
+    common::field::{At, Errors},
+};
+use k8s::{FieldError, Object, names};
 use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
@@ -12,6 +15,8 @@ pub(super) const KIND: KindDef = KindDef {
     namespaced: false,
     schema: "networking.v1.IPAddress",
     columns: &[Column::NAME, Column::text("ParentRef", |o, _| parent(o)), Column::AGE],
+    name: NameRule::Ip,
+    validate,
     ..KindDef::BASE
 };
 
@@ -22,7 +27,34 @@ fn parent(object: &Object) -> Value {
         "" => parts[1].to_string(),
         group => format!("{}.{group}", parts[1]),
     };
+    if parts.iter().all(|part| part.is_empty()) {
+        return "<none>".into();
+    }
     let path: Vec<&str> =
         [resource.as_str(), parts[2], parts[3]].into_iter().filter(|p| !p.is_empty()).collect();
     path.join("/").into()
+}
+
+fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let spec = At::top(new, "spec");
+    let parent = spec.field("parentRef");
+    if !parent.exists() {
+        errors.required(&parent, "");
+        return errors.0;
+    }
+    let (group, namespace) = (parent.field("group"), parent.field("namespace"));
+    if !group.text().is_empty() {
+        errors.subdomain(&group);
+    }
+    errors.needs_segment(&parent.field("resource"));
+    errors.needs_segment(&parent.field("name"));
+    if !namespace.text().is_empty() {
+        errors.invalid_each(&namespace, names::is_path_segment_name(namespace.text()));
+    }
+    if let Some(old) = old {
+        let was = At::top(old, "spec");
+        errors.immutable(&parent, &was.field("parentRef"));
+    }
+    errors.0
 }

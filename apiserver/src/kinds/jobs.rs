@@ -3,13 +3,13 @@
 use super::{
     Column, KindDef, SelectableField, Subresource,
     common::{
-        self, child,
-        field::{At, Errors},
-        labels, made, pod_spec, print, set_default, set_text, workload,
+        self, child, children,
+        field::{At, Errors, IMMUTABLE, same},
+        job_spec, labels, made, pod_spec, print, set_default, set_text, workload,
     },
 };
 use jiff::Timestamp;
-use k8s::{FieldError, Object};
+use k8s::{FieldError, Object, names};
 use serde_json::{Map, Value};
 
 pub(super) const KIND: KindDef = KindDef {
@@ -37,6 +37,8 @@ pub(super) const KIND: KindDef = KindDef {
     default,
     prepare_create,
     validate,
+    validate_status,
+    warnings: workload::warnings,
     ..KindDef::BASE
 };
 
@@ -98,18 +100,28 @@ fn default_spec(spec: &mut Map<String, Value>) {
     }
     set_default(spec, "parallelism", 1);
     let rules = spec.get("podFailurePolicy").is_some();
-    set_default(spec, "backoffLimit", 6);
+    let per_index = spec.get("backoffLimitPerIndex").is_some_and(|limit| !limit.is_null());
+    set_default(spec, "backoffLimit", if per_index { i32::MAX } else { 6 });
     set_text(spec, "completionMode", "NonIndexed");
     set_default(spec, "suspend", false);
     set_default(spec, "manualSelector", false);
     set_text(spec, "podReplacementPolicy", if rules { "Failed" } else { "TerminatingOrFailed" });
+    if let Some(policy) = child(spec, "podFailurePolicy") {
+        for rule in children(policy, "rules") {
+            children(rule, "onPodConditions").for_each(|on| set_text(on, "status", "True"));
+        }
+    }
     workload::default_template(spec);
 }
 
 const OWNER_UID: &str = "batch.kubernetes.io/controller-uid";
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+/// What they were called before.
+const OLD_OWNER_UID: &str = "controller-uid";
+const OLD_JOB_NAME: &str = "job-name";
 
-/// A job selects the pods that carry its uid, so the core has set that before.
+/// A job selects the pods that carry its uid, so the core has set that before. Labels that a client
+/// set otherwise stay, to be refused.
 fn prepare_create(job: &mut Object) {
     common::drop_status(job);
     let (uid, name) = (job.uid().to_string(), job.name().to_string());
@@ -120,47 +132,194 @@ fn prepare_create(job: &mut Object) {
     let template = made(spec, "template").and_then(|template| made(template, "metadata"));
     if let Some(labels) = template.and_then(|metadata| made(metadata, "labels")) {
         for (key, value) in
-            [(OWNER_UID, &uid), ("controller-uid", &uid), (JOB_NAME, &name), ("job-name", &name)]
+            [(OWNER_UID, &uid), (OLD_OWNER_UID, &uid), (JOB_NAME, &name), (OLD_JOB_NAME, &name)]
         {
-            labels.insert(key.into(), value.clone().into());
+            labels.entry(key).or_insert_with(|| value.clone().into());
         }
     }
     if let Some(labels) = made(spec, "selector").and_then(|selector| made(selector, "matchLabels"))
     {
-        labels.insert(OWNER_UID.into(), uid.into());
+        labels.entry(OWNER_UID).or_insert_with(|| uid.into());
     }
+    // What was generated counts as the template's when the job has no labels of its own.
+    default(job);
 }
 
 fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let spec = At::top(new, "spec");
-    for field in [
-        "parallelism",
-        "completions",
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "ttlSecondsAfterFinished",
-    ] {
-        errors.not_negative(&spec.field(field));
+    if old.is_none() {
+        generated_selector(new, &mut errors);
     }
-    errors.one_of(&spec.field("completionMode"), &["Indexed", "NonIndexed"], false);
+    job_spec::validate(&spec, &mut errors);
     let selector = spec.field("selector");
     if !selector.exists() {
         errors.required(&selector, "");
     }
     labels::validate_selector(&selector, &mut errors);
-    let template = spec.field("template");
-    pod_spec::validate_any_template(&template, &mut errors);
-    let pods = template.field("spec");
-    let policy = pods.field("restartPolicy");
-    if policy.text() == "Always" {
-        let detail = "valid values: \"OnFailure\", \"Never\"";
-        errors.required(&policy, detail);
+    pod_spec::template_matches(&spec.field("template"), &selector, &mut errors);
+    match old {
+        None => host_names(new, &mut errors),
+        Some(old) => update(new, old, &mut errors),
     }
-    if let Some(old) = old {
-        let was = At::top(old, "spec");
-        for field in ["completions", "selector", "template", "completionMode"] {
-            errors.immutable(&spec.field(field), &was.field(field));
+    errors.0
+}
+
+/// Pods of an indexed job have hosts' names with their index.
+fn host_names(new: &Object, errors: &mut Errors) {
+    let last = new.int_at("/spec/completions").filter(|count| *count > 0);
+    if let (Some(count), "Indexed") = (last, new.str_at("/spec/completionMode")) {
+        let host = format!("{}-{}", new.name(), count - 1);
+        if !names::is_dns1123_label(&host).is_empty() {
+            let detail = format!("will not able to create pod with invalid DNS label: {host}");
+            errors.invalid(&At::top(new, "metadata").field("name"), detail);
+        }
+    }
+}
+
+/// The labels that this job's pods are found by are on its template.
+fn generated_selector(job: &Object, errors: &mut Errors) {
+    let spec = At::top(job, "spec");
+    if spec.field("manualSelector").flag() || !spec.field("selector").exists() {
+        return;
+    }
+    let metadata = spec.field("template");
+    let metadata = metadata.field("metadata");
+    let labels = metadata.field("labels");
+    let own = [
+        (OWNER_UID, job.uid()),
+        (JOB_NAME, job.name()),
+        (OLD_OWNER_UID, job.uid()),
+        (OLD_JOB_NAME, job.name()),
+    ];
+    for (key, value) in own {
+        let at = labels.key(key);
+        let detail = format!("must be '{value}'");
+        if !at.exists() {
+            errors.required(&at, &detail);
+        } else if at.text() != value {
+            errors.invalid_value(&at, labels.owned(), detail);
+        }
+    }
+    let selector = spec.field("selector");
+    let parsed = selector.value().map(k8s::selector::LabelSelector::from_value);
+    let label = |key: &str| own.iter().find(|(own, _)| *own == key).map(|(_, value)| *value);
+    if let Some(Ok(parsed)) = parsed
+        && !parsed.matches(label)
+    {
+        errors.invalid(&selector, "`selector` not auto-generated");
+    }
+}
+
+fn update(new: &Object, old: &Object, errors: &mut Errors) {
+    let (spec, was) = (At::top(new, "spec"), At::top(old, "spec"));
+    validate_completions(&spec, &was, errors);
+    errors.immutable(&spec.field("selector"), &was.field("selector"));
+    let template = spec.field("template");
+    let mut now = template.owned();
+    if may_be_placed(old) {
+        restore_placement(&mut now, &was.field("template").owned());
+    }
+    if !same(Some(&now), was.field("template").value()) {
+        errors.invalid(&template, IMMUTABLE);
+    }
+    for field in
+        ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
+    {
+        errors.immutable(&spec.field(field), &was.field(field));
+    }
+}
+
+/// An indexed job grows and shrinks in both numbers at once (KEP-3715).
+fn validate_completions(spec: &At<'_, '_>, was: &At<'_, '_>, errors: &mut Errors) {
+    let (now, before) = (spec.field("completions"), was.field("completions"));
+    let indexed = spec.field("completionMode").text() == "Indexed";
+    if now.value() == before.value() {
+        return;
+    }
+    if !indexed || now.int().is_none() || before.int().is_none() {
+        errors.immutable(&now, &before);
+    } else if now.int() != spec.field("parallelism").int() {
+        errors.invalid(&now, "can only be modified in tandem with spec.parallelism");
+    }
+}
+
+/// True while the job is suspended and no pod of it is left: then its pods may be told other places
+/// (KEP-2926) and sizes (KEP-5440).
+fn may_be_placed(old: &Object) -> bool {
+    let suspended = print::list(old, "/status/conditions").iter().any(|condition| {
+        print::field(condition, "type") == "Suspended"
+            && print::field(condition, "status") == "True"
+    });
+    let idle = old.str_at("/status/startTime").is_empty()
+        || (suspended && old.int_at("/status/active").unwrap_or(0) == 0);
+    print::boolean(old, "/spec/suspend") && idle
+}
+
+fn restore_placement(now: &mut Value, old: &Value) {
+    const PLACES: [(&str, &str); 6] = [
+        ("/metadata", "annotations"),
+        ("/metadata", "labels"),
+        ("/spec", "nodeSelector"),
+        ("/spec", "tolerations"),
+        ("/spec", "schedulingGates"),
+        ("/spec/affinity", "nodeAffinity"),
+    ];
+    let mut put = |parent: &str, field: &str| {
+        let was = old.pointer(parent).and_then(|parent| parent.get(field)).cloned();
+        if let Some(map) = now.pointer_mut(parent).and_then(Value::as_object_mut) {
+            match was {
+                Some(was) => map.insert(field.into(), was),
+                None => map.remove(field),
+            };
+        }
+    };
+    PLACES.into_iter().for_each(|(parent, field)| put(parent, field));
+    for list in ["containers", "initContainers"] {
+        let count =
+            old.pointer(&format!("/spec/{list}")).and_then(Value::as_array).map_or(0, Vec::len);
+        (0..count).for_each(|at| put(&format!("/spec/{list}/{at}"), "resources"));
+    }
+}
+
+fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let status = At::top(new, "status");
+    for count in ["active", "succeeded", "failed", "ready", "terminating"] {
+        errors.not_negative(&status.field(count));
+    }
+    let conditions = status.field("conditions");
+    let has = |kind: &str| {
+        conditions.items().any(|condition| {
+            condition.field("type").text() == kind && condition.field("status").text() == "True"
+        })
+    };
+    let (complete, failed) = (has("Complete"), has("Failed"));
+    let mut both = |other: &str, text: &str| {
+        if complete && has(other) {
+            let path = conditions.to_string();
+            errors.0.push(FieldError {
+                bad_value: None,
+                ..FieldError::invalid(path, Value::Null, text)
+            });
+        }
+    };
+    both("Failed", "cannot set Complete=True and Failed=true conditions");
+    both("FailureTarget", "cannot set Complete=True and FailureTarget=true conditions");
+    let ended = status.field("completionTime");
+    if complete && !ended.exists() {
+        errors.required(&ended, "completionTime is required for Complete jobs");
+    } else if !complete && ended.exists() {
+        let detail = "cannot set completionTime when there is no Complete=True condition";
+        errors.invalid(&ended, detail);
+    }
+    if complete || failed {
+        let (start, active) = (status.field("startTime"), status.field("active"));
+        if !start.exists() {
+            errors.required(&start, "startTime is required for finished job");
+        }
+        if active.int().unwrap_or(0) > 0 {
+            errors.invalid(&active, "active>0 is invalid for finished job");
         }
     }
     errors.0

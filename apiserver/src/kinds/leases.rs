@@ -33,5 +33,13 @@ fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
         errors.invalid(&duration, "must be greater than 0");
     }
     errors.not_negative(&spec.field("leaseTransitions"));
+    let strategy = spec.field("strategy");
+    if !strategy.text().is_empty() {
+        errors.qualified_name(&strategy);
+    }
+    let preferred = spec.field("preferredHolder");
+    if !preferred.text().is_empty() && strategy.text().is_empty() {
+        errors.forbidden(&preferred, "may only be specified if `strategy` is defined");
+    }
     errors.0
 }

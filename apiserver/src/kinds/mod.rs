@@ -23,12 +23,19 @@ pub struct KindDef {
     pub short_names: &'static [&'static str],
     pub categories: &'static [&'static str],
     pub namespaced: bool,
-    /// Name of the type in the schema table: `core.v1.Pod`.
+    /// Name of the type of the stored form in the schema table: `core.v1.Pod`.
     pub schema: &'static str,
+    /// Versions whose objects look otherwise; defaults, rules, columns and selectable fields are
+    /// those of the stored form.
+    pub foreign: &'static [Foreign],
+    /// The space of another kind that this one is only another name for.
+    pub shares: Option<&'static str>,
     pub verbs: Verbs,
     pub subresources: &'static [Subresource],
     /// All columns of a table in order, `Name` and `Age` included, as upstream prints them.
     pub columns: &'static [Column],
+    /// Why it is marked as over in a table, and what that means to people.
+    pub completed: fn(&Object) -> Option<(&'static str, &'static str)>,
     /// Field selectors besides `metadata.name` and `metadata.namespace`.
     pub selectable: &'static [SelectableField],
     /// What `metadata.name` must look like.
@@ -41,8 +48,13 @@ pub struct KindDef {
     pub prepare_update: fn(new: &mut Object, old: &Object),
     /// Everything wrong with `new`; `old` is `None` on create.
     pub validate: fn(new: &Object, old: Option<&Object>) -> Vec<FieldError>,
+    /// What a change through a subresource that writes a part of the spec has to obey, by its name.
+    pub validate_part: fn(subresource: &str, new: &Object, old: &Object) -> Vec<FieldError>,
     /// The same for an update of `status`.
     pub validate_status: fn(new: &Object, old: &Object) -> Vec<FieldError>,
+    /// What the client is warned of in an object that is accepted all the same; `old` is `None` on
+    /// create.
+    pub warnings: fn(new: &Object, old: Option<&Object>) -> Vec<String>,
     /// Carry over what an update of `status` may not lose.
     pub prepare_status: fn(new: &mut Object, old: &Object),
     /// Seconds the object is to be given to end (`metadata.deletionGracePeriodSeconds`) when the
@@ -60,6 +72,18 @@ pub struct KindDef {
     pub create_on_update: bool,
     /// `PUT` without `resourceVersion` replaces whatever is there (AllowUnconditionalUpdate).
     pub unconditional_update: bool,
+}
+
+/// A version whose objects are not of the form that is stored.
+#[derive(Clone)]
+pub struct Foreign {
+    pub version: &'static str,
+    /// Name of its type in the schema table.
+    pub schema: &'static str,
+    /// Both are total and leave metadata but for annotations alone; `apiVersion` and `kind` are the
+    /// core's.
+    pub from_stored: fn(Object) -> Object,
+    pub to_stored: fn(Object) -> Object,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +208,8 @@ pub enum NameRule {
     Rfc1035Label,
     /// A URL path segment: RBAC objects, APIService, …
     PathSegment,
+    /// An IP address in canonical form: IPAddress.
+    Ip,
 }
 
 impl KindDef {
@@ -199,16 +225,21 @@ impl KindDef {
         list_kind: "",
         namespaced: true,
         schema: "",
+        foreign: &[],
+        shares: None,
         verbs: Verbs::All,
         subresources: &[],
         columns: &[Column::NAME, Column::CREATED_AT],
+        completed: |_| None,
         selectable: &[],
         name: NameRule::Subdomain,
         default: |_| (),
         prepare_create: |_| (),
         prepare_update: |_, _| (),
         validate: |_, _| Vec::new(),
+        validate_part: |_, _, _| Vec::new(),
         validate_status: |_, _| Vec::new(),
+        warnings: |_, _| Vec::new(),
         prepare_status: |_, _| (),
         grace_period_seconds: |_, _| 0,
         generation: false,
@@ -246,11 +277,23 @@ impl KindDef {
 
     /// Where its objects live in the store: `pods`, `apps/deployments`.
     pub fn space(&self) -> String {
-        if self.group.is_empty() {
+        if let Some(space) = self.shares {
+            space.to_string()
+        } else if self.group.is_empty() {
             self.plural.to_string()
         } else {
             format!("{}/{}", self.group, self.plural)
         }
+    }
+
+    /// How objects of `version` become what is stored, if they look otherwise.
+    pub fn foreign(&self, version: &str) -> Option<&'static Foreign> {
+        self.foreign.iter().find(|foreign| foreign.version == version)
+    }
+
+    /// Name of the type of its objects in `version`.
+    pub fn schema_of(&self, version: &str) -> &'static str {
+        self.foreign(version).map_or(self.schema, |foreign| foreign.schema)
     }
 
     pub fn has_status(&self) -> bool {

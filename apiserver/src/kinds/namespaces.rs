@@ -33,6 +33,7 @@ pub(super) const KIND: KindDef = KindDef {
     prepare_create,
     prepare_update,
     validate,
+    validate_status,
     held: |namespace| namespace.at("/spec/finalizers/0").is_some(),
     mark_deleted: |namespace| {
         namespace.map_mut("status").insert("phase".into(), "Terminating".into());
@@ -77,15 +78,41 @@ fn prepare_update(new: &mut Object, old: &Object) {
     };
 }
 
-fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
+fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
-    let spec = At::top(new, "spec");
-    for finalizer in spec.field("finalizers").items() {
-        errors.invalid_each(&finalizer, names::is_qualified_name(finalizer.text()));
-        if !finalizer.text().contains('/') && finalizer.text() != FINALIZER {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.invalid(&finalizer, detail);
+    if old.is_none() {
+        // Upstream names the list, not the entry.
+        let finalizers = At::top(new, "spec");
+        let finalizers = finalizers.field("finalizers");
+        for finalizer in finalizers.texts() {
+            validate_finalizer(finalizer, &finalizers, &mut errors);
         }
+    }
+    errors.0
+}
+
+fn validate_finalizer(finalizer: &str, at: &At<'_, '_>, errors: &mut Errors) {
+    for detail in names::is_qualified_name(finalizer) {
+        errors.invalid_value(at, finalizer, detail);
+    }
+    if !finalizer.contains('/') && !matches!(finalizer, FINALIZER | "orphan" | "foregroundDeletion")
+    {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.invalid_value(at, finalizer, detail);
+    }
+}
+
+/// The phase follows from the deletion, whoever writes it.
+fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let phase = At::top(new, "status");
+    let phase = phase.field("phase").renamed("Phase");
+    let (wanted, detail) = match new.deletion_timestamp() {
+        None => ("Active", "may only be 'Active' if `deletionTimestamp` is empty"),
+        Some(_) => ("Terminating", "may only be 'Terminating' if `deletionTimestamp` is not empty"),
+    };
+    if phase.text() != wanted {
+        errors.invalid_value(&phase, phase.text(), detail);
     }
     errors.0
 }

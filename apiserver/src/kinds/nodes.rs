@@ -5,11 +5,11 @@ use super::{
     common::{
         self,
         field::{At, Errors},
-        labels, pod_spec, print, set_default,
+        pod_spec, print, resources, set_default,
     },
 };
-use k8s::{FieldError, Object, names};
-use serde_json::Value;
+use k8s::{FieldError, Object};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 pub(super) const KIND: KindDef = KindDef {
@@ -52,6 +52,7 @@ pub(super) const KIND: KindDef = KindDef {
     prepare_update: common::keep_status,
     validate,
     validate_status,
+    warnings,
     ..KindDef::BASE
 };
 
@@ -90,35 +91,49 @@ fn address(object: &Object, kind: &str) -> Value {
     found.map_or("<none>", |address| print::field(address, "address")).into()
 }
 
-/// What can be used is what there is, unless the node says less.
+/// What can be used is what there is, unless the node says less; the old field for the network is
+/// the first of the new one's.
 fn default(node: &mut Object) {
-    let Some(capacity) = node.at("/status/capacity").cloned() else { return };
-    set_default(node.map_mut("status"), "allocatable", capacity);
+    if let Some(capacity) = node.at("/status/capacity").cloned() {
+        set_default(node.map_mut("status"), "allocatable", capacity);
+    }
+    let (own, first) = (node.str_at("/spec/podCIDR"), node.str_at("/spec/podCIDRs/0"));
+    let (own, first) = (own.to_string(), first.to_string());
+    if !own.is_empty() && own != first {
+        node.map_mut("spec").insert("podCIDRs".into(), json!([own]));
+    } else if own.is_empty() && !first.is_empty() {
+        node.map_mut("spec").insert("podCIDR".into(), first.into());
+    }
 }
 
 fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
-    let (spec, status) = (At::top(new, "spec"), At::top(new, "status"));
-    taints(&spec.field("taints"), &mut errors);
-    let cidrs = spec.field("podCIDRs");
-    for cidr in cidrs.items() {
-        errors.invalid_each(&cidr, names::is_cidr(cidr.text()));
-    }
-    let first = cidrs.items().next().map_or("", |cidr| cidr.text());
-    if cidrs.count() > 0 && spec.field("podCIDR").text() != first {
-        let detail = "must be the same as podCIDR";
-        errors.invalid(&cidrs.items().next().unwrap_or(cidrs), detail);
-    }
-    if cidrs.count() > 2 {
-        errors.invalid(&cidrs, "may specify no more than one CIDR for each IP family");
-    }
-    for map in ["capacity", "allocatable"] {
-        pod_spec::validate_quantities(&status.field(map), &mut errors);
-    }
-    if let Some(old) = old {
-        fixed_once_set(&spec, &At::top(old, "spec"), &mut errors);
+    let spec = At::top(new, "spec");
+    let taints = spec.field("taints");
+    let mut within = Errors::default();
+    pod_spec::taints(&taints, &mut within);
+    // Upstream looks for them in the metadata.
+    errors.adopt(within, &taints, &"metadata.taints");
+    amounts(new, &mut errors);
+    match old {
+        None => networks(&spec, &mut errors),
+        Some(old) => {
+            addresses(new, &mut errors);
+            fixed_once_set(&spec, &At::top(old, "spec"), &mut errors);
+        }
     }
     errors.0
+}
+
+fn networks(spec: &At<'_, '_>, errors: &mut Errors) {
+    let cidrs = spec.field("podCIDRs");
+    for cidr in cidrs.items() {
+        errors.legacy_cidr(&cidr, &[]);
+    }
+    let (v6, v4): (Vec<&str>, Vec<&str>) = cidrs.texts().partition(|cidr| cidr.contains(':'));
+    if v4.len() > 1 || v6.len() > 1 {
+        errors.invalid(&cidrs, "may specify no more than one CIDR for each IP family");
+    }
 }
 
 fn fixed_once_set(spec: &At<'_, '_>, was: &At<'_, '_>, errors: &mut Errors) {
@@ -132,39 +147,52 @@ fn fixed_once_set(spec: &At<'_, '_>, was: &At<'_, '_>, errors: &mut Errors) {
         let detail = "node updates may not change providerID except from \"\" to valid";
         errors.forbidden(&id, detail);
     }
-}
-
-fn taints(taints: &At<'_, '_>, errors: &mut Errors) {
-    let mut seen = BTreeSet::new();
-    for taint in taints.items() {
-        let (key, effect) = (taint.field("key"), taint.field("effect"));
-        labels::validate_key(&key, errors);
-        let value = taint.field("value");
-        let wrong = names::is_label_value(value.text());
-        if !wrong.is_empty() {
-            errors.invalid_value(&value, value.text(), wrong.join(";"));
-        }
-        errors.one_of(&effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"], true);
-        if !seen.insert((key.text(), effect.text())) {
-            let detail = taint.owned();
-            errors.duplicate_value(&taint, detail);
-            errors.0.last_mut().expect("pushed above").detail =
-                "taints must be unique by key and effect pair".into();
-        }
+    let (id, had) = (spec.field("externalID"), was.field("externalID"));
+    if id.text() != had.text() {
+        errors.forbidden(&id, "may not be updated");
     }
 }
 
-fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
-    let mut errors = Errors::default();
-    let status = At::top(new, "status");
+/// Upstream writes the name of a resource after a dot here.
+fn amounts(node: &Object, errors: &mut Errors) {
+    let status = At::top(node, "status");
     for map in ["capacity", "allocatable"] {
-        pod_spec::validate_quantities(&status.field(map), &mut errors);
+        let map = status.field(map);
+        for (name, at) in map.entries() {
+            let mut within = Errors::default();
+            resources::validate_amount(name, &at, &mut within);
+            errors.adopt(within, &at, &format!("{map}.{name}"));
+        }
     }
+}
+
+fn addresses(node: &Object, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
-    for address in status.field("addresses").items() {
+    for address in At::top(node, "status").field("addresses").items() {
         if !seen.insert((address.field("type").text(), address.field("address").text())) {
             errors.duplicate(&address);
         }
     }
+}
+
+fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    amounts(new, &mut errors);
+    addresses(new, &mut errors);
+    fixed_once_set(&At::top(new, "spec"), &At::top(old, "spec"), &mut errors);
     errors.0
+}
+
+/// Old ways to say where pods may run, in labels that a user sets.
+fn warnings(new: &Object, _: Option<&Object>) -> Vec<String> {
+    let source = new.at("/spec/configSource").is_some();
+    let mut warnings = Vec::new();
+    if source {
+        warnings.push("spec.configSource: the feature is no longer supported".into());
+    }
+    if !new.str_at("/spec/externalID").is_empty() {
+        warnings
+            .push("spec.externalID: this field is deprecated, and is unused by Kubernetes".into());
+    }
+    warnings
 }

@@ -33,6 +33,7 @@ pub(super) const KIND: KindDef = KindDef {
     generation: true,
     unconditional_update: false,
     validate,
+    validate_status,
     ..KindDef::BASE
 };
 
@@ -46,7 +47,17 @@ fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
     workload::validate_int_or_percent(&available, &mut errors);
     workload::validate_int_or_percent(&unavailable, &mut errors);
     labels::validate_selector(&spec.field("selector"), &mut errors);
-    let policies = ["IfHealthyBudget", "AlwaysAllow"];
+    let policies = ["AlwaysAllow", "IfHealthyBudget"];
     errors.one_of(&spec.field("unhealthyPodEvictionPolicy"), &policies, false);
+    errors.0
+}
+
+fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let status = At::top(new, "status");
+    common::validate_conditions(&status.field("conditions"), &mut errors);
+    for count in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+        errors.not_negative(&status.field(count));
+    }
     errors.0
 }

@@ -23,6 +23,7 @@ pub(super) const KIND: KindDef = KindDef {
     generation: true,
     default,
     validate,
+    warnings,
     ..KindDef::BASE
 };
 
@@ -36,4 +37,11 @@ fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     pod_spec::validate_any_template(&At::top(new, "template"), &mut errors);
     errors.0
+}
+
+fn warnings(new: &Object, old: Option<&Object>) -> Vec<String> {
+    match old {
+        Some(old) if old.at("/template") == new.at("/template") => Vec::new(),
+        _ => pod_spec::template_warnings(&At::top(new, "template")),
+    }
 }

@@ -2,14 +2,18 @@
 
 use super::{
     Column, KindDef, SelectableField, Subresource,
-    common::{
-        self,
-        field::{At, Errors},
-        pod_spec, print,
-    },
+    common::{self, field::Errors, pod_spec, print},
 };
+
+fn completed(pod: &Object) -> Option<(&'static str, &'static str)> {
+    match pod.str_at("/status/phase") {
+        "Succeeded" => Some(("Succeeded", "All containers of the pod have ended well.")),
+        "Failed" => Some(("Failed", "The pod has ended with an error.")),
+        _ => None,
+    }
+}
 use jiff::Timestamp;
-use k8s::{FieldError, Object};
+use k8s::{FieldError, Object, names};
 use serde_json::{Value, json};
 
 pub(super) const KIND: KindDef = KindDef {
@@ -54,6 +58,7 @@ pub(super) const KIND: KindDef = KindDef {
             verbs: &["get", "patch", "update"],
         },
     ],
+    completed,
     columns: &[
         Column::NAME,
         Column::text("Ready", |o, now| Summary::of(o, now).ready.into()),
@@ -91,7 +96,9 @@ pub(super) const KIND: KindDef = KindDef {
     prepare_update,
     prepare_status,
     validate,
+    validate_part,
     validate_status,
+    warnings,
     generation: true,
     grace_period_seconds,
     ..KindDef::BASE
@@ -101,10 +108,27 @@ fn default(pod: &mut Object) {
     let spec = pod.map_mut("spec");
     pod_spec::default(spec);
     pod_spec::default_pod(spec);
+    if let Some(status) = common::child(&mut pod.0, "status") {
+        addresses(status, "podIP", "podIPs");
+    }
+}
+
+/// The old field is the first of the new one's.
+fn addresses(status: &mut serde_json::Map<String, Value>, one: &str, all: &str) {
+    let first = status.get(all).and_then(|all| all.pointer("/0/ip")).and_then(Value::as_str);
+    let own = status.get(one).and_then(Value::as_str).filter(|own| !own.is_empty());
+    match (own.map(String::from), first.map(String::from)) {
+        (Some(own), first) if first.as_ref() != Some(&own) => {
+            status.insert(all.into(), json!([{ "ip": own }]));
+        }
+        (None, Some(first)) => _ = status.insert(one.into(), first.into()),
+        _ => (),
+    }
 }
 
 /// A new pod waits, and its quality of service is decided once.
 fn prepare_create(pod: &mut Object) {
+    pod_spec::merge_label_keys(pod);
     let mut status = json!({ "phase": "Pending", "qosClass": pod_spec::qos_class(pod) });
     if print::count(pod, "/spec/schedulingGates") > 0 {
         status["conditions"] = json!([{
@@ -112,6 +136,8 @@ fn prepare_create(pod: &mut Object) {
             "status": "False",
             "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates",
+            "lastProbeTime": null,
+            "lastTransitionTime": null,
         }]);
     }
     pod.0.insert("status".into(), status);
@@ -137,51 +163,46 @@ fn prepare_status(new: &mut Object, old: &Object) {
 
 fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
-    let spec = At::top(new, "spec");
+    pod_spec::validate_pod(new, &mut errors);
     match old {
-        None => {
-            pod_spec::validate(&spec, &mut errors);
-            let attached = spec.field("ephemeralContainers");
-            if attached.count() > 0 {
-                errors.forbidden(&attached, "cannot be set on create");
-            }
-            let node = spec.field("nodeName");
-            if !node.text().is_empty() && spec.field("schedulingGates").count() > 0 {
-                errors
-                    .forbidden(&node, "cannot be set until all schedulingGates have been cleared");
-            }
-        }
-        Some(old) => {
-            pod_spec::validate(&spec, &mut errors);
-            pod_spec::validate_update(new, old, &mut errors);
-        }
+        None => pod_spec::validate_new(new, &mut errors),
+        Some(old) => pod_spec::validate_update(new, old, &mut errors),
     }
     errors.0
 }
 
-/// Containers that ended for good stay ended, and a status does not move a pod.
-fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
+fn validate_part(subresource: &str, new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = Errors::default();
-    let (spec, status) = (At::top(new, "spec"), At::top(new, "status"));
-    if old.str_at("/spec/nodeName") != new.str_at("/spec/nodeName") {
-        errors.forbidden(&spec.field("nodeName"), "may not be changed directly");
-    }
-    let policy = old.str_at("/spec/restartPolicy");
-    if policy == "Always" {
-        return errors.0;
-    }
-    let olds = print::list(old, "/status/containerStatuses");
-    for container in status.field("containerStatuses").items() {
-        let name = container.field("name").text();
-        let was = olds.iter().find(|old| print::field(old, "name") == name);
-        let Some(ended) = was.and_then(|was| was.pointer("/state/terminated")) else { continue };
-        let may_retry = policy == "OnFailure" && exit_code(ended) != 0;
-        let state = container.field("state");
-        if !may_retry && !state.field("terminated").exists() {
-            errors.forbidden(&state, "may not be transitioned to non-terminated state");
-        }
+    pod_spec::validate_pod(new, &mut errors);
+    match subresource {
+        "ephemeralcontainers" => pod_spec::validate_ephemeral(new, old, &mut errors),
+        _ => pod_spec::validate_resize(new, old, &mut errors),
     }
     errors.0
+}
+
+fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    pod_spec::validate_status(new, old, &mut errors);
+    errors.0
+}
+
+/// Updates of pods come from programs and often; they are not warned of.
+fn warnings(new: &Object, old: Option<&Object>) -> Vec<String> {
+    if old.is_some() {
+        return Vec::new();
+    }
+    let name = names::is_dns1123_label(new.name());
+    let mut warnings = Vec::new();
+    if !name.is_empty() {
+        warnings.push(format!(
+            "metadata.name: this is used in the Pod's hostname, which can result in surprising \
+             behavior; a DNS label is recommended: [{}]",
+            name.join(" ")
+        ));
+    }
+    warnings.extend(pod_spec::warnings(new));
+    warnings
 }
 
 /// What the client asks, else what the pod says, else 30; at once if no node runs it.

@@ -34,6 +34,21 @@ const USER_MAX: i64 = 1_000_000_000;
 const SYSTEM: [(&str, i64); 2] =
     [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
+/// The system's two have one value each and are nobody's default.
+fn check_system(class: &Object, value: i64) -> Result<(), String> {
+    let name = class.name();
+    let Some((_, wanted)) = SYSTEM.into_iter().find(|(known, _)| *known == name) else {
+        return Err(format!("{name} is not a known system priority class"));
+    };
+    if value != wanted {
+        return Err(format!("value of {name} PriorityClass must be {wanted}"));
+    }
+    match print::boolean(class, "/globalDefault") {
+        true => Err(format!("globalDefault of {name} PriorityClass must be false")),
+        false => Ok(()),
+    }
+}
+
 fn default(class: &mut Object) {
     set_text(&mut class.0, "preemptionPolicy", "PreemptLowerPriority");
 }
@@ -42,12 +57,15 @@ fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let value = At::top(new, "value");
     let number = value.int().unwrap_or(0);
-    let system = SYSTEM.contains(&(new.name(), number));
-    if new.name().starts_with("system-") && !system {
-        let detail = "priority class names with 'system-' prefix are reserved for system use only";
-        errors.forbidden(&At::top(new, "metadata").field("name"), detail);
-    }
-    if number > USER_MAX && !system {
+    if new.name().starts_with("system-") {
+        if let Err(why) = check_system(new, number) {
+            let detail = format!(
+                "priority class names with 'system-' prefix are reserved for system use only. \
+                 error: {why}"
+            );
+            errors.forbidden(&At::top(new, "metadata").field("name"), detail);
+        }
+    } else if number > USER_MAX {
         let detail = format!("maximum allowed value of a user defined priority is {USER_MAX}");
         errors.forbidden(&value, detail);
     }

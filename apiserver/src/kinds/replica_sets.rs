@@ -37,6 +37,7 @@ pub(super) const KIND: KindDef = KindDef {
     default,
     validate,
     validate_status,
+    warnings: workload::warnings,
     ..KindDef::BASE
 };
 
@@ -51,8 +52,9 @@ fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let spec = At::top(new, "spec");
     errors.not_negative(&spec.field("replicas"));
     errors.not_negative(&spec.field("minReadySeconds"));
-    workload::validate_selector(&spec, &mut errors);
-    pod_spec::validate_template(&spec.field("template"), &spec.field("selector"), &mut errors);
+    workload::validate_selector(&spec, "deployment", &mut errors);
+    let (template, selector) = (spec.field("template"), spec.field("selector"));
+    pod_spec::validate_template(&template, &selector, "ReplicaSet", &mut errors);
     if let Some(old) = old {
         workload::validate_same_selector(new, old, &mut errors);
     }
@@ -72,9 +74,6 @@ fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
     ];
     let within = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
     workload::validate_counts(&status, &counts, &within, &mut errors);
-    let (ready, available) = (status.field("readyReplicas"), status.field("availableReplicas"));
-    if available.int().unwrap_or(0) > ready.int().unwrap_or(0) {
-        errors.invalid(&available, "cannot be greater than readyReplicas");
-    }
+    workload::validate_available(&status, "cannot be greater than readyReplicas", &mut errors);
     errors.0
 }

@@ -5,7 +5,7 @@ use super::{
     common::{
         self, child,
         field::{At, Errors},
-        labels, pod_spec, print, set_default, workload,
+        pod_spec, print, set_default, workload,
     },
 };
 use k8s::{FieldError, Object};
@@ -43,6 +43,8 @@ pub(super) const KIND: KindDef = KindDef {
     generation: true,
     default,
     validate,
+    validate_status,
+    warnings: workload::warnings,
     ..KindDef::BASE
 };
 
@@ -64,13 +66,12 @@ fn default(controller: &mut Object) {
 fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let spec = At::top(new, "spec");
-    errors.not_negative(&spec.field("replicas"));
     errors.not_negative(&spec.field("minReadySeconds"));
     let (selector, template) = (spec.field("selector"), spec.field("template"));
-    labels::validate_labels(&selector, &mut errors);
     if selector.count() == 0 {
         errors.required(&selector, "");
     }
+    errors.not_negative(&spec.field("replicas"));
     if !template.exists() {
         errors.required(&template, "");
         return errors.0;
@@ -81,5 +82,28 @@ fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
         errors.invalid(&have, "`selector` does not match template `labels`");
     }
     pod_spec::validate_any_template(&template, &mut errors);
+    pod_spec::only_always(&template, &mut errors);
+    let pods = template.field("spec");
+    let deadline = pods.field("activeDeadlineSeconds");
+    if deadline.exists() {
+        let detail = "activeDeadlineSeconds in ReplicationController is not Supported";
+        errors.forbidden(&deadline, detail);
+    }
+    errors.0
+}
+
+fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let status = At::top(new, "status");
+    let counts = [
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "observedGeneration",
+    ];
+    let within = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+    workload::validate_counts(&status, &counts, &within, &mut errors);
+    workload::validate_available(&status, "cannot be greater than readyReplicas", &mut errors);
     errors.0
 }

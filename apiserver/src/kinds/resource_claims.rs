@@ -2,9 +2,13 @@
 
 use super::{
     Column, KindDef, Subresource,
-    common::{self, print},
+    common::{
+        self, devices,
+        field::{At, Errors},
+        print,
+    },
 };
-use k8s::Object;
+use k8s::{FieldError, Object};
 use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
@@ -16,6 +20,10 @@ pub(super) const KIND: KindDef = KindDef {
     columns: &[Column::NAME, Column::text("State", |o, _| state(o)), Column::AGE],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
+    prepare_status: common::keep_metadata,
+    default: |claim| devices::default_spec(claim.map_mut("spec")),
+    validate,
+    validate_status,
     ..KindDef::BASE
 };
 
@@ -26,11 +34,42 @@ fn state(object: &Object) -> Value {
     }
     if object.at("/status/allocation").is_some() {
         states.push("allocated");
+        if print::count(object, "/status/reservedFor") > 0 {
+            states.push("reserved");
+        }
     } else if states.is_empty() {
         states.push("pending");
     }
-    if print::count(object, "/status/reservedFor") > 0 {
-        states.push("reserved");
-    }
     states.join(",").into()
+}
+
+fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let spec = At::top(new, "spec");
+    devices::validate_spec(&spec, &mut errors);
+    if let Some(old) = old {
+        errors.immutable(&spec, &At::top(old, "spec"));
+    }
+    errors.0
+}
+
+fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let (status, was) = (At::top(new, "status"), At::top(old, "status"));
+    devices::validate_allocation(&status, &mut errors);
+    let (now, before) = (status.field("allocation"), was.field("allocation"));
+    if before.exists() && now.exists() {
+        errors.immutable(&now, &before);
+    }
+    if new.deletion_timestamp().is_some() {
+        let kept =
+            |uid: &str| was.field("reservedFor").items().any(|old| old.field("uid").text() == uid);
+        for consumer in status.field("reservedFor").items() {
+            if !kept(consumer.field("uid").text()) {
+                let detail = "new entries may not be added while `deletionTimestamp` is set";
+                errors.forbidden(&status.field("reservedFor"), detail);
+            }
+        }
+    }
+    errors.0
 }

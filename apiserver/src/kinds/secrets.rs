@@ -20,7 +20,7 @@ pub(super) const KIND: KindDef = KindDef {
     columns: &[
         Column::NAME,
         Column::text("Type", |o, _| print::text(o, "/type")),
-        Column::integer("Data", |o, _| print::count(o, "/data").into()),
+        Column::text("Data", |o, _| print::count(o, "/data").into()),
         Column::AGE,
     ],
     selectable: &[SelectableField::text("type", |o| o.str_at("/type").to_string())],

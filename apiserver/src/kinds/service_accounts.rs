@@ -14,7 +14,7 @@ pub(super) const KIND: KindDef = KindDef {
     }],
     columns: &[
         Column::NAME,
-        Column::integer("Secrets", |o, _| print::count(o, "/secrets").into()),
+        Column::text("Secrets", |o, _| print::count(o, "/secrets").into()),
         Column::AGE,
     ],
     ..KindDef::BASE

@@ -63,6 +63,10 @@ fn every_kind_is_in_the_schema() {
     let schema = Schema::built_in();
     for kind in BUILT_IN {
         assert!(schema.get(kind.schema).is_some(), "{} is not in the table", kind.schema);
+        for foreign in kind.foreign {
+            assert!(schema.get(foreign.schema).is_some(), "{} is not in the table", foreign.schema);
+            assert!(kind.versions.contains(&foreign.version), "{} is not served", foreign.version);
+        }
         for subresource in kind.subresources {
             if let Subresource::Named { schema: body, .. } = subresource {
                 assert!(schema.get(body).is_some(), "{body} is not in the table");

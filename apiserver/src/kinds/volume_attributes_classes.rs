@@ -3,9 +3,11 @@
 use super::{
     Column, KindDef,
     common::{
-        field::{At, Errors},
+        field::{At, Errors, same},
         print,
+        volume_sources::driver_name,
     },
+    storage_classes,
 };
 use k8s::{FieldError, Object};
 
@@ -27,15 +29,19 @@ pub(super) const KIND: KindDef = KindDef {
 
 fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
-    let driver = At::top(new, "driverName");
-    errors.needs_text(&driver);
-    if let Some(old) = old {
-        if At::top(old, "driverName").value() != driver.value() {
-            errors.forbidden(&driver, "updates to driverName are forbidden.");
+    let (driver, parameters) = (At::top(new, "driverName"), At::top(new, "parameters"));
+    match old {
+        None => {
+            driver_name(&driver, &mut errors);
+            storage_classes::validate_parameters(&parameters, false, &mut errors);
         }
-        let parameters = At::top(new, "parameters");
-        if At::top(old, "parameters").value() != parameters.value() {
-            errors.forbidden(&parameters, "updates to parameters are forbidden.");
+        Some(old) => {
+            for now in [&driver, &parameters] {
+                let field = now.to_string();
+                if !same(now.value(), old.0.get(&field)) {
+                    errors.forbidden(now, format!("updates to {field} are forbidden."));
+                }
+            }
         }
     }
     errors.0

@@ -161,6 +161,16 @@ fn name_errors(kind: &KindDef, name: &str) -> Vec<String> {
         NameRule::Label => names::is_dns1123_label(name),
         NameRule::Rfc1035Label => names::is_dns1035_label(name),
         NameRule::PathSegment => path_segment_errors(name),
+        NameRule::Ip => ip_errors(name),
+    }
+}
+
+/// The name of an IPAddress is the address, written in one way only.
+fn ip_errors(name: &str) -> Vec<String> {
+    match name.parse::<std::net::IpAddr>() {
+        Ok(ip) if ip.to_string() == name => Vec::new(),
+        Ok(ip) => vec![format!("must be in canonical form (\"{ip}\")")],
+        Err(_) => names::is_ip(name),
     }
 }
 

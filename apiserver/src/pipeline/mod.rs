@@ -1,6 +1,7 @@
 //! The one path of every verb and kind: values in, values out. HTTP and in-process callers meet
 //! here; nothing below knows which of the two it serves.
 
+pub(crate) mod convert;
 mod delete;
 pub(crate) mod meta;
 mod read;
@@ -156,12 +157,12 @@ impl Core {
         self.catalogs.current()
     }
 
-    /// Answers one call. The caller has been authorized.
+    /// Answers one call, in the version it came by. The caller has been authorized.
     pub(crate) async fn call(&self, call: Call) -> Result<Reply, Status> {
-        let warning = call.kind.custom().and_then(|custom| custom.version().warning.clone());
+        let (kind, version) = (call.kind.clone(), call.version.clone());
         let mut reply = self.answer(call).await?;
-        reply.warnings.extend(warning);
-        Ok(reply)
+        reply.warnings.extend(kind.custom().and_then(|custom| custom.version().warning.clone()));
+        Ok(convert::answer(&kind, &version, reply))
     }
 
     async fn answer(&self, call: Call) -> Result<Reply, Status> {
@@ -340,7 +341,7 @@ pub(crate) struct Type<'a> {
 impl<'a> Type<'a> {
     pub(crate) fn of(kind: &'a KindDef, version: &str) -> Type<'a> {
         let api_version = encode::api_version(kind.group, version);
-        Type { schema: kind.schema, api_version, kind: kind.kind }
+        Type { schema: kind.schema_of(version), api_version, kind: kind.kind }
     }
 
     /// What the body says it is; where it says nothing, what it must be.

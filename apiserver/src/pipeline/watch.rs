@@ -3,9 +3,14 @@
 //! A feed holds a cursor into the store's history and no queue: whoever does not read costs no
 //! memory, and is told `410 Expired` when it comes back later than history reaches.
 
-use super::{Core, Selection, read};
+use super::{Core, Selection, convert, read};
 use crate::{
-    catalog::Catalog, custom::Converter, encode, errors, kind::Kind, kinds::KindDef, memo,
+    catalog::Catalog,
+    custom::Converter,
+    encode, errors,
+    kind::Kind,
+    kinds::{Foreign, KindDef},
+    memo,
 };
 use k8s::{FieldError, Object, Options, Revision, Status, WatchEvent};
 use raft_store::{Change, Error, Stored, Watch};
@@ -27,6 +32,8 @@ const BATCH: usize = 512;
 /// What a watch asks for.
 pub(crate) struct WatchCall {
     pub(crate) kind: Kind,
+    /// The version the events go out in.
+    pub(crate) version: String,
     pub(crate) namespace: String,
     /// Selectors, resource version and match.
     pub(crate) options: Options,
@@ -70,6 +77,8 @@ pub(crate) enum Event {
 /// One watch under way.
 pub(crate) struct Feed {
     selection: Selection,
+    /// How the objects look in the version asked for, if not as they are stored.
+    foreign: Option<&'static Foreign>,
     converter: Arc<Converter>,
     /// How custom kinds come, change and go.
     catalogs: watch::Receiver<Arc<Catalog>>,
@@ -114,6 +123,7 @@ impl Core {
         let now = Instant::now();
         Ok(Feed {
             selection,
+            foreign: call.kind.foreign(&call.version),
             converter: self.converter.clone(),
             catalogs: self.catalogs.changes(),
             initial: initial.into_iter(),
@@ -206,7 +216,7 @@ impl Feed {
             let mut events: Vec<Event> = matching
                 .map(|stored| {
                     let revision = encode::revision(stored.revision);
-                    Event::Object { kind: EventKind::Added, stored, revision }
+                    self.foreign_form(Event::Object { kind: EventKind::Added, stored, revision })
                 })
                 .collect();
             if self.initial.len() == 0
@@ -223,7 +233,18 @@ impl Feed {
     /// The changes as this selection sees them: entering it is `ADDED`, leaving it `DELETED`.
     async fn select(&self, changes: Vec<Arc<Change>>) -> Result<Vec<Event>, Status> {
         let changes = self.shown(changes).await?;
-        Ok(changes.iter().filter_map(|change| select(&self.selection, change)).collect())
+        let events = changes.iter().filter_map(|change| select(&self.selection, change));
+        Ok(events.map(|event| self.foreign_form(event)).collect())
+    }
+
+    /// The event in the version asked for, once it is selected by what is stored.
+    fn foreign_form(&self, event: Event) -> Event {
+        match (event, self.foreign) {
+            (Event::Object { kind, stored, revision }, Some(foreign)) => {
+                Event::Object { kind, stored: convert::shown(foreign, &stored), revision }
+            }
+            (event, _) => event,
+        }
     }
 
     /// Changes of a custom kind in the version that is watched.

@@ -1,7 +1,7 @@
 //! Create, update, patch and status: decide the new version against the old one, then one guarded
 //! transaction. What was decided on a state that was behind is decided again after a barrier.
 
-use super::{Call, Core, Reply, What, meta};
+use super::{Call, Core, Reply, What, convert, meta};
 use crate::{
     admission::{self, Operation},
     catalog, custom, encode,
@@ -11,7 +11,7 @@ use crate::{
     memo, services,
 };
 use bytes::Bytes;
-use k8s::{FieldError, Object, PatchType, Resource, Revision, Status};
+use k8s::{FieldError, Object, PatchType, Resource, Revision, Status, Verb};
 use raft_store::{Error, Guard, Op, Stored, Term, Txn, Write};
 use serde_json::Value;
 use std::sync::Arc;
@@ -49,14 +49,19 @@ impl Core {
             }
             result => result?,
         };
-        reply.warnings = warnings;
+        reply.warnings.splice(0..0, warnings);
+        if let What::Object(object) = &reply.what {
+            reply.warnings.extend((call.kind.warnings)(object, None));
+        }
         Ok(reply)
     }
 
     /// The body as an object of the call's kind, stripped; its name and version checked.
     fn decode_object(&self, call: &Call) -> Result<(Object, Vec<String>), Status> {
         let validation = call.options.field_validation.as_deref();
-        self.decode_kind(&call.kind, &call.version, &call.body, validation)
+        let (object, warnings) =
+            self.decode_kind(&call.kind, &call.version, &call.body, validation)?;
+        Ok((convert::take_in(call, object), warnings))
     }
 
     async fn create_once(&self, call: &Call, mut object: Object) -> Result<Reply, Status> {
@@ -151,13 +156,13 @@ impl Core {
             }
             result => result?,
         };
-        reply.warnings = warnings;
+        reply.warnings.splice(0..0, warnings);
         Ok(reply)
     }
 
     /// Only `status` (and labels, annotations and finalizers) of the sent object counts.
     pub(crate) async fn update_status(&self, call: Call) -> Result<Reply, Status> {
-        if let k8s::Verb::Patch(patch) = call.verb {
+        if let Verb::Patch(patch) = call.verb {
             return self.patch(call, patch).await;
         }
         let (object, warnings) = self.decode_object(&call)?;
@@ -168,7 +173,7 @@ impl Core {
             Ok(Wanted { new, expected })
         };
         let mut reply = self.modify(&call, &change).await?;
-        reply.warnings = warnings;
+        reply.warnings.splice(0..0, warnings);
         Ok(reply)
     }
 
@@ -187,8 +192,19 @@ impl Core {
             Ok(Wanted { expected: named.filter(|revision| revision.0 != 0), new })
         };
         let mut reply = self.modify(&call, &change).await?;
-        reply.warnings = warnings.into_inner().unwrap_or_default();
+        reply.warnings.splice(0..0, warnings.into_inner().unwrap_or_default());
         Ok(reply)
+    }
+
+    /// What a write of a part of an object brought, whole: the body, or what a patch makes of `old`.
+    pub(crate) fn sent(&self, call: &Call, old: &Object) -> Result<Object, Status> {
+        let object = match (&call.body, call.verb) {
+            (super::Body::Value(document), Verb::Patch(patch)) => {
+                self.patched(call, patch, document, old)?.0
+            }
+            _ => self.decode_object(call)?.0,
+        };
+        Ok(object)
     }
 
     /// The object after the patch, decoded as if it had been sent whole.
@@ -199,12 +215,13 @@ impl Core {
         document: &Value,
         old: &Object,
     ) -> Result<(Object, Vec<String>), Status> {
-        let mut whole = old.clone();
+        let mut whole = convert::show(call, old.clone());
         encode::stamp(&mut whole, &call.kind, &call.version);
         let validation = call.options.field_validation.as_deref();
         let (kind, version) = (&call.kind, &call.version);
-        let (mut object, warnings) =
+        let (object, warnings) =
             self.patch_kind(kind, version, patch, whole.into_value(), document, validation)?;
+        let mut object = convert::take_in(call, object);
         settle_name(&mut object, &call.name)?;
         Ok((object, warnings))
     }
@@ -221,7 +238,7 @@ impl Core {
                     self.decide(call, change, &shown).map(|next| (stored, shown, next))
                 }
             };
-            let (stored, shown, next) = match decided {
+            let (stored, shown, mut next) = match decided {
                 Err(status) if !fresh && may_be_stale(&status) => {
                     self.barrier().await?;
                     fresh = true;
@@ -230,12 +247,16 @@ impl Core {
                 decided => decided?,
             };
             let body = self.converter.stored(&call.kind, &next.new).await?;
+            let warnings = std::mem::take(&mut next.warnings);
             match self.commit(call, stored, shown, next, body).await {
                 Err(Error::GuardFailed { .. }) => {
                     self.barrier().await?;
                     fresh = true;
                 }
-                result => return result.map_err(errors::status),
+                result => {
+                    let reply = result.map_err(errors::status)?;
+                    return Ok(Reply { warnings, ..reply });
+                }
             }
         }
         Err(Status::modified(&call.resource(), &call.name))
@@ -273,12 +294,16 @@ impl Core {
             allocation = services::Allocation::for_update(self, &call.kind, &mut new, &old)?;
         }
         self.complete(call, &mut new);
-        if part == Part::Main {
+        if matches!(part, Part::Main | Part::Spec(_)) {
             meta::count_generation(&call.kind, &mut new, &old);
         }
         self.refuse_invalid(&call.kind, &new, Some((&old, part)))?;
         admission::validate(&cx, &new)?;
-        Ok(Next { new, allocation })
+        let warnings = match part {
+            Part::Main => (call.kind.warnings)(&new, Some(&old)),
+            _ => Vec::new(),
+        };
+        Ok(Next { new, allocation, warnings })
     }
 
     /// Writes the new version, or nothing if it equals the old one, or the deletion it completes.
@@ -291,7 +316,7 @@ impl Core {
         next: Next,
         body: Bytes,
     ) -> Result<Reply, Error> {
-        let Next { mut new, allocation } = next;
+        let Next { mut new, allocation, .. } = next;
         if body == stored.body && allocation.is_empty() {
             return Ok(Reply::new(What::Stored(shown)));
         }
@@ -319,7 +344,7 @@ impl Core {
         if let Some(custom) = call.kind.custom() {
             return custom.fill_in(object);
         }
-        if let Some((schema, ty)) = call.kind.schema(&call.version) {
+        if let Some((schema, ty)) = call.kind.stored_schema() {
             k8s::default::apply(schema, ty, object);
         }
         (call.kind.default)(object);
@@ -330,7 +355,7 @@ impl Core {
         if call.kind.is_custom() {
             return;
         }
-        if let Some((schema, ty)) = call.kind.schema(&call.version) {
+        if let Some((schema, ty)) = call.kind.stored_schema() {
             k8s::default::zero_values(schema, ty, object);
         }
     }
@@ -352,6 +377,7 @@ impl Core {
         found.extend(match old {
             Some((old, Part::Status)) => (kind.validate_status)(new, old),
             Some((old, Part::Main)) => (kind.validate)(new, Some(old)),
+            Some((old, Part::Spec(name))) => (kind.validate_part)(name, new, old),
             Some((_, Part::Own)) => Vec::new(),
             None => (kind.validate)(new, None),
         });
@@ -365,6 +391,8 @@ enum Part {
     /// The object itself, or its scale.
     Main,
     Status,
+    /// A part of the spec with rules of its own, by the name of its subresource.
+    Spec(&'static str),
     /// A subresource that makes its change itself (binding, finalize) and may do what no update may.
     Own,
 }
@@ -374,6 +402,8 @@ impl Part {
         match subresource {
             "" | "scale" => Part::Main,
             "status" | "approval" => Part::Status,
+            "ephemeralcontainers" => Part::Spec("ephemeralcontainers"),
+            "resize" => Part::Spec("resize"),
             _ => Part::Own,
         }
     }
@@ -383,6 +413,8 @@ impl Part {
 struct Next {
     new: Object,
     allocation: services::Allocation,
+    /// What the client is warned of.
+    warnings: Vec<String>,
 }
 
 pub(crate) fn invalid(kind: &KindDef, name: &str, errors: &[FieldError]) -> Status {

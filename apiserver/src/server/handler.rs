@@ -322,6 +322,7 @@ async fn watch(
     };
     let call = WatchCall {
         kind: kind.clone(),
+        version: info.version.clone(),
         namespace: if kind.namespaced { info.namespace.clone() } else { String::new() },
         options,
         send_initial_events: query.send_initial_events,

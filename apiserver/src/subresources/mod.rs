@@ -3,6 +3,7 @@
 pub(crate) mod binding;
 pub(crate) mod eviction;
 pub(crate) mod finalize;
+pub(crate) mod pod_parts;
 pub(crate) mod review;
 pub(crate) mod scale;
 pub(crate) mod stream;
@@ -21,6 +22,7 @@ pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
         ("serviceaccounts", "token", Verb::Create) => token::call(core, call).await,
         ("namespaces", "finalize", Verb::Update) => finalize::call(core, call).await,
         ("pods", "ephemeralcontainers" | "resize", Verb::Get) => core.get(&call).await,
+        ("pods", "ephemeralcontainers" | "resize", _) => pod_parts::call(core, call).await,
         (plural, subresource, _) => {
             Err(Status::not_implemented(format!("{plural}/{subresource} is not implemented yet")))
         }

@@ -44,6 +44,27 @@ pub fn is_dns1123_subdomain(value: &str) -> Vec<String> {
     wrong
 }
 
+/// The same with underscores: search paths of DNS.
+pub fn is_dns1123_subdomain_with_underscore(value: &str) -> Vec<String> {
+    let mut wrong = at_most(value, SUBDOMAIN_BYTES_MAX, "characters");
+    let edge = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let label = |part: &str| {
+        let bytes = part.strip_prefix('_').unwrap_or(part).as_bytes();
+        bytes.first().is_some_and(|c| edge(*c))
+            && bytes.last().is_some_and(|c| edge(*c))
+            && bytes.iter().all(|c| edge(*c) || matches!(c, b'-' | b'_'))
+    };
+    if !value.split('.').all(label) {
+        wrong.push(regex(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, \
+             '_', '-' or '.', and must start and end with an alphanumeric character",
+            r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*",
+            &["example.com"],
+        ));
+    }
+    wrong
+}
+
 /// `*.` and a subdomain: wildcard hosts of an Ingress.
 pub fn is_wildcard_dns1123_subdomain(value: &str) -> Vec<String> {
     let mut wrong = at_most(value, SUBDOMAIN_BYTES_MAX, "characters");

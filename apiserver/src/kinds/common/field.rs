@@ -1,9 +1,9 @@
 //! A place in an object while it is validated: the value there and, once something is wrong with
 //! it, its path as upstream prints it.
 
-use k8s::{FieldError, Object};
-use serde_json::Value;
-use std::fmt;
+use k8s::{FieldError, Object, names, quantity::Quantity};
+use serde_json::{Map, Value};
+use std::{fmt, net::IpAddr};
 
 /// A value and where it stands. The path is a chain on the stack; it costs nothing until printed.
 #[derive(Clone, Copy)]
@@ -39,6 +39,41 @@ impl<'v> At<'_, 'v> {
     pub(crate) fn key<'q>(&'q self, key: &'v str) -> At<'q, 'v> {
         let value = self.value.and_then(|value| value.get(key)).filter(|value| !value.is_null());
         At { parent: Some(self), step: Step::Key(key), value }
+    }
+
+    /// The same value under another name, where upstream's errors call the field otherwise.
+    pub(crate) fn renamed(self, name: &'static str) -> Self {
+        At { step: Step::Field(name), ..self }
+    }
+
+    /// One entry of a list.
+    pub(crate) fn index<'q>(&'q self, index: usize) -> At<'q, 'v> {
+        let value = self.value.and_then(|value| value.get(index));
+        At { parent: Some(self), step: Step::Index(index), value }
+    }
+
+    /// The texts of a list.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &'v str> + use<'v> {
+        let list = self.value.and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(Value::as_str)
+    }
+
+    /// True if a list or a map has this text, as an entry or as a key.
+    pub(crate) fn has(&self, text: &str) -> bool {
+        match self.value {
+            Some(Value::Array(list)) => list.iter().any(|entry| entry.as_str() == Some(text)),
+            Some(Value::Object(map)) => map.contains_key(text),
+            _ => false,
+        }
+    }
+
+    /// The quantity there, which may be text or a number.
+    pub(crate) fn quantity(&self) -> Option<Quantity> {
+        match self.value? {
+            Value::String(text) => Quantity::parse(text).ok(),
+            Value::Number(number) => Quantity::parse(&number.to_string()).ok(),
+            _ => None,
+        }
     }
 
     /// The entries of a list; none if it is absent.
@@ -116,6 +151,23 @@ impl fmt::Display for At<'_, '_> {
 pub(crate) struct Errors(pub(crate) Vec<FieldError>);
 
 impl Errors {
+    /// What was found below `from`, told as if it were below `to`: upstream's paths are not always
+    /// where the value is.
+    pub(crate) fn adopt(
+        &mut self,
+        within: Errors,
+        from: &impl fmt::Display,
+        to: &impl fmt::Display,
+    ) {
+        let (from, to) = (from.to_string(), to.to_string());
+        self.0.extend(
+            within
+                .0
+                .into_iter()
+                .map(|error| FieldError { path: error.path.replacen(&from, &to, 1), ..error }),
+        );
+    }
+
     pub(crate) fn required(&mut self, at: &At<'_, '_>, detail: &str) {
         self.0.push(FieldError::required(at.to_string(), detail));
     }
@@ -157,12 +209,32 @@ impl Errors {
         self.0.push(FieldError::not_found(at.to_string(), at.owned()));
     }
 
+    /// The same with a value and a text of its own.
+    pub(crate) fn not_found_value(
+        &mut self,
+        at: &At<'_, '_>,
+        value: impl Into<Value>,
+        detail: String,
+    ) {
+        let error = FieldError::not_found(at.to_string(), value.into());
+        self.0.push(FieldError { detail, ..error });
+    }
+
     pub(crate) fn too_long(&mut self, at: &At<'_, '_>, max_bytes: usize) {
         self.0.push(FieldError::too_long(at.to_string(), max_bytes));
     }
 
     pub(crate) fn not_supported(&mut self, at: &At<'_, '_>, valid: &[&str]) {
         self.0.push(FieldError::not_supported(at.to_string(), at.owned(), valid));
+    }
+
+    pub(crate) fn not_supported_value(
+        &mut self,
+        at: &At<'_, '_>,
+        value: impl Into<Value>,
+        valid: &[&str],
+    ) {
+        self.0.push(FieldError::not_supported(at.to_string(), value.into(), valid));
     }
 
     /// Refuses text that is not one of `valid`, and absent text if `needed`.
@@ -189,10 +261,168 @@ impl Errors {
         }
     }
 
+    /// Refuses zero, what is below it, and nothing.
+    pub(crate) fn positive(&mut self, at: &At<'_, '_>) {
+        if at.int().unwrap_or(0) <= 0 {
+            self.invalid_value(at, at.int().unwrap_or(0), "must be greater than zero");
+        }
+    }
+
+    /// A number that is there must be within both ends.
+    pub(crate) fn in_range(&mut self, at: &At<'_, '_>, low: i64, high: i64) {
+        if at.int().is_some_and(|value| !(low..=high).contains(&value)) {
+            self.invalid(at, format!("must be between {low} and {high}, inclusive"));
+        }
+    }
+
+    /// Refuses more entries than `max`.
+    pub(crate) fn too_many(&mut self, at: &At<'_, '_>, max: usize) {
+        if at.count() > max {
+            self.0.push(FieldError::too_many(at.to_string(), at.count(), max));
+        }
+    }
+
     /// Refuses a change from `old`.
     pub(crate) fn immutable(&mut self, new: &At<'_, '_>, old: &At<'_, '_>) {
-        if new.value != old.value {
-            self.invalid(new, "field is immutable");
+        if !same(new.value, old.value) {
+            self.invalid(new, IMMUTABLE);
+        }
+    }
+
+    /// Text that is an RFC 1123 subdomain: most names.
+    pub(crate) fn subdomain(&mut self, at: &At<'_, '_>) {
+        self.invalid_each(at, names::is_dns1123_subdomain(at.text()));
+    }
+
+    /// Text that is an RFC 1123 label.
+    pub(crate) fn label(&mut self, at: &At<'_, '_>) {
+        self.invalid_each(at, names::is_dns1123_label(at.text()));
+    }
+
+    /// Text that is a qualified name: `name` or `prefix/name`.
+    pub(crate) fn qualified_name(&mut self, at: &At<'_, '_>) {
+        self.invalid_each(at, names::is_qualified_name(at.text()));
+    }
+
+    /// Text that is there and an RFC 1123 subdomain.
+    pub(crate) fn needs_subdomain(&mut self, at: &At<'_, '_>) {
+        if self.needs_text(at) {
+            self.subdomain(at);
+        }
+    }
+
+    /// Text that is there and an RFC 1123 label.
+    pub(crate) fn needs_label(&mut self, at: &At<'_, '_>) {
+        if self.needs_text(at) {
+            self.label(at);
+        }
+    }
+
+    /// An IP address in a field that older releases checked loosely: it need not be in canonical
+    /// form, but has to mean one address (upstream's `IsValidIPForLegacyField`). One of `kept`,
+    /// which the old version had, is good whatever it is.
+    pub(crate) fn legacy_ip(&mut self, at: &At<'_, '_>, kept: &[&str]) {
+        let text = at.text();
+        if kept.contains(&text) {
+            return;
+        }
+        match parse_ip(text) {
+            Ok(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
+                self.invalid_value(at, text, "must not be an IPv4-mapped IPv6 address");
+            }
+            Ok(_) => (),
+            Err(detail) => self.invalid_value(at, text, detail),
+        }
+    }
+
+    /// The same for a network.
+    pub(crate) fn legacy_cidr(&mut self, at: &At<'_, '_>, kept: &[&str]) {
+        let text = at.text().trim();
+        if kept.contains(&text) {
+            return;
+        }
+        if let Err(detail) = check_cidr(text) {
+            self.invalid_value(at, text, detail);
+        }
+    }
+
+    /// The same for one of several in a text.
+    pub(crate) fn legacy_cidr_text(&mut self, at: &At<'_, '_>, text: &str) {
+        if let Err(detail) = check_cidr(text) {
+            self.invalid_value(at, text, detail);
+        }
+    }
+
+    /// An address that others can send to.
+    pub(crate) fn endpoint_ip(&mut self, at: &At<'_, '_>) {
+        let Ok(ip) = at.text().parse::<IpAddr>() else {
+            return self.invalid(at, "must be a valid IP address");
+        };
+        let (link_local, link_local_group) = match ip {
+            IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),
+            IpAddr::V6(ip) => (ip.segments()[0] & 0xffc0 == 0xfe80, ip.segments()[0] == 0xff02),
+        };
+        if ip.is_unspecified() {
+            self.invalid(at, format!("may not be unspecified ({})", at.text()));
+        }
+        if ip.is_loopback() {
+            self.invalid(at, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
+        }
+        if link_local {
+            self.invalid(at, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+        }
+        if link_local_group {
+            let detail = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)";
+            self.invalid(at, detail);
+        }
+    }
+
+    /// `example.com/path`: a name that belongs to a domain.
+    pub(crate) fn domain_path(&mut self, at: &At<'_, '_>) {
+        let bad = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        match at.text().split_once('/') {
+            _ if at.text().is_empty() => self.required(at, ""),
+            Some((domain, path)) if !domain.is_empty() && !path.is_empty() => {
+                for detail in names::is_dns1123_subdomain(domain) {
+                    self.invalid_value(at, domain, detail);
+                }
+                let good =
+                    |c: char| c.is_ascii_alphanumeric() || r"/\-._~%!$&'()*+,;=:".contains(c);
+                if !path.chars().all(good) {
+                    let detail = r"Invalid path (regex used for validation is '[A-Za-z0-9/\-._~%!$&'()*+,;=:]+')";
+                    self.invalid_value(at, path, detail);
+                }
+            }
+            _ => self.invalid(at, bad),
+        }
+    }
+
+    /// Text that is there and one segment of a URL path.
+    pub(crate) fn needs_segment(&mut self, at: &At<'_, '_>) {
+        if self.needs_text(at) {
+            self.invalid_each(at, names::is_path_segment_name(at.text()));
+        }
+    }
+
+    /// A network in canonical form.
+    pub(crate) fn cidr(&mut self, at: &At<'_, '_>) {
+        let before = self.0.len();
+        self.legacy_cidr(at, &[]);
+        let canonical = at
+            .text()
+            .split_once('/')
+            .and_then(|(ip, bits)| Some(format!("{}/{bits}", ip.parse::<IpAddr>().ok()?)));
+        if let (true, Some(canonical)) = (self.0.len() == before, canonical)
+            && canonical != at.text()
+        {
+            self.invalid(at, format!("must be in canonical form (\"{canonical}\")"));
+        }
+    }
+
+    /// Text without white space around it.
+    pub(crate) fn unpadded(&mut self, at: &At<'_, '_>) {
+        if at.text().trim() != at.text() {
+            self.invalid(at, "must not have leading or trailing whitespace");
         }
     }
 
@@ -217,5 +447,81 @@ impl Errors {
     }
 }
 
+/// True if both mean the same: null, nothing and what is empty are one, as upstream's
+/// `Semantic.DeepEqual` has it.
+pub(crate) fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
+    match (a, b) {
+        (Some(Value::Object(a)), Some(Value::Object(b))) => {
+            let fields = |map: &Map<String, Value>, other: &Map<String, Value>| {
+                map.iter().all(|(key, value)| same(Some(value), other.get(key)))
+            };
+            fields(a, b) && fields(b, a)
+        }
+        (Some(Value::Array(a)), Some(Value::Array(b))) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(Some(a), Some(b)))
+        }
+        (None, None) => true,
+        (Some(a), Some(b)) => a == b || (is_nothing(a) && is_nothing(b)),
+        (Some(one), None) | (None, Some(one)) => is_nothing(one),
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(map) => map.values().all(is_nothing),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
+const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+const BAD_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+
+/// An address; leading zeros of an octet are told apart from what is no address at all.
+fn parse_ip(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse().map_err(|_| match without_zeros(text).parse::<IpAddr>() {
+        Ok(_) => "must not have leading 0s",
+        Err(_) => BAD_IP,
+    })
+}
+
+fn without_zeros(text: &str) -> String {
+    let octet = |octet: &str| match octet.trim_start_matches('0') {
+        "" if !octet.is_empty() => "0".to_string(),
+        rest => rest.to_string(),
+    };
+    text.split('.').map(octet).collect::<Vec<_>>().join(".")
+}
+
+fn check_cidr(text: &str) -> Result<(), &'static str> {
+    let (address, length) = text.split_once('/').ok_or(BAD_CIDR)?;
+    let bits: u32 = length.parse().map_err(|_| BAD_CIDR)?;
+    let ip = parse_ip(address);
+    let parsed = ip.or_else(|_| without_zeros(address).parse()).map_err(|_| BAD_CIDR)?;
+    let width = if parsed.is_ipv4() { 32 } else { 128 };
+    let digits = length.bytes().all(|c| c.is_ascii_digit());
+    if bits > width || !digits {
+        return Err(BAD_CIDR);
+    }
+    if ip.is_err() || (length.len() > 1 && length.starts_with('0')) {
+        return Err("must not have leading 0s in IP or prefix length");
+    }
+    let (number, mapped) = match parsed {
+        IpAddr::V4(ip) => (u128::from(u32::from(ip)), false),
+        IpAddr::V6(ip) => (u128::from(ip), ip.to_ipv4_mapped().is_some()),
+    };
+    if mapped {
+        return Err("must not have an IPv4-mapped IPv6 address");
+    }
+    let free = width - bits;
+    let mask = if free == 128 { u128::MAX } else { (1u128 << free) - 1 };
+    if number & mask != 0 {
+        return Err("must not have bits set beyond the prefix length");
+    }
+    Ok(())
+}
+
+pub(crate) const IMMUTABLE: &str = "field is immutable";
 pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 const PORT_RANGE: &str = "must be between 1 and 65535, inclusive";

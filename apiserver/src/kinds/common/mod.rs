@@ -1,11 +1,19 @@
 //! What the files of kinds share: printing, field paths, metadata, pod specs. Not a kind itself.
 
+pub(crate) mod claims;
 pub(crate) mod config;
+pub(crate) mod cron;
+pub(crate) mod devices;
 pub(crate) mod field;
+pub(crate) mod hpa_v1;
+pub(crate) mod job_spec;
 pub(crate) mod labels;
 pub(crate) mod pod_spec;
 pub(crate) mod print;
+pub(crate) mod projections;
 pub(crate) mod rbac;
+pub(crate) mod resources;
+pub(crate) mod volume_sources;
 pub(crate) mod workload;
 
 use k8s::Object;
@@ -22,6 +30,43 @@ pub(crate) fn keep_status(new: &mut Object, old: &Object) {
         Some(status) => new.0.insert("status".into(), status.clone()),
         None => new.0.remove("status"),
     };
+}
+
+/// `prepare_status` of a kind whose status update touches nothing of the metadata (upstream's
+/// `ResetObjectMetaForStatus`).
+pub(super) fn keep_metadata(new: &mut Object, old: &Object) {
+    keep_in_metadata(new, old, &["labels", "annotations", "finalizers", "ownerReferences"]);
+}
+
+/// `prepare_status` where labels stay as they were.
+pub(super) fn keep_labels(new: &mut Object, old: &Object) {
+    keep_in_metadata(new, old, &["labels"]);
+}
+
+fn keep_in_metadata(new: &mut Object, old: &Object, fields: &[&str]) {
+    for field in fields {
+        match old.metadata().and_then(|metadata| metadata.get(*field)) {
+            Some(value) => new.metadata_mut().insert((*field).into(), value.clone()),
+            None => new.metadata_mut().remove(*field),
+        };
+    }
+}
+
+/// A warning of an address in a form that other programs may read differently, if it is one.
+pub(crate) fn warn_ip(at: &field::At<'_, '_>) -> Option<String> {
+    let ip: std::net::IpAddr = at.text().parse().ok()?;
+    let std::net::IpAddr::V6(v6) = ip else { return None };
+    if let Some(v4) = v6.to_ipv4_mapped() {
+        let text = at.text();
+        return Some(format!("{at}: non-standard IP address \"{text}\" is invalid: use \"{v4}\""));
+    }
+    let canonical = v6.to_string();
+    (canonical != at.text()).then(|| {
+        format!(
+            "{at}: IPv6 address \"{}\" should be in RFC 5952 canonical format (\"{canonical}\")",
+            at.text()
+        )
+    })
 }
 
 /// Sets `field` where it is absent or null.
@@ -67,6 +112,35 @@ pub(crate) fn children<'a>(
 ) -> impl Iterator<Item = &'a mut Map<String, Value>> {
     let list = map.get_mut(field).and_then(Value::as_array_mut);
     list.into_iter().flatten().filter_map(Value::as_object_mut)
+}
+
+/// A list of `metav1.Condition`: each type once, all parts there.
+pub(crate) fn validate_conditions(conditions: &field::At<'_, '_>, errors: &mut field::Errors) {
+    let mut types = std::collections::BTreeSet::new();
+    for condition in conditions.items() {
+        let (kind, reason) = (condition.field("type"), condition.field("reason"));
+        if !types.insert(kind.text()) {
+            errors.duplicate(&kind);
+        }
+        errors.qualified_name(&kind);
+        let status = condition.field("status");
+        if !matches!(status.text(), "True" | "False" | "Unknown") {
+            errors.not_supported_value(&status, status.text(), &["False", "True", "Unknown"]);
+        }
+        errors.not_negative(&condition.field("observedGeneration"));
+        if !condition.field("lastTransitionTime").exists() {
+            errors.required(&condition.field("lastTransitionTime"), "must be set");
+        }
+        if reason.text().is_empty() {
+            errors.required(&reason, "must be set");
+        } else if reason.text().len() > 1024 {
+            errors.too_long(&reason, 1024);
+        }
+        let message = condition.field("message");
+        if message.text().len() > 32 * 1024 {
+            errors.too_long(&message, 32 * 1024);
+        }
+    }
 }
 
 /// What an admission policy matches where it says nothing: everything.

@@ -219,14 +219,19 @@ pub(crate) fn policy_kind(object: &Object) -> Value {
 /// `namespace/name` of the parameters of an admission policy binding.
 pub(crate) fn param_ref(object: &Object) -> Value {
     let Some(param) = object.at("/spec/paramRef") else { return "<unset>".into() };
-    let name = match (field(param, "name"), param.get("selector")) {
-        ("", Some(chosen)) => selector(Some(chosen)),
-        (name, _) => name.to_string(),
-    };
-    match field(param, "namespace") {
-        "" => name.into(),
-        namespace => format!("{namespace}/{name}").into(),
+    match (field(param, "name"), field(param, "namespace"), param.get("selector")) {
+        ("", _, None) => "<unset>".into(),
+        // Upstream shows the selector in the way Go prints a struct.
+        ("", _, Some(chosen)) => selector(Some(chosen)).into(),
+        (name, "", _) => format!("*/{name}").into(),
+        (name, namespace, _) => format!("{namespace}/{name}").into(),
     }
+}
+
+/// The class of a volume or claim, which the annotation of old names first.
+pub(crate) fn storage_class(object: &Object) -> Value {
+    let old = object.annotation("volume.beta.kubernetes.io/storage-class");
+    old.unwrap_or_else(|| object.str_at("/spec/storageClassName")).into()
 }
 
 /// Upstream's short words for access modes, in its order.

@@ -1,6 +1,12 @@
 //! What a pod spec gets where it says nothing, beyond the defaults in the schema table.
 
-use super::super::{child, children, made, set_default, set_text};
+use super::{
+    super::{
+        child, children, made, resources::is_huge_page, set_default, set_text, volume_sources,
+    },
+    totals,
+};
+use k8s::Object;
 use serde_json::{Map, Value, json};
 
 type Fields = Map<String, Value>;
@@ -13,15 +19,8 @@ pub(crate) fn pod_spec(spec: &mut Fields) {
     set_default(spec, "terminationGracePeriodSeconds", 30);
     made(spec, "securityContext");
     service_account(spec);
-    let host_network = spec.get("hostNetwork").and_then(Value::as_bool).unwrap_or(false);
     for list in ["initContainers", "containers", "ephemeralContainers"] {
-        for container in children(spec, list) {
-            self::container(container);
-            for port in children(container, "ports").filter(|_| host_network) {
-                let number = port.get("containerPort").cloned().unwrap_or(Value::Null);
-                set_default(port, "hostPort", number);
-            }
-        }
+        children(spec, list).for_each(container);
     }
     for volume in children(spec, "volumes") {
         self::volume(volume);
@@ -121,9 +120,7 @@ fn volume(volume: &mut Fields) {
             set_default(source, "defaultMode", 0o644);
         }
     }
-    if let Some(path) = child(volume, "hostPath") {
-        set_default(path, "type", "");
-    }
+    volume_sources::default(volume);
     if let Some(source) = child(volume, "downwardAPI") {
         children(source, "items").for_each(field_source);
     }
@@ -148,10 +145,9 @@ fn volume(volume: &mut Fields) {
     }
 }
 
-/// Of a pod itself, not of a template: requests as limits, links to services.
+/// Of a pod itself, not of a template: requests as limits, links to services, ports of the node.
 pub(crate) fn pod(spec: &mut Fields) {
-    set_default(spec, "enableServiceLinks", true);
-    for list in ["initContainers", "containers"] {
+    for list in ["containers", "initContainers"] {
         for container in children(spec, list) {
             let Some(resources) = child(container, "resources") else { continue };
             let Some(limits) = child(resources, "limits").map(|limits| limits.clone()) else {
@@ -163,6 +159,99 @@ pub(crate) fn pod(spec: &mut Fields) {
                 }
             }
         }
+    }
+    whole(spec);
+    set_default(spec, "enableServiceLinks", true);
+    if spec.get("hostNetwork").and_then(Value::as_bool).unwrap_or(false) {
+        for list in ["containers", "initContainers"] {
+            for port in children(spec, list).flat_map(|container| children(container, "ports")) {
+                if port.get("hostPort").and_then(Value::as_i64).unwrap_or(0) == 0 {
+                    let number = port.get("containerPort").cloned().unwrap_or(Value::Null);
+                    port.insert("hostPort".into(), number);
+                }
+            }
+        }
+    }
+}
+
+/// Resources of the pod as a whole follow from those of its containers (KEP-2837).
+fn whole(spec: &mut Fields) {
+    let own = |spec: &Fields, kind: &str| {
+        let amounts = spec.get("resources").and_then(|resources| resources.get(kind)?.as_object());
+        amounts.cloned().unwrap_or_default()
+    };
+    let (mut requests, mut limits) = (own(spec, "requests"), own(spec, "limits"));
+    if requests.is_empty() && limits.is_empty() {
+        return;
+    }
+    let containers = Value::Object(spec.clone());
+    for (name, amount) in totals::sum(&containers, "limits") {
+        if is_huge_page(&name) && !requests.contains_key(&name) {
+            limits.entry(name).or_insert_with(|| amount.to_string().into());
+        }
+    }
+    if !limits.is_empty() {
+        for (name, amount) in totals::sum(&containers, "requests") {
+            if matches!(name.as_str(), "cpu" | "memory") {
+                requests.entry(name).or_insert_with(|| amount.to_string().into());
+            }
+        }
+        for (name, limit) in &limits {
+            if matches!(name.as_str(), "cpu" | "memory") || is_huge_page(name) {
+                requests.entry(name.clone()).or_insert_with(|| limit.clone());
+            }
+        }
+    }
+    if let Some(resources) = made(spec, "resources") {
+        for (kind, amounts) in [("requests", requests), ("limits", limits)] {
+            if !amounts.is_empty() {
+                resources.insert(kind.into(), amounts.into());
+            }
+        }
+    }
+}
+
+/// `matchLabelKeys` of affinity and spreading become part of the selectors, with the values the pod
+/// has (KEP-3633, KEP-3243).
+pub(crate) fn merge_label_keys(pod: &mut Object) {
+    let labels: std::collections::BTreeMap<String, String> =
+        pod.labels().map(|(key, value)| (key.into(), value.into())).collect();
+    let spec = pod.map_mut("spec");
+    for constraint in children(spec, "topologySpreadConstraints") {
+        merge(constraint, &labels);
+    }
+    let Some(affinity) = child(spec, "affinity") else { return };
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let Some(pods) = child(affinity, kind) else { continue };
+        for term in children(pods, "requiredDuringSchedulingIgnoredDuringExecution") {
+            merge(term, &labels);
+        }
+        for weighted in children(pods, "preferredDuringSchedulingIgnoredDuringExecution") {
+            if let Some(term) = child(weighted, "podAffinityTerm") {
+                merge(term, &labels);
+            }
+        }
+    }
+}
+
+fn merge(term: &mut Fields, labels: &std::collections::BTreeMap<String, String>) {
+    let keys = |term: &Fields, field: &str| -> Vec<String> {
+        let keys = term.get(field).and_then(Value::as_array).into_iter().flatten();
+        keys.filter_map(Value::as_str).map(String::from).collect()
+    };
+    let kinds = [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")];
+    let more: Vec<Value> = kinds
+        .into_iter()
+        .flat_map(|(field, operator)| keys(term, field).into_iter().map(move |k| (k, operator)))
+        .filter_map(|(key, operator)| {
+            let value = labels.get(&key)?;
+            Some(json!({ "key": key, "operator": operator, "values": [value] }))
+        })
+        .collect();
+    let Some(selector) = child(term, "labelSelector").filter(|_| !more.is_empty()) else { return };
+    set_default(selector, "matchExpressions", Value::Array(Vec::new()));
+    if let Some(list) = selector.get_mut("matchExpressions").and_then(Value::as_array_mut) {
+        list.extend(more);
     }
 }
 

@@ -1,6 +1,11 @@
-//! What of a pod may change once it is there: very little.
+//! What of a pod may change once it is there: very little, and a little more through the
+//! subresources made for it.
 
-use super::super::field::{At, Errors};
+use super::{
+    super::field::{At, Errors, same},
+    annotations,
+    totals::qos_class,
+};
 use k8s::{FieldError, Object};
 use serde_json::{Map, Value};
 
@@ -8,22 +13,35 @@ const MAY_CHANGE: &str = "pod updates may not change fields other than `spec.con
 
 pub(crate) fn validate_update(new: &Object, old: &Object, errors: &mut Errors) {
     let (now, was) = (At::top(new, "spec"), At::top(old, "spec"));
+    update_annotations(new, old, errors);
     for list in ["containers", "initContainers"] {
         let (now, was) = (now.field(list), was.field(list));
         if now.count() != was.count() {
             errors.forbidden(&now, "pod updates may not add or remove containers");
             return;
         }
+        for container in now.items() {
+            errors.needs_text(&container.field("image"));
+            errors.unpadded(&container.field("image"));
+        }
     }
     deadline(&now.field("activeDeadlineSeconds"), &was.field("activeDeadlineSeconds"), errors);
     tolerations(&now.field("tolerations"), &was.field("tolerations"), errors);
     gates(&now.field("schedulingGates"), &was.field("schedulingGates"), errors);
+    if was.field("schedulingGates").count() > 0 {
+        placement(&now, &was, errors);
+    }
     let (Some(now), Some(was)) = (now.value(), was.value()) else { return };
-    let changed = differences(&masked(now, was), was);
-    if !changed.is_empty() {
-        let detail = format!("{MAY_CHANGE}\n{}", changed.join("\n"));
+    let masked = masked(now, was);
+    if !same(Some(&masked), Some(was)) {
+        let detail = format!("{MAY_CHANGE}\n{}", differences(&masked, was));
         errors.0.push(FieldError::forbidden("spec", detail));
     }
+}
+
+fn update_annotations(new: &Object, old: &Object, errors: &mut Errors) {
+    let (new, old) = (At::top(new, "metadata"), At::top(old, "metadata"));
+    annotations::validate_update(&new.field("annotations"), &old.field("annotations"), errors);
 }
 
 fn deadline(now: &At<'_, '_>, was: &At<'_, '_>, errors: &mut Errors) {
@@ -39,7 +57,7 @@ fn deadline(now: &At<'_, '_>, was: &At<'_, '_>, errors: &mut Errors) {
 }
 
 fn tolerations(now: &At<'_, '_>, was: &At<'_, '_>, errors: &mut Errors) {
-    let same = |a: &Value, b: &Value| {
+    let equal = |a: &Value, b: &Value| {
         let without = |value: &Value| {
             let mut map = value.as_object().cloned().unwrap_or_default();
             map.remove("tolerationSeconds");
@@ -48,20 +66,64 @@ fn tolerations(now: &At<'_, '_>, was: &At<'_, '_>, errors: &mut Errors) {
         without(a) == without(b)
     };
     let list = now.value().and_then(Value::as_array);
-    let kept = |old: &Value| list.is_some_and(|list| list.iter().any(|new| same(new, old)));
-    if !was.items().all(|old| old.value().is_none_or(kept)) {
-        let detail = "existing toleration can not be modified except its tolerationSeconds";
-        errors.forbidden(now, detail);
+    let kept = |old: &Value| list.is_some_and(|list| list.iter().any(|new| equal(new, old)));
+    for old in was.items() {
+        if !old.value().is_none_or(kept) {
+            let detail = "existing toleration can not be modified except its tolerationSeconds";
+            errors.forbidden(now, detail);
+        }
     }
 }
 
 fn gates(now: &At<'_, '_>, was: &At<'_, '_>, errors: &mut Errors) {
     for gate in now.items() {
-        let name = gate.field("name").text();
-        if !was.items().any(|old| old.field("name").text() == name) {
+        let name = gate.field("name");
+        if !was.items().any(|old| old.field("name").text() == name.text()) {
+            let detail = format!(
+                "only deletion is allowed, but found new scheduling gate '{}'",
+                name.text()
+            );
+            errors.forbidden(&name, detail);
+        }
+    }
+}
+
+/// A pod that waits at a gate may be told more of where to go, never less (KEP-3838).
+fn placement(now: &At<'_, '_>, was: &At<'_, '_>, errors: &mut Errors) {
+    let (selector, old_selector) = (now.field("nodeSelector"), was.field("nodeSelector"));
+    for (key, value) in old_selector.entries() {
+        if selector.key(key).value() != value.value() {
             let detail =
-                format!("only deletion is allowed, but found new scheduling gate '{name}'");
-            errors.forbidden(&gate, detail);
+                "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+            errors.invalid(&selector, detail);
+        }
+    }
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let (affinity, old_affinity) = (now.field("affinity"), was.field("affinity"));
+    let (node, old_node) = (affinity.field("nodeAffinity"), old_affinity.field("nodeAffinity"));
+    let (required, old_required) = (node.field(required), old_node.field(required));
+    let (terms, old_terms) =
+        (required.field("nodeSelectorTerms"), old_required.field("nodeSelectorTerms"));
+    if old_terms.count() == 0 {
+        return;
+    }
+    if terms.count() != old_terms.count() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        return errors.invalid(&terms, detail);
+    }
+    for (term, old) in terms.items().zip(old_terms.items()) {
+        let begins = |field: &'static str| {
+            let (new, old) = (term.field(field), old.field(field));
+            new.items().zip(old.items()).all(|(a, b)| same(a.value(), b.value()))
+                && new.count() >= old.count()
+        };
+        let (fields, empty) = (
+            ["matchExpressions", "matchFields"],
+            old.field("matchExpressions").count() + old.field("matchFields").count() == 0,
+        );
+        let filled = fields.into_iter().any(|field| term.field(field).count() > 0);
+        if !fields.into_iter().all(begins) || (empty && filled) {
+            errors.invalid(&term, "only additions are allowed (no mutations or deletions)");
         }
     }
 }
@@ -76,9 +138,18 @@ fn masked(new: &Value, old: &Value) -> Value {
     if negative && map.get("terminationGracePeriodSeconds").and_then(Value::as_i64) == Some(1) {
         back.push("terminationGracePeriodSeconds");
     }
-    if old.get("schedulingGates").and_then(Value::as_array).is_some_and(|list| !list.is_empty()) {
-        // A pod that waits at a gate may still be told where to go.
-        back.extend(["nodeSelector", "affinity"]);
+    let gated =
+        old.get("schedulingGates").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    if gated {
+        back.push("nodeSelector");
+        let affinity = old.pointer("/affinity/nodeAffinity").cloned();
+        let alone = |map: &Map<String, Value>| map.keys().all(|key| key == "nodeAffinity");
+        match map.get_mut("affinity").and_then(Value::as_object_mut) {
+            Some(new) if affinity.is_none() && alone(new) => _ = map.remove("affinity"),
+            Some(new) => restore(new, "nodeAffinity", affinity),
+            None if affinity.is_some() => back.push("affinity"),
+            None => (),
+        }
     }
     for field in back {
         restore(map, field, old_field(field));
@@ -103,14 +174,133 @@ fn restore(map: &mut Map<String, Value>, field: &str, old: Option<Value>) {
 }
 
 /// The top-level fields that differ, with what they were and are.
-fn differences(new: &Value, old: &Value) -> Vec<String> {
+fn differences(new: &Value, old: &Value) -> String {
     let empty = Map::new();
     let (new, old) = (new.as_object().unwrap_or(&empty), old.as_object().unwrap_or(&empty));
     let fields: std::collections::BTreeSet<&String> = new.keys().chain(old.keys()).collect();
     let shown = |value: Option<&Value>| value.map_or("unset".to_string(), Value::to_string);
     fields
         .into_iter()
-        .filter(|field| new.get(*field) != old.get(*field))
+        .filter(|field| !same(new.get(*field), old.get(*field)))
         .map(|field| format!("  {field}: {} -> {}", shown(old.get(field)), shown(new.get(field))))
-        .collect()
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// `pods/ephemeralcontainers`: containers may be added, nothing else (KEP-277).
+pub(crate) fn validate_ephemeral(new: &Object, old: &Object, errors: &mut Errors) {
+    update_annotations(new, old, errors);
+    if old.annotation(annotations::MIRROR).is_some() {
+        let detail = "static pods do not support ephemeral containers";
+        return errors.0.push(FieldError::forbidden("", detail));
+    }
+    let (now, was) = (At::top(new, "spec"), At::top(old, "spec"));
+    let list = now.field("ephemeralContainers");
+    for old in was.field("ephemeralContainers").items() {
+        let name = old.field("name").text();
+        let detail = match list.items().find(|new| new.field("name").text() == name) {
+            None => format!("existing ephemeral containers \"{name}\" may not be removed\n"),
+            Some(new) if !same(new.value(), old.value()) => {
+                let empty = Value::Null;
+                let (new, old) = (new.value().unwrap_or(&empty), old.value().unwrap_or(&empty));
+                let changed = differences(new, old);
+                format!("existing ephemeral containers \"{name}\" may not be changed\n{changed}")
+            }
+            Some(_) => continue,
+        };
+        errors.forbidden(&list, detail);
+    }
+}
+
+/// `pods/resize`: cpu and memory may change (KEP-1287), of the whole pod too (KEP-5419).
+pub(crate) fn validate_resize(new: &Object, old: &Object, errors: &mut Errors) {
+    let (now, was) = (At::top(new, "spec"), At::top(old, "spec"));
+    let never = match () {
+        _ if old.annotation(annotations::MIRROR).is_some() => "static pods cannot be resized",
+        _ if was.field("os").field("name").text() == "windows" => "windows pods cannot be resized",
+        _ => "",
+    };
+    if !never.is_empty() {
+        return errors.0.push(FieldError::forbidden("", never));
+    }
+    if qos_class(new) != qos_class(old) {
+        let detail = "Pod QOS Class may not change as a result of resizing";
+        errors.invalid_value(&now, new.str_at("/status/qosClass"), detail);
+    }
+    if !same_containers(&now, &was, errors) {
+        return;
+    }
+    removed(&now.field("resources"), &was.field("resources"), errors);
+    let before = errors.0.len();
+    for list in ["initContainers", "containers"] {
+        for (new, old) in now.field(list).items().zip(was.field(list).items()) {
+            let main = list == "containers";
+            let stays = old.field("restartPolicy").text() == "Always";
+            if main || stays {
+                removed(&new.field("resources"), &old.field("resources"), errors);
+            }
+            let detail = match (main, stays) {
+                (true, _) => "only cpu and memory resources are mutable",
+                (false, true) => "only cpu and memory resources for sidecar containers are mutable",
+                (false, false) => "resources for non-sidecar init containers are immutable",
+            };
+            let masked = if main || stays { sized(new.value(), old.value()) } else { new.owned() };
+            if !same(Some(&masked), old.value()) {
+                errors.forbidden(&now, detail);
+            }
+        }
+    }
+    let (Some(new), Some(old)) = (now.value(), was.value()) else { return };
+    let mut whole = sized(Some(new), Some(old));
+    for list in ["initContainers", "containers"] {
+        if let Some(map) = whole.as_object_mut() {
+            restore(map, list, old.get(list).cloned());
+        }
+    }
+    if errors.0.len() == before && !same(Some(&whole), Some(old)) {
+        errors.forbidden(&now, "only cpu and memory resources are mutable");
+    }
+}
+
+fn same_containers(now: &At<'_, '_>, was: &At<'_, '_>, errors: &mut Errors) -> bool {
+    let before = errors.0.len();
+    for list in ["containers", "initContainers"] {
+        let (new, old) = (now.field(list), was.field(list));
+        if new.count() != old.count() {
+            errors.forbidden(&new, format!("{list} may not be added or removed on resize"));
+            continue;
+        }
+        for (new, old) in new.items().zip(old.items()) {
+            if new.field("name").text() != old.field("name").text() {
+                let detail = format!("{list} may not be renamed or reordered on resize");
+                errors.forbidden(&new.field("name"), detail);
+            }
+        }
+    }
+    errors.0.len() == before
+}
+
+/// An amount once said may change but not go.
+fn removed(new: &At<'_, '_>, old: &At<'_, '_>, errors: &mut Errors) {
+    for kind in ["requests", "limits"] {
+        let (new, old) = (new.field(kind), old.field(kind));
+        if old.entries().any(|(name, _)| !new.key(name).exists()) {
+            errors.forbidden(&new, format!("resource {kind} cannot be removed"));
+        }
+    }
+}
+
+/// `new` with the cpu and memory of `old`.
+fn sized(new: Option<&Value>, old: Option<&Value>) -> Value {
+    let mut new = new.cloned().unwrap_or_default();
+    for kind in ["requests", "limits"] {
+        let path = format!("/resources/{kind}");
+        let was = |name: &str| old?.pointer(&path)?.get(name).cloned();
+        if let Some(Value::Object(amounts)) = new.pointer_mut(&path) {
+            for name in ["cpu", "memory"] {
+                restore(amounts, name, was(name));
+            }
+        }
+    }
+    new
 }
