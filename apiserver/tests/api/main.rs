@@ -4,6 +4,7 @@ mod bad_input;
 mod codecs;
 mod credentials;
 mod custom;
+mod differential;
 mod documents;
 mod harness;
 mod masters;
