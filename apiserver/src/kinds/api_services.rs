@@ -28,6 +28,7 @@ pub(super) const KIND: KindDef = KindDef {
     name: NameRule::PathSegment,
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
+    prepare_status: common::keep_metadata,
     unconditional_update: false,
     default,
     validate,

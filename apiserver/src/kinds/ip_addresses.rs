@@ -14,7 +14,8 @@ pub(super) const KIND: KindDef = KindDef {
     short_names: &["ip"],
     namespaced: false,
     schema: "networking.v1.IPAddress",
-    columns: &[Column::NAME, Column::text("ParentRef", |o, _| parent(o)), Column::AGE],
+    // Upstream defines no column for the age, which its rows have.
+    columns: &[Column::NAME, Column::text("ParentRef", |o, _| parent(o))],
     name: NameRule::Ip,
     validate,
     ..KindDef::BASE

@@ -22,7 +22,9 @@ pub(super) const KIND: KindDef = KindDef {
     ],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
+    prepare_status: common::keep_metadata,
     generation: true,
+    unconditional_update: false,
     default,
     ..KindDef::BASE
 };

@@ -20,6 +20,7 @@ pub(super) const KIND: KindDef = KindDef {
         Column::AGE,
     ],
     generation: true,
+    unconditional_update: false,
     default,
     ..KindDef::BASE
 };

@@ -9,6 +9,7 @@ mod documents;
 mod harness;
 mod masters;
 mod objects;
+mod operations;
 mod reading;
 mod streaming;
 mod watching;
