@@ -152,9 +152,14 @@ impl<'s> Merger<'s> {
             let change = patch.get(name).cloned().map(list).transpose()?;
             patch.remove(name);
             check_order(change.as_deref().unwrap_or_default(), &order, rule.merge_key)?;
-            let server_order = old.clone().unwrap_or_default();
+            let mut server_order = old.clone().unwrap_or_default();
             let merged = match (old, change) {
-                (Some(old), Some(change)) => self.merge_list(old, change, &rule)?,
+                (Some(old), Some(change)) => {
+                    if let Some(key) = rule.merge_key {
+                        server_order = order_after(&old, &change, key);
+                    }
+                    self.merge_list(old, change, &rule)?
+                }
                 (Some(old), None) => old,
                 (None, Some(change)) => match without_directives(Value::Array(change)) {
                     Some(Value::Array(change)) => change,
@@ -347,6 +352,28 @@ fn interleave(
     }
     result.extend(named);
     Ok(result)
+}
+
+/// The server's order as the merge leaves it: upstream deletes and adds in place, so that what is new
+/// takes the places of what is gone, and is no longer free to stand wherever the patch has it.
+fn order_after(old: &[Value], change: &[Value], key: &str) -> Vec<Value> {
+    let mut order = old.to_vec();
+    let mut length = order.len();
+    for entry in change.iter().filter(|entry| entry[DIRECTIVE] == "delete") {
+        while let Some(position) = position_of(&order[..length], key, &entry[key]) {
+            order[position..length].rotate_left(1);
+            length -= 1;
+            if let Some(last) = length.checked_sub(1) {
+                order[length] = order[last].clone();
+            }
+        }
+    }
+    let plain = change.iter().filter(|entry| entry.get(DIRECTIVE).is_none());
+    let new = plain.filter(|entry| position_of(old, key, &entry[key]).is_none());
+    for (place, entry) in order[length..].iter_mut().zip(new) {
+        *place = entry.clone();
+    }
+    order
 }
 
 /// The patch's own entries must stand in the order it asks for.

@@ -49,6 +49,18 @@ fn entries_are_deleted_and_lists_replaced_by_directive() {
 }
 
 #[test]
+fn what_is_new_takes_the_place_of_what_is_gone() {
+    let before = json!({"containers": [{"name": "a"}, {"name": "b"}, {"name": "x"}]});
+    let patch = json!({
+        "$setElementOrder/containers": [{"name": "b"}, {"name": "c"}],
+        "containers": [{"name": "c"}, {"name": "a", "$patch": "delete"}],
+    });
+    // The server's own entry stays before the new one, as with upstream's edit in place.
+    let after = json!([{"name": "b"}, {"name": "x"}, {"name": "c"}]);
+    assert_eq!(spec(before, patch)["containers"], after);
+}
+
+#[test]
 fn lists_without_a_strategy_are_replaced() {
     let before =
         json!({"tolerations": [{"key": "a"}], "containers": [{"name": "a", "args": ["x"]}]});
