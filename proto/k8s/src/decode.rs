@@ -225,6 +225,12 @@ pub fn yaml_to_value(body: &[u8]) -> Result<Value, DecodeError> {
     yaml::to_value(body).map(|(value, _)| value)
 }
 
+/// The same, with what a strict reader says of a key that was given twice.
+pub(crate) fn yaml_noting_duplicates(body: &[u8]) -> Result<(Value, Option<String>), DecodeError> {
+    let (value, duplicate) = yaml::to_value(body)?;
+    Ok((value, duplicate.map(|duplicate| duplicate.message)))
+}
+
 /// Checks an object that is a value already, as [`json`] checks bytes.
 pub fn check(schema: &Schema, ty: TypeId, object: &Object) -> Result<Decoded, DecodeError> {
     read(schema, ty, &object.0)

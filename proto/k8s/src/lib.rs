@@ -7,6 +7,7 @@
 )]
 
 pub mod api;
+pub mod apply;
 pub mod decode;
 pub mod default;
 pub mod intstr;

@@ -521,7 +521,7 @@ fn is_absent(value: &Value, want: Want<'_>) -> bool {
         Value::Bool(flag) => omit && !flag && is_scalar(want),
         Value::Number(number) => omit && number.as_f64() == Some(0.0) && is_scalar(want),
         Value::String(text) => omit && text.is_empty() && is_scalar(want),
-        Value::Array(list) => omit && list.is_empty() && is_repeated(want),
+        Value::Array(list) => omit && list.is_empty() && is_repeated(want) && !is_reset(want),
         Value::Object(map) => omit && map.is_empty() && is_repeated(want),
     }
 }
@@ -536,6 +536,11 @@ fn is_scalar(want: Want<'_>) -> bool {
         Want::TypeMeta => true,
         _ => false,
     }
+}
+
+/// An empty list of managers is a request to forget them; upstream's update sees it before it goes.
+fn is_reset(want: Want<'_>) -> bool {
+    matches!(want, Want::Field(field) if &*field.json == "managedFields")
 }
 
 fn is_repeated(want: Want<'_>) -> bool {
