@@ -6,7 +6,7 @@ use crate::{
     identity::Identity,
     kind::Kind,
     pipeline::{
-        Body, Call, Core, verb_name,
+        Body, Call, Core, manage, verb_name,
         watch::{WatchCall, typed},
     },
 };
@@ -55,12 +55,14 @@ impl Client {
     }
 
     async fn answer(&self, request: Request) -> Result<Object, Status> {
-        let Request { verb, resource, namespace, name, subresource, body, options, fence } =
+        let Request { verb, resource, namespace, name, subresource, body, mut options, fence } =
             request;
         let kind = self.kind(&resource)?;
         let selector = options.field_selector.as_deref();
         self.authorize(verb_name(verb), &resource, &namespace, &name, &subresource, selector)?;
         let version = resource.version.to_string();
+        let manager = || manage::manager_of_user(&self.identity.user).to_string();
+        options.field_manager.get_or_insert_with(manager);
         let call = Call {
             kind: kind.clone(),
             version: version.clone(),

@@ -51,6 +51,11 @@ pub(crate) fn body(object: &Object) -> Bytes {
     Bytes::from(out)
 }
 
+/// The bytes of a body from where its metadata begins.
+pub(crate) fn metadata(body: &[u8]) -> &[u8] {
+    &body[OPEN.len() - 1..]
+}
+
 /// JSON of anything serializable to memory, which cannot fail.
 pub(crate) fn write_value(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
     serde_json::to_writer(out, value).expect("JSON values serialize to memory");

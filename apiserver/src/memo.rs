@@ -4,9 +4,14 @@
 use crate::{catalog, encode, kind::Kind};
 use k8s::Object;
 use raft_store::Stored;
-use serde_json::Value;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::{Map, Value};
 use std::{
     any::Any,
+    fmt,
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
 
@@ -58,21 +63,42 @@ fn memo(stored: &Stored) -> Arc<Memo> {
 
 /// The tree of a stored version with its resource version and, where the space is a kind's, with
 /// `apiVersion` and `kind` in its preferred version; shared by all who hold it.
+///
+/// Without `metadata.managedFields`, which would double its size and which only writers and clients
+/// ask for: [`managed`] has them, [`parse`] the whole.
 pub fn object(stored: &Stored) -> Arc<Object> {
     let memo = memo(stored);
     let mut slot = memo.object.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(object) = slot.upgrade() {
         return object;
     }
-    let object = Arc::new(parse(stored));
+    let Lean(object) =
+        serde_json::from_slice(&stored.body).expect("only objects this server encoded are stored");
+    let object = Arc::new(stamped(object, stored));
     *slot = Arc::downgrade(&object);
     object
 }
 
 /// A tree of one's own, to change.
 pub fn parse(stored: &Stored) -> Object {
-    let mut object: Object =
+    let object =
         serde_json::from_slice(&stored.body).expect("only objects this server encoded are stored");
+    stamped(object, stored)
+}
+
+/// `metadata.managedFields` of a stored version; the rest of it is not looked at.
+pub fn managed(stored: &Stored) -> Option<Value> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        managed_fields: Option<Value>,
+    }
+    let mut metadata = serde_json::Deserializer::from_slice(encode::metadata(&stored.body));
+    let metadata = Metadata::deserialize(&mut metadata);
+    metadata.expect("only objects this server encoded are stored").managed_fields
+}
+
+fn stamped(mut object: Object, stored: &Stored) -> Object {
     let revision = Value::String(stored.revision.to_string());
     object.metadata_mut().insert("resourceVersion".into(), revision);
     if let Some(kind) = catalog::by_space(&stored.key.space) {
@@ -155,4 +181,51 @@ pub fn derived<T: Send + Sync + 'static>(
     let memo = memo(stored);
     let slot = memo.derived.get_or_init(|| Arc::new(derive(&object(stored))));
     slot.clone().downcast::<T>().expect("one derived type per space")
+}
+
+/// An object read without its managed fields.
+struct Lean(Object);
+
+impl<'de> Deserialize<'de> for Lean {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Lean, D::Error> {
+        source.deserialize_map(Level::Top).map(|map| Lean(Object(map)))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Level {
+    Top,
+    Metadata,
+}
+
+impl<'de> DeserializeSeed<'de> for Level {
+    type Value = Map<String, Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<Self::Value, D::Error> {
+        source.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Level {
+    type Value = Map<String, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut source: A) -> Result<Self::Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = source.next_key::<String>()? {
+            let value = match (self, key.as_str()) {
+                (Level::Top, "metadata") => Value::Object(source.next_value_seed(Level::Metadata)?),
+                (Level::Metadata, "managedFields") => {
+                    source.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+                _ => source.next_value()?,
+            };
+            map.insert(key, value);
+        }
+        Ok(map)
+    }
 }

@@ -54,7 +54,7 @@ pub(crate) fn of_stored(
     version: &str,
     stored: &Stored,
 ) -> Result<Arc<[u8]>, Status> {
-    let make = || of_object(kind, version, &memo::object(stored));
+    let make = || of_object(kind, version, &memo::parse(stored));
     if kind.versions.first() != Some(&version) {
         return Ok(make()?.into());
     }

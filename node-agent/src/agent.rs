@@ -61,6 +61,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         &config.client_cert,
         &config.client_key,
     )?;
+    // Its fields are managed by `kubelet`, whom tools know to leave alone.
+    dialling.user_agent = concat!("kubelet/coxswain-", env!("CARGO_PKG_VERSION")).into();
     dialling.metrics = Some(client::Metrics::register(&registry)?);
     let client = Client::new(dialling)?;
     let api: Arc<dyn Api> = Arc::new(client.clone());

@@ -112,6 +112,9 @@ impl Core {
             Plan::Nothing => return Ok(Reply::new(What::Stored(stored))),
             Plan::Keep(mut object) => {
                 encode::strip_stored(&call.kind, &mut object);
+                if let Some(managed) = memo::managed(&stored) {
+                    object.metadata_mut().insert("managedFields".into(), managed);
+                }
                 (Op::Put(encode::body(&object)), Some(object), Vec::new())
             }
             Plan::Remove => {

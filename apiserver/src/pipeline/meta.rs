@@ -34,7 +34,6 @@ pub(crate) fn begin(kind: &KindDef, object: &mut Object) {
     for field in SERVER_OWNED {
         metadata.remove(*field);
     }
-    metadata.remove("managedFields");
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
     metadata.insert("creationTimestamp".into(), now().into());
     if kind.generation {
@@ -93,7 +92,6 @@ pub(crate) fn settle_namespace(
 pub(crate) fn carry_over(new: &mut Object, old: &Object) {
     let was = old.metadata().cloned().unwrap_or_default();
     let metadata = new.metadata_mut();
-    metadata.remove("managedFields");
     for field in SERVER_OWNED.iter().chain(&["name", "namespace", "generateName"]) {
         let absent = metadata.get(*field).is_none_or(|value| value.is_null() || value == "");
         // Generation is the server's own count, whatever the client sent.

@@ -3,15 +3,17 @@
 
 pub(crate) mod convert;
 mod delete;
+pub(crate) mod manage;
 pub(crate) mod meta;
 mod read;
 mod selection;
 pub(crate) mod watch;
 mod write;
 
+pub(crate) use manage::{Old, configuration};
 pub(crate) use read::List;
 pub(crate) use selection::Selection;
-pub(crate) use write::{Wanted, apply_patch};
+pub(crate) use write::{Change, Wanted, apply_patch};
 
 use crate::{
     Config, admission,
@@ -193,7 +195,7 @@ impl Core {
             }
             Verb::Create => self.create(call).await,
             Verb::Update => self.update(call).await,
-            Verb::Patch(PatchType::Apply) => Err(apply_unsupported()),
+            Verb::Patch(PatchType::Apply) => self.apply(call).await,
             Verb::Patch(patch) => self.patch(call, patch).await,
             Verb::Delete => self.delete(&call).await,
             Verb::DeleteCollection => self.delete_collection(call).await,
@@ -369,14 +371,6 @@ impl<'a> Type<'a> {
         }
         Ok(())
     }
-}
-
-fn apply_unsupported() -> Status {
-    Status::unsupported_media_type(
-        "server-side apply is not implemented yet; accepted media types include: \
-         application/json-patch+json, application/merge-patch+json, \
-         application/strategic-merge-patch+json",
-    )
 }
 
 /// The refusal in upstream's words.

@@ -1,7 +1,7 @@
 //! Create, update, patch and status: decide the new version against the old one, then one guarded
 //! transaction. What was decided on a state that was behind is decided again after a barrier.
 
-use super::{Call, Core, Reply, What, convert, meta};
+use super::{Call, Core, Old, Reply, What, configuration, convert, meta};
 use crate::{
     admission::{self, Operation},
     catalog, custom, encode,
@@ -30,7 +30,7 @@ pub(crate) struct Wanted {
 }
 
 /// Makes the new version of an object from the present one. Called again after a lost race.
-pub(crate) type Change<'a> = &'a (dyn Fn(&Object) -> Result<Wanted, Status> + Send + Sync);
+pub(crate) type Change<'a> = &'a (dyn Fn(&Old<'_>) -> Result<Wanted, Status> + Send + Sync);
 
 impl Core {
     pub(super) async fn create(&self, call: Call) -> Result<Reply, Status> {
@@ -64,7 +64,11 @@ impl Core {
         Ok((convert::take_in(call, object), warnings))
     }
 
-    async fn create_once(&self, call: &Call, mut object: Object) -> Result<Reply, Status> {
+    pub(super) async fn create_once(
+        &self,
+        call: &Call,
+        mut object: Object,
+    ) -> Result<Reply, Status> {
         if object.revision().is_some_and(|revision| revision.0 != 0) {
             let why = "resourceVersion should not be set on objects to be created";
             return Err(Status::new(500, "", why));
@@ -79,6 +83,10 @@ impl Core {
         let mut cx = self.admission(call, Operation::Create, None);
         let name = if generated { String::new() } else { object.name().to_string() };
         cx.name = &name;
+        self.fill_in(call, &mut object);
+        self.complete(call, &mut object);
+        let sent = object.metadata_mut().remove("managedFields");
+        self.manage(call, None, sent, &mut object);
         admission::mutate(&cx, &mut object)?;
         self.fill_in(call, &mut object);
         (call.kind.prepare_create)(&mut object);
@@ -133,7 +141,7 @@ impl Core {
 
     pub(super) async fn update(&self, call: Call) -> Result<Reply, Status> {
         let (object, warnings) = self.decode_object(&call)?;
-        let change = |_: &Object| {
+        let change = |_: &Old<'_>| {
             let mut new = object.clone();
             settle_name(&mut new, &call.name)?;
             let expected = new.revision().filter(|revision| revision.0 != 0);
@@ -162,11 +170,13 @@ impl Core {
 
     /// Only `status` (and labels, annotations and finalizers) of the sent object counts.
     pub(crate) async fn update_status(&self, call: Call) -> Result<Reply, Status> {
-        if let Verb::Patch(patch) = call.verb {
-            return self.patch(call, patch).await;
+        match call.verb {
+            Verb::Patch(PatchType::Apply) => return self.apply(call).await,
+            Verb::Patch(patch) => return self.patch(call, patch).await,
+            _ => {}
         }
         let (object, warnings) = self.decode_object(&call)?;
-        let change = |_: &Object| {
+        let change = |_: &Old<'_>| {
             let mut new = object.clone();
             settle_name(&mut new, &call.name)?;
             let expected = new.revision().filter(|revision| revision.0 != 0);
@@ -182,7 +192,7 @@ impl Core {
             return Err(Status::bad_request("the request has no body"));
         };
         let warnings = std::sync::Mutex::new(Vec::new());
-        let change = |old: &Object| {
+        let change = |old: &Old<'_>| {
             let (new, warned) = self.patched(&call, patch, document, old)?;
             if let Ok(mut warnings) = warnings.lock() {
                 *warnings = warned;
@@ -197,8 +207,11 @@ impl Core {
     }
 
     /// What a write of a part of an object brought, whole: the body, or what a patch makes of `old`.
-    pub(crate) fn sent(&self, call: &Call, old: &Object) -> Result<Object, Status> {
+    pub(crate) fn sent(&self, call: &Call, old: &Old<'_>) -> Result<Object, Status> {
         let object = match (&call.body, call.verb) {
+            (_, Verb::Patch(PatchType::Apply)) => {
+                self.applied(call, Some(old), &configuration(call)?.0)?.0
+            }
             (super::Body::Value(document), Verb::Patch(patch)) => {
                 self.patched(call, patch, document, old)?.0
             }
@@ -213,9 +226,9 @@ impl Core {
         call: &Call,
         patch: PatchType,
         document: &Value,
-        old: &Object,
+        old: &Old<'_>,
     ) -> Result<(Object, Vec<String>), Status> {
-        let mut whole = convert::show(call, old.clone());
+        let mut whole = convert::show(call, old.whole());
         encode::stamp(&mut whole, &call.kind, &call.version);
         let validation = call.options.field_validation.as_deref();
         let (kind, version) = (&call.kind, &call.version);
@@ -270,7 +283,8 @@ impl Core {
         stored: &Arc<Stored>,
     ) -> Result<Next, Status> {
         let old = memo::object(stored);
-        let Wanted { mut new, expected } = change(&old)?;
+        let present = Old::new(&old, stored);
+        let Wanted { mut new, expected } = change(&present)?;
         if let Some(expected) = expected.or(call.options.precondition_revision)
             && expected != encode::revision(stored.revision)
         {
@@ -278,6 +292,7 @@ impl Core {
         }
         check_uid(call, &new, &old)?;
         encode::strip(&mut new);
+        let sent = new.metadata_mut().remove("managedFields");
         meta::settle_namespace(&call.kind, &call.namespace, &mut new)?;
         meta::carry_over(&mut new, &old);
         let cx = self.admission(call, Operation::Update, Some(&old));
@@ -286,6 +301,9 @@ impl Core {
             new = with_status(new, &old);
             (call.kind.prepare_status)(&mut new, &old);
         }
+        self.fill_in(call, &mut new);
+        self.complete(call, &mut new);
+        self.manage(call, Some(&present), sent, &mut new);
         admission::mutate(&cx, &mut new)?;
         self.fill_in(call, &mut new);
         let mut allocation = services::Allocation::default();
@@ -297,6 +315,7 @@ impl Core {
         if matches!(part, Part::Main | Part::Spec(_)) {
             meta::count_generation(&call.kind, &mut new, &old);
         }
+        Self::settle_times(&present, &mut new);
         self.refuse_invalid(&call.kind, &new, Some((&old, part)))?;
         admission::validate(&cx, &new)?;
         let warnings = match part {
@@ -430,7 +449,7 @@ pub(super) fn deletion_completes(kind: &KindDef, object: &Object) -> bool {
 }
 
 /// The name in the body must be the one in the path, or absent.
-fn settle_name(object: &mut Object, name: &str) -> Result<(), Status> {
+pub(super) fn settle_name(object: &mut Object, name: &str) -> Result<(), Status> {
     let own = object.name();
     if own.is_empty() {
         object.metadata_mut().insert("name".into(), name.into());
@@ -492,7 +511,9 @@ pub(crate) fn apply_patch(
         PatchType::Json => k8s::patch::json(document, by),
         PatchType::Merge => k8s::patch::merge(document, by),
         PatchType::StrategicMerge => k8s::patch::strategic(schema, id, document, by),
-        PatchType::Apply => return Err(super::apply_unsupported()),
+        PatchType::Apply => {
+            return Err(Status::internal("a configuration is applied by its own path"));
+        }
     };
     patched.map_err(|error| error.status())
 }

@@ -15,7 +15,7 @@ use crate::{
     kind::Kind,
     metrics::{Inflight, Observed},
     openapi,
-    pipeline::{self, Call, Core, watch::WatchCall},
+    pipeline::{self, Call, Core, manage, watch::WatchCall},
     protobuf, rotation,
     subresources::stream,
 };
@@ -187,6 +187,7 @@ async fn call(
 ) -> Result<Call, Status> {
     let media = text(request.headers(), header::CONTENT_TYPE);
     let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let agent = manage::manager_of(&text(request.headers(), header::USER_AGENT));
     let verb = match info.verb.as_str() {
         "get" => Verb::Get,
         "list" => Verb::List,
@@ -212,8 +213,12 @@ async fn call(
                 Coding::Protobuf => pipeline::Body::Protobuf(bytes),
             }
         }
+        Verb::Patch(PatchType::Apply) => {
+            query.refuse_invalid_patch(PatchType::Apply)?;
+            pipeline::Body::Yaml(read(request).await?)
+        }
         Verb::Patch(kind) => {
-            query.refuse_invalid("PatchOptions")?;
+            query.refuse_invalid_patch(kind)?;
             pipeline::Body::Value(k8s::patch::parse(kind, &read(request).await?)?)
         }
         Verb::Delete | Verb::DeleteCollection => {
@@ -223,6 +228,8 @@ async fn call(
             pipeline::Body::None
         }
     };
+    let named = query.options.field_manager.take().filter(|manager| !manager.is_empty());
+    query.options.field_manager = named.or(Some(agent));
     Ok(Call {
         version: info.version.clone(),
         verb,
@@ -250,7 +257,7 @@ fn patch_type(media: &str) -> Result<PatchType, Status> {
         _ => Err(Status::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: \
              application/json-patch+json, application/merge-patch+json, \
-             application/strategic-merge-patch+json",
+             application/strategic-merge-patch+json, application/apply-patch+yaml",
         )),
     }
 }

@@ -148,7 +148,7 @@ impl Pieces {
 
     fn message(&self, stored: &Stored) -> Result<Arc<[u8]>, Status> {
         match self.items {
-            Items::PartialMessage => Ok(partial_message(&memo::object(stored))?.into()),
+            Items::PartialMessage => Ok(partial_message(&memo::parse(stored))?.into()),
             _ => protobuf::of_stored(&self.kind, &self.version, stored),
         }
     }
@@ -170,7 +170,7 @@ impl Pieces {
                 let row = table.row(&self.kind, &self.version, &object, *include);
                 encode::write_value(out, &row);
             }
-            Items::Partial(meta) => encode::write_value(out, &partial(&memo::object(stored), meta)),
+            Items::Partial(meta) => encode::write_value(out, &partial(&memo::parse(stored), meta)),
             Items::Message | Items::PartialMessage => {
                 let message = self.message(stored).expect("it was encoded to be measured");
                 out.extend_from_slice(&k8s::protobuf::field_head(2, message.len()));

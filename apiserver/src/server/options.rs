@@ -1,7 +1,8 @@
 //! Query parameters and `DeleteOptions` as [`Options`].
 
 use super::{negotiate::Include, request_info::percent_decode};
-use k8s::{FieldError, Options, Status};
+use crate::pipeline::manage;
+use k8s::{FieldError, Options, PatchType, Status};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -82,7 +83,7 @@ impl Query {
 
     /// What a write may not ask for; `kind` is the options kind upstream names.
     pub(crate) fn refuse_invalid(&self, kind: &str) -> Result<(), Status> {
-        let mut errors = Vec::new();
+        let mut errors = self.manager_errors();
         for (key, value) in &self.pairs {
             let valid: &[&str] = match key.as_str() {
                 "dryRun" => &["All"],
@@ -97,6 +98,38 @@ impl Query {
             return Ok(());
         }
         Err(Status::invalid("meta.k8s.io", kind, "", &errors))
+    }
+
+    /// The same of a patch: who applies must say so, and only who applies may force.
+    pub(crate) fn refuse_invalid_patch(&self, patch: PatchType) -> Result<(), Status> {
+        let manager = self.options.field_manager.as_deref().unwrap_or_default();
+        let forced = self.pairs.iter().any(|(key, _)| key == "force");
+        let error = match patch {
+            PatchType::Apply if manager.is_empty() => {
+                FieldError::required("fieldManager", "is required for apply patch")
+            }
+            PatchType::Apply => return self.refuse_invalid("PatchOptions"),
+            _ if forced => {
+                FieldError::forbidden("force", "may not be specified for non-apply patch")
+            }
+            _ => return self.refuse_invalid("PatchOptions"),
+        };
+        Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[error]))
+    }
+
+    /// `ValidateFieldManager`.
+    fn manager_errors(&self) -> Vec<FieldError> {
+        const PATH: &str = "fieldManager";
+        let manager = self.options.field_manager.as_deref().unwrap_or_default();
+        let mut errors = Vec::new();
+        if manager.len() > manage::MANAGER_BYTES_MAX {
+            errors.push(FieldError::too_long(PATH, manage::MANAGER_BYTES_MAX));
+        }
+        for (position, c) in manager.char_indices().filter(|(_, c)| !manage::is_printable(*c)) {
+            let why = format!("invalid character U+{:04X} (at position {position})", c as u32);
+            errors.push(FieldError::invalid(PATH, manager.into(), why));
+        }
+        errors
     }
 
     /// Takes over what the body of a `DELETE` says; it wins over the query.

@@ -102,7 +102,7 @@ pub(super) async fn reply(
                     let api_version = encode::api_version(kind.group, version);
                     k8s::protobuf::enveloped(&api_version, kind.kind, &message)
                 }
-                _ => one(&memo::object(&stored), kind, version, format)?,
+                _ => one(&memo::parse(&stored), kind, version, format)?,
             };
             respond(code, media, once(body), format)
         }
@@ -280,13 +280,9 @@ fn begin_line(out: &mut Vec<u8>, event: &str) {
 }
 
 fn at(stored: &Arc<Stored>, revision: k8s::Revision) -> Arc<Object> {
-    let object = memo::object(stored);
-    if revision == encode::revision(stored.revision) {
-        return object;
-    }
-    let mut moved = (*object).clone();
-    encode::stamp_revision(&mut moved, revision);
-    Arc::new(moved)
+    let mut object = memo::parse(stored);
+    encode::stamp_revision(&mut object, revision);
+    Arc::new(object)
 }
 
 /// A watch as a body without end: nothing is buffered beyond the batch being written.

@@ -1,6 +1,6 @@
 //! `pods/binding`: gives a pod to a node, once (P6): guarded on the version that had none.
 
-use crate::pipeline::{Call, Core, Reply, Type, Wanted, What};
+use crate::pipeline::{Call, Core, Old, Reply, Type, Wanted, What};
 use k8s::{Object, Status};
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
     let (binding, warnings) = core.decode(&wanted, &call.body, validation)?;
     check(&binding, &call.name)?;
     let node = binding.str_at("/target/name").to_string();
-    let bind = |old: &Object| {
+    let bind = |old: &Old<'_>| {
         let uid = binding.uid();
         if !uid.is_empty() && uid != old.uid() {
             let why = format!(

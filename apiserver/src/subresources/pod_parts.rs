@@ -1,12 +1,12 @@
 //! `pods/ephemeralcontainers` and `pods/resize`: what of a running pod may change, and nothing else of
 //! what was sent.
 
-use crate::pipeline::{Call, Core, Reply, Wanted};
+use crate::pipeline::{Call, Core, Old, Reply, Wanted};
 use k8s::{Object, Status};
 use serde_json::{Map, Value};
 
 pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
-    let change = |old: &Object| {
+    let change = |old: &Old<'_>| {
         let sent = core.sent(&call, old)?;
         if !sent.name().is_empty() && sent.name() != call.name {
             return Err(Status::bad_request(format!(
@@ -17,7 +17,11 @@ pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
         }
         let named = sent.revision().filter(|revision| Some(*revision) != old.revision());
         let expected = named.filter(|revision| revision.0 != 0);
-        let mut new = old.clone();
+        let mut new = (**old).clone();
+        // Who owns what was worked out with what was sent.
+        if let Some(managed) = sent.at("/metadata/managedFields") {
+            new.metadata_mut().insert("managedFields".into(), managed.clone());
+        }
         match call.subresource.as_str() {
             "ephemeralcontainers" => {
                 let attached = sent.at("/spec/ephemeralContainers").cloned();

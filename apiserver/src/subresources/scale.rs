@@ -1,12 +1,16 @@
 //! `scale`: the number of replicas of any kind that has one, as `autoscaling/v1 Scale`.
 
 use crate::{
-    catalog,
+    catalog, encode,
     kinds::{KindDef, Subresource},
     memo,
-    pipeline::{self, Call, Core, Reply, Type, Wanted, What},
+    pipeline::{self, Call, Core, Old, Reply, Type, Wanted, What, meta},
 };
-use k8s::{Object, Status, Verb, selector::LabelSelector};
+use k8s::{
+    Object, PatchType, Status, Verb,
+    apply::{BuiltIn, Managers, Scope, Write},
+    selector::LabelSelector,
+};
 use serde_json::{Value, json};
 
 /// Where a kind keeps what a `Scale` shows, as JSON pointers.
@@ -43,41 +47,82 @@ pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
         }
         return Ok(show(reply, &paths));
     }
-    let validation = call.options.field_validation.as_deref();
-    let change = |old: &Object| {
-        let scale = match (&call.body, call.verb) {
-            (pipeline::Body::Value(patch), Verb::Patch(kind)) => {
-                let document = of(old, &paths).into_value();
-                let schema = core.schema;
-                let new =
-                    pipeline::apply_patch(schema, "autoscaling.v1.Scale", kind, document, patch)?;
-                core.decode_patched(&scale_type(), kind, &new, patch, validation)?.0
-            }
-            (body, _) => core.decode(&scale_type(), body, validation)?.0,
-        };
-        if !scale.name().is_empty() && scale.name() != call.name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({}) does not match the name on the URL ({})",
-                scale.name(),
-                call.name
-            )));
-        }
-        let replicas = scale.int_at("/spec/replicas").unwrap_or(0);
-        if replicas < 0 {
-            let error = k8s::FieldError::invalid(
-                "spec.replicas",
-                replicas.into(),
-                "must be greater than or equal to 0",
-            );
-            return Err(Status::invalid("autoscaling", "Scale", &call.name, &[error]));
-        }
-        let mut new = old.clone();
+    let change = |old: &Old<'_>| {
+        let (scale, managers) = changed(core, &call, old, &paths)?;
+        let replicas = check(&call, &scale)?;
+        let mut new = Object::clone(old);
         set(&mut new, paths.spec_replicas, replicas.into());
+        managers.put(&mut new);
         let named = scale.revision().filter(|revision| Some(*revision) != old.revision());
         Ok(Wanted { new, expected: named.filter(|revision| revision.0 != 0) })
     };
     let reply = core.modify(&call, &change).await?;
     Ok(show(reply, &paths))
+}
+
+/// The scale as the call wants it, and the managers of the whole object after that.
+fn changed(
+    core: &Core,
+    call: &Call,
+    old: &Old<'_>,
+    paths: &Paths,
+) -> Result<(Object, Managers), Status> {
+    let names: Vec<&str> = paths.spec_replicas.trim_start_matches('/').split('/').collect();
+    let (all, before) = (old.managers(), of(old, paths));
+    let mut shown = all.in_scale(&names);
+    let (now, ty) = (meta::now(), core.schema.get("autoscaling.v1.Scale"));
+    let ty = ty.ok_or_else(|| Status::internal("no type autoscaling.v1.Scale in the schema"))?;
+    let writer = Write {
+        place: BuiltIn::new(core.schema, ty),
+        api_version: "autoscaling/v1",
+        kind: "Scale",
+        subresource: &call.subresource,
+        manager: call.options.field_manager.as_deref().unwrap_or_default(),
+        scope: Scope::MAIN,
+        now: &now,
+        known: &|version| version == "autoscaling/v1",
+    };
+    let validation = call.options.field_validation.as_deref();
+    let scale = match (&call.body, call.verb) {
+        (_, Verb::Patch(PatchType::Apply)) => {
+            let (config, _) = pipeline::configuration(call)?;
+            let applied = writer.apply(shown, &before, &config, call.options.force);
+            let applied = applied.map_err(|error| error.status())?;
+            shown = applied.managers;
+            let body = pipeline::Body::Value(applied.object.into_value());
+            core.decode(&scale_type(), &body, None)?.0
+        }
+        (pipeline::Body::Value(patch), Verb::Patch(kind)) => {
+            let document = before.clone().into_value();
+            let (schema, name) = (core.schema, "autoscaling.v1.Scale");
+            let new = pipeline::apply_patch(schema, name, kind, document, patch)?;
+            core.decode_patched(&scale_type(), kind, &new, patch, validation)?.0
+        }
+        (body, _) => core.decode(&scale_type(), body, validation)?.0,
+    };
+    if call.verb != Verb::Patch(PatchType::Apply) {
+        shown = writer.update(shown, None, &before, &scale);
+    }
+    let api_version = encode::api_version(call.kind.group, &call.version);
+    Ok((scale, all.with_scale(shown, &names, &api_version)))
+}
+
+/// The number of replicas, if the scale makes sense.
+fn check(call: &Call, scale: &Object) -> Result<i64, Status> {
+    if !scale.name().is_empty() && scale.name() != call.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            scale.name(),
+            call.name
+        )));
+    }
+    let replicas = scale.int_at("/spec/replicas").unwrap_or(0);
+    if replicas >= 0 {
+        return Ok(replicas);
+    }
+    let why = "must be greater than or equal to 0";
+    let error = k8s::FieldError::invalid("spec.replicas", replicas.into(), why);
+    Err(Status::invalid("autoscaling", "Scale", &call.name, &[error]))
 }
 
 fn show(reply: Reply, paths: &Paths) -> Reply {

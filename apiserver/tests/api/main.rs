@@ -1,5 +1,6 @@
 //! The server as its clients see it: over HTTPS on loopback, on a store in memory.
 
+mod apply;
 mod bad_input;
 mod codecs;
 mod credentials;

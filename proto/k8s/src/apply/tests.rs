@@ -81,7 +81,11 @@ impl World {
         if before.0 != self.live {
             let _ = writeln!(out, "{}", Value::Object(self.live.0.clone()));
         }
-        if before.1 == self.managers {
+        self.report_managers(&before.1, out);
+    }
+
+    fn report_managers(&self, before: &Managers, out: &mut String) {
+        if *before == self.managers {
             let _ = writeln!(out, "  managers as before");
             return;
         }
