@@ -127,6 +127,8 @@ impl Agent {
             registry,
             log_root: data_dir.join("logs"),
             node_name: config.node_name.clone(),
+            pods_max: node::PODS_MAX,
+            looks: kubelet::Looks::default(),
         };
         let capacity = node::capacity();
         let node = Node {

@@ -28,7 +28,7 @@ const READY_INTERVAL: Duration = Duration::from_millis(100);
 /// Pause after a failed call.
 const RETRY: Duration = Duration::from_millis(500);
 /// Upstream's limits.
-const PODS_MAX: u32 = 110;
+pub(crate) const PODS_MAX: u32 = 110;
 const IMAGES_MAX: usize = 50;
 
 /// What is said about the machine.

@@ -1,10 +1,17 @@
 //! What the masters ask this node over HTTPS on port 10250: logs, exec, attach, port-forward,
-//! pods, metrics. Only callers with a certificate of the cluster that names them master are heard.
+//! connections to pods, pods, metrics. Only callers with a certificate of the cluster that names them master are heard.
 
+mod client;
 mod forward;
 mod logs;
+mod node;
+mod reach;
+mod socket;
+mod spdystream;
 mod stats;
 mod streams;
+
+pub(crate) use stats::Looks;
 
 use crate::{pods::Table, runtime::Runtime};
 use axum::{
@@ -25,7 +32,10 @@ use rustls::{RootCertStore, server::WebPkiClientVerifier};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use x509_parser::prelude::FromDer;
 
 /// A handshake that takes longer is a peer that is not one.
@@ -42,6 +52,8 @@ pub(crate) struct Kubelet {
     pub(crate) registry: Registry,
     pub(crate) log_root: PathBuf,
     pub(crate) node_name: String,
+    pub(crate) pods_max: u32,
+    pub(crate) looks: Looks,
 }
 
 /// An answer that is no success: code and text.
@@ -64,10 +76,6 @@ impl Refusal {
 
     fn internal(text: impl Into<String>) -> Refusal {
         Refusal(StatusCode::INTERNAL_SERVER_ERROR, text.into())
-    }
-
-    fn not_implemented(text: impl Into<String>) -> Refusal {
-        Refusal(StatusCode::NOT_IMPLEMENTED, text.into())
     }
 }
 
@@ -105,7 +113,8 @@ impl Kubelet {
         shutdown: CancellationToken,
     ) {
         let (acceptor, router, tracker) =
-            (TlsAcceptor::from(tls), self.router(), TaskTracker::new());
+            (TlsAcceptor::from(tls), self.clone().router(), TaskTracker::new());
+        let _looking = AbortOnDropHandle::new(tokio::spawn(stats::keep_looking(self)));
         loop {
             let socket = tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -134,8 +143,15 @@ impl Kubelet {
         Router::new()
             .route("/healthz", get(|| async { "ok" }))
             .route("/metrics", get(metrics))
+            .route("/metrics/resource", get(stats::resource_metrics))
             .route("/pods", get(pods))
+            .route("/pods/", get(pods))
+            .route("/runningpods/", get(node::running_pods))
+            .route("/configz", get(node::configz))
             .route("/stats/summary", get(stats::summary))
+            .route("/logs/", get(node::logs_root))
+            .route("/logs/{*path}", get(node::logs))
+            .route("/coxswain/dial/{ip}/{port}", get(reach::dial))
             .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container_logs))
             .route("/exec/{namespace}/{pod}/{container}", get(streams::exec).post(streams::exec))
             .route(

@@ -10,6 +10,7 @@ mod world;
 
 #[cfg(test)]
 pub(crate) use namespace::in_fresh;
+pub(crate) use namespace::inside;
 
 pub use cidr::Cidr;
 pub use ipam::{HostPort, Lease, Protocol};

@@ -20,6 +20,8 @@ pub(crate) struct Given<'a> {
     pub(crate) log: PathBuf,
     /// Capacity of the node, for the out-of-memory score.
     pub(crate) node_memory_bytes: i64,
+    /// Id of the container whose process namespace is shared.
+    pub(crate) processes_of: Option<String>,
 }
 
 /// Init containers first, in order, then the others.
@@ -27,8 +29,43 @@ pub(crate) fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container>
     spec.init_containers.iter().flatten().chain(&spec.containers)
 }
 
-pub(crate) fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
-    all_containers(pod.spec.as_ref()?).find(|container| container.name == name)
+/// Ephemeral containers as the containers they are but for their target.
+pub(crate) fn ephemeral_containers(spec: &PodSpec) -> impl Iterator<Item = Container> {
+    spec.ephemeral_containers.iter().flatten().map(|own| {
+        let own = own.clone();
+        Container {
+            args: own.args,
+            command: own.command,
+            env: own.env,
+            env_from: own.env_from,
+            image: own.image,
+            image_pull_policy: own.image_pull_policy,
+            name: own.name,
+            security_context: own.security_context,
+            stdin: own.stdin,
+            stdin_once: own.stdin_once,
+            termination_message_path: own.termination_message_path,
+            termination_message_policy: own.termination_message_policy,
+            tty: own.tty,
+            volume_devices: own.volume_devices,
+            volume_mounts: own.volume_mounts,
+            working_dir: own.working_dir,
+            ..Container::default()
+        }
+    })
+}
+
+/// The container whose processes an ephemeral one wants to see.
+pub(crate) fn ephemeral_target<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    let all = pod.spec.as_ref()?.ephemeral_containers.iter().flatten();
+    let target = all.into_iter().find(|own| own.name == name)?.target_container_name.as_deref();
+    target.filter(|target| !target.is_empty())
+}
+
+pub(crate) fn find_container(pod: &Pod, name: &str) -> Option<Container> {
+    let spec = pod.spec.as_ref()?;
+    let found = all_containers(spec).find(|container| container.name == name).cloned();
+    found.or_else(|| ephemeral_containers(spec).find(|container| container.name == name))
 }
 
 /// The order of things, for [`plan::plan`].
@@ -41,6 +78,7 @@ pub(crate) fn shape(spec: &PodSpec) -> plan::Shape {
     plan::Shape {
         init: spec.init_containers.iter().flatten().map(step).collect(),
         main: spec.containers.iter().map(|container| container.name.clone()).collect(),
+        ephemeral: ephemeral_containers(spec).map(|container| container.name).collect(),
         restart: match spec.restart_policy.as_deref() {
             Some("Never") => plan::Restart::Never,
             Some("OnFailure") => plan::Restart::OnFailure,
@@ -137,6 +175,7 @@ pub(crate) fn specification(pod: &Pod, container: &Container, given: Given<'_>) 
         resources: resources(spec, container, given.node_memory_bytes),
         log: given.log,
         host_pid: spec.host_pid == Some(true),
+        processes_of: given.processes_of,
         termination_message: Some(PathBuf::from(path)),
         spec_hash: hash(container),
     }

@@ -4,7 +4,7 @@
 use super::{
     Context,
     check::Target,
-    container::{self, Given, shape},
+    container::{self, Given, ephemeral_target, shape},
     env, files,
     sources::Needs,
 };
@@ -175,6 +175,8 @@ pub(crate) struct Start {
     /// The container before it, whose log and exit are kept.
     pub(crate) keep: Option<String>,
     pub(crate) ip: String,
+    /// Id of the running container whose processes this one is to see.
+    pub(crate) processes_of: Option<String>,
 }
 
 impl Start {
@@ -289,6 +291,11 @@ impl Start {
     }
 
     async fn specification(&self, image: &Image) -> Result<crate::runtime::ContainerSpec, String> {
+        if let (Some(target), None) =
+            (ephemeral_target(&self.pod, &self.container.name), &self.processes_of)
+        {
+            return Err(format!("unable to find target container {target:?}"));
+        }
         if let Some(why) = container::refusal(&self.pod, &self.container) {
             return Err(why);
         }
@@ -320,6 +327,7 @@ impl Start {
             mounts,
             log: self.context.log_file(&self.pod, &self.container.name, self.attempt),
             node_memory_bytes: self.context.capacity.memory_bytes,
+            processes_of: self.processes_of.clone(),
         };
         Ok(container::specification(&self.pod, &self.container, given))
     }

@@ -12,6 +12,8 @@ pub(crate) struct Shape {
     /// In order; sidecars among them.
     pub(crate) init: Vec<Step>,
     pub(crate) main: Vec<String>,
+    /// Started once, as soon as the pod has its namespaces, and never again (KEP-277).
+    pub(crate) ephemeral: Vec<String>,
     pub(crate) restart: Restart,
     /// `terminationGracePeriodSeconds`.
     pub(crate) grace: Duration,
@@ -144,6 +146,19 @@ pub(crate) fn plan(shape: &Shape, observed: &Observed) -> Vec<Action> {
     for (name, known) in &observed.containers {
         if let (Life::Running, false, Some(why)) = (known.state, known.busy, &known.condemned) {
             actions.push(Action::Kill { name: name.clone(), why: why.clone(), grace: shape.grace });
+        }
+    }
+    if observed.sandbox == Sandbox::Ready {
+        let known = |name: &str| observed.containers.get(name);
+        let new = shape.ephemeral.iter().filter(|name| {
+            known(name).is_none_or(|known| known.state == Life::Absent && !known.busy)
+        });
+        for name in new {
+            let not_before = known(name).map_or(Duration::ZERO, |known| known.not_before);
+            actions.push(match observed.now < not_before {
+                true => Action::Wake(not_before),
+                false => Action::Start(name.clone()),
+            });
         }
     }
     let starts = starts(shape, observed);
@@ -308,6 +323,7 @@ mod tests {
         Shape {
             init: vec![step("init", false), step("side", true), step("late", false)],
             main: vec!["app".into(), "web".into()],
+            ephemeral: Vec::new(),
             restart,
             grace: 30 * SECOND,
         }
@@ -425,6 +441,23 @@ mod tests {
         assert_eq!(plan(&shape(Restart::Always), &world), [Action::Prepare]);
         world.prepare_not_before = 101 * SECOND;
         assert_eq!(plan(&shape(Restart::Always), &world), [Action::Wake(101 * SECOND)]);
+    }
+
+    #[test]
+    fn an_ephemeral_container_is_started_once() {
+        let mut shape = shape(Restart::Always);
+        shape.ephemeral = vec!["debug".into()];
+        let run = Life::Running;
+        let mut world = observed(&[("side", run), ("app", run), ("web", run)]);
+        assert_eq!(plan(&shape, &world), [start("debug")]);
+        for state in [run, Life::Exited(1)] {
+            world.containers.insert("debug".into(), Known { state, ..Known::default() });
+            assert_eq!(plan(&shape, &world), []);
+            assert_eq!(phase(&shape, &world), Phase::Running);
+        }
+        world.containers.get_mut("debug").unwrap().state = run;
+        world.stop = Some(Stop { grace: SECOND, delete: true });
+        assert_eq!(plan(&shape, &world).len(), 3, "it ends with the others");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A pod's status as the API shows it, from what is observed. Pure.
 
 use super::{
-    container::{find_container, qos_class},
+    container::{ephemeral_containers, find_container, qos_class},
     plan::Phase,
 };
 use crate::runtime::State;
@@ -58,6 +58,14 @@ pub(crate) fn build(pod: &Pod, summary: &Summary) -> PodStatus {
     };
     let init = statuses(spec.init_containers.as_deref().unwrap_or_default());
     let main = statuses(&spec.containers);
+    let ephemeral: Vec<ContainerStatus> = ephemeral_containers(spec)
+        .map(|container| ContainerStatus {
+            // Nobody waits for one.
+            ready: false,
+            started: None,
+            ..container_status(&container, summary)
+        })
+        .collect();
     let conditions = conditions(pod, &old, summary, &init, &main);
     let (reason, message) = summary.reason.clone().unzip();
     let ips = summary.pod_ip.iter();
@@ -75,6 +83,7 @@ pub(crate) fn build(pod: &Pod, summary: &Summary) -> PodStatus {
         observed_generation: pod.metadata.generation,
         init_container_statuses: (!init.is_empty()).then_some(init),
         container_statuses: Some(main),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         ..old
     }
 }

@@ -5,7 +5,9 @@ use super::{
     Context,
     backoff::Backoff,
     check::Target,
-    container::{all_containers, find_container, hash, shape},
+    container::{
+        all_containers, ephemeral_containers, ephemeral_target, find_container, hash, shape,
+    },
     jobs::{self, Done, Outcome, Trouble},
     plan::{self, Action, Instant, Known, Life, Observed, Phase, Sandbox, Stop},
     probes::{Finding, News, Prober},
@@ -142,7 +144,9 @@ impl Worker {
         let status = self.pod.status.clone().unwrap_or_default();
         self.ended_before = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         let init = status.init_container_statuses.into_iter().flatten();
-        for known in init.chain(status.container_statuses.into_iter().flatten()) {
+        let ephemeral = status.ephemeral_container_statuses.into_iter().flatten();
+        let main = status.container_statuses.into_iter().flatten();
+        for known in init.chain(main).chain(ephemeral) {
             let record = self.records.entry(known.name.clone()).or_default();
             let restarts = u32::try_from(known.restart_count).unwrap_or_default();
             record.next_attempt =
@@ -165,7 +169,7 @@ impl Worker {
                     attempt: restarts,
                     image: known.image,
                     image_id: known.image_id,
-                    spec_hash: spec.map(hash).unwrap_or_default(),
+                    spec_hash: spec.as_ref().map(hash).unwrap_or_default(),
                     log: Default::default(),
                     state,
                 });
@@ -293,7 +297,9 @@ impl Worker {
     fn take_in(&mut self, found: SandboxStatus) {
         self.sandbox = if found.ready { Sandbox::Ready } else { Sandbox::Lost };
         let spec = self.spec();
-        for container in all_containers(&spec) {
+        let mut wanted: Vec<Container> = all_containers(&spec).cloned().collect();
+        wanted.extend(ephemeral_containers(&spec));
+        for container in &wanted {
             let record = self.records.entry(container.name.clone()).or_default();
             let mut all = found.containers.iter().filter(|one| one.name == container.name).rev();
             let Some(newest) = all.next() else { continue };
@@ -318,7 +324,7 @@ impl Worker {
             record.next_attempt = newest.attempt + 1;
             record.current = Some(newest.clone());
         }
-        for container in all_containers(&spec) {
+        for container in &wanted {
             self.after_look(&container.name, hash(container));
         }
     }
@@ -356,7 +362,7 @@ impl Worker {
     fn probe(&mut self, name: &str, id: &str) {
         let Some(container) = find_container(&self.pod, name) else { return };
         let prober = Prober {
-            target: self.target(id, container.clone()),
+            target: self.target(id, container),
             pod: self.pod.clone(),
             events: self.context.events.clone(),
             findings: self.findings.0.clone(),
@@ -454,7 +460,11 @@ impl Worker {
     }
 
     fn start(&mut self, name: &str) {
-        let Some(container) = find_container(&self.pod, name).cloned() else { return };
+        let Some(container) = find_container(&self.pod, name) else { return };
+        let target = ephemeral_target(&self.pod, name).and_then(|name| self.records.get(name));
+        let target = target.and_then(|record| record.current.as_ref());
+        let running = target.filter(|current| current.state.is_running());
+        let processes_of = running.map(|current| current.id.clone());
         let Some(record) = self.records.get_mut(name) else { return };
         record.busy = true;
         let attempt = record.next_attempt;
@@ -469,12 +479,13 @@ impl Worker {
             attempt,
             keep,
             ip: self.pod_ip.clone().unwrap_or_default(),
+            processes_of,
         };
         self.jobs.spawn(start.run());
     }
 
     fn kill(&mut self, name: &str, why: String, grace: Duration) {
-        let Some(container) = find_container(&self.pod, name).cloned() else { return };
+        let Some(container) = find_container(&self.pod, name) else { return };
         let Some(record) = self.records.get_mut(name) else { return };
         let Some(id) = record.current.as_ref().map(|current| current.id.clone()) else { return };
         record.busy = true;
@@ -704,6 +715,9 @@ impl Worker {
 
     fn comes_back(&self, name: &str, code: i32) -> bool {
         let shape = self.shape();
+        if shape.ephemeral.iter().any(|own| own == name) {
+            return false;
+        }
         match shape.init.iter().find(|step| step.name == name) {
             Some(step) if step.sidecar => true,
             Some(_) => code != 0 && shape.restart != plan::Restart::Never,

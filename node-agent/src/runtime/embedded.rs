@@ -154,6 +154,10 @@ impl Runtime for Embedded {
         Ok(())
     }
 
+    fn network_namespace(&self, uid: &str) -> Option<PathBuf> {
+        Some(self.inner.pod(uid).join("ns").join("net")).filter(|path| path.exists())
+    }
+
     async fn sandboxes(&self) -> Result<Vec<SandboxStatus>> {
         let found = self
             .blocking(|inner| {
@@ -536,7 +540,16 @@ impl Inner {
         write_json(&dir.join("ids.json"), &(ids.uid, ids.gid, &ids.groups, &ids.home))?;
         let path = self.cgroup(&pod.uid, &spec.id);
         let namespaces = self.pod(&pod.uid).join("ns");
-        let places = Places { root: &root, namespaces: &namespaces, cgroup: &path };
+        let processes = match &spec.processes_of {
+            Some(target) => Some(self.process_namespace(&pod.uid, target)?),
+            None => None,
+        };
+        let places = Places {
+            root: &root,
+            namespaces: &namespaces,
+            processes: processes.as_deref(),
+            cgroup: &path,
+        };
         let config = spec::config(pod, &spec, &ids, places, self.means);
         write_json(&dir.join("config.json"), &config)?;
         let call = Call::Create {
@@ -548,6 +561,14 @@ impl Inner {
             stdin_once: spec.stdin_once,
         };
         self.call(&pod.uid, &call, &[]).map(drop)
+    }
+
+    /// Of a running container.
+    fn process_namespace(&self, uid: &str, id: &str) -> Result<PathBuf> {
+        let all = self.call(uid, &Call::List, &[])?.containers;
+        let entry = all.iter().find(|entry| entry.id == id && entry.exit.is_none());
+        let entry = entry.ok_or_else(|| Error::NotFound(format!("container {id}")))?;
+        Ok(PathBuf::from(format!("/proc/{}/ns/pid", entry.pid)))
     }
 
     fn remove(&self, uid: &str, id: &str) -> Result<()> {

@@ -115,6 +115,9 @@ pub struct ContainerSpec {
     pub resources: Resources,
     pub log: PathBuf,
     pub host_pid: bool,
+    /// Id of the container whose process namespace this one enters.
+    #[serde(default)]
+    pub processes_of: Option<String>,
     /// Path inside the container that is read as termination message.
     pub termination_message: Option<PathBuf>,
     /// Hash of the container's part of the pod spec: another one means start again.
@@ -244,6 +247,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Kills everything in the pod and lets go of all it holds, logs excepted.
     async fn remove_sandbox(&self, uid: &str) -> Result<()>;
+
+    /// The pod's network namespace; `None` if that is the node's.
+    fn network_namespace(&self, uid: &str) -> Option<PathBuf>;
 
     async fn sandboxes(&self) -> Result<Vec<SandboxStatus>>;
 

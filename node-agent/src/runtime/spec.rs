@@ -165,6 +165,8 @@ pub(crate) struct Places<'a> {
     pub(crate) root: &'a Path,
     /// Directory with the pinned namespaces `net`, `ipc`, `uts`.
     pub(crate) namespaces: &'a Path,
+    /// The process namespace to enter instead of a new one.
+    pub(crate) processes: Option<&'a Path>,
     pub(crate) cgroup: &'a str,
 }
 
@@ -183,7 +185,7 @@ pub(crate) fn config(
         (&MASKED_PATHS, &READ_ONLY_PATHS)
     };
     let mut linux = json!({
-        "namespaces": namespaces(pod, spec, places.namespaces),
+        "namespaces": namespaces(pod, spec, places),
         "cgroupsPath": places.cgroup,
         "resources": resources(spec),
         "rootfsPropagation": propagation(spec),
@@ -290,10 +292,13 @@ fn oom_score_adj(spec: &ContainerSpec, means: Means) -> i32 {
     if means.may("SYS_RESOURCE") { wanted } else { wanted.max(means.oom_score_adj) }
 }
 
-fn namespaces(pod: &SandboxSpec, spec: &ContainerSpec, pinned: &Path) -> Vec<Value> {
+fn namespaces(pod: &SandboxSpec, spec: &ContainerSpec, places: Places<'_>) -> Vec<Value> {
+    let pinned = places.namespaces;
     let mut list = vec![json!({"type": "mount"})];
-    if !spec.host_pid {
-        list.push(json!({"type": "pid"}));
+    match places.processes {
+        Some(path) => list.push(json!({"type": "pid", "path": path})),
+        None if !spec.host_pid => list.push(json!({"type": "pid"})),
+        None => {}
     }
     if !pod.host_network {
         list.push(json!({"type": "network", "path": pinned.join("net")}));
@@ -418,8 +423,12 @@ mod tests {
         spec.args = vec!["sh".into()];
         spec.resources.memory_bytes = Some(1 << 20);
         let ids = Ids::default();
-        let places =
-            Places { root: Path::new("/r"), namespaces: Path::new("/n"), cgroup: "/pods/u/c" };
+        let places = Places {
+            root: Path::new("/r"),
+            namespaces: Path::new("/n"),
+            processes: None,
+            cgroup: "/pods/u/c",
+        };
         insta::assert_json_snapshot!(config(&pod, &spec, &ids, places, MEANS));
     }
 }
