@@ -2,6 +2,7 @@
 //! it derives from the list of kinds.
 
 use crate::{
+    aggregator,
     catalog::{self, Catalog, Group},
     kinds::{KindDef, Subresource},
     pipeline::Core,
@@ -28,8 +29,8 @@ pub(crate) fn answer(
     let aggregated = wants_aggregated(headers);
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let answer = match parts.as_slice() {
-        ["api"] if aggregated => return Some(aggregate(&catalog, true, headers, format)),
-        ["apis"] if aggregated => return Some(aggregate(&catalog, false, headers, format)),
+        ["api"] if aggregated => return Some(aggregate(core, &catalog, true, headers, format)),
+        ["apis"] if aggregated => return Some(aggregate(core, &catalog, false, headers, format)),
         ["api"] => value!({
             "kind": "APIVersions",
             "versions": ["v1"],
@@ -38,15 +39,23 @@ pub(crate) fn answer(
             ],
         }),
         ["apis"] => {
-            let groups: Vec<Value> =
+            let mut groups: Vec<Value> =
                 named_groups(&catalog).map(|group| api_group(group, false)).collect();
+            groups.extend(aggregator::discovery_group(core, None));
             value!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
         }
-        ["apis", group] => {
-            api_group(named_groups(&catalog).find(|known| known.name == *group)?, true)
-        }
+        ["apis", group] => match named_groups(&catalog).find(|known| known.name == *group) {
+            Some(group) => api_group(group, true),
+            None => {
+                let mut group = aggregator::discovery_group(core, Some(group)).pop()?;
+                group["kind"] = "APIGroup".into();
+                group["apiVersion"] = "v1".into();
+                group
+            }
+        },
         ["api", version] => resource_list(&catalog, "", version)?,
-        ["apis", group, version] => resource_list(&catalog, group, version)?,
+        ["apis", group, version] => resource_list(&catalog, group, version)
+            .or_else(|| aggregator::resource_list(group, version))?,
         ["version"] => return Some(indented(&version())),
         [""] => return Some(indented(&value!({ "paths": paths(&catalog) }))),
         _ => return None,
@@ -163,9 +172,19 @@ fn storage_hash(kind: &KindDef) -> String {
 }
 
 /// KEP-3352: everything in two documents, which a client need not read twice.
-fn aggregate(catalog: &Catalog, core: bool, headers: &HeaderMap, format: Format) -> Response<Body> {
-    let groups = catalog.groups().iter().filter(|group| group.name.is_empty() == core);
-    let items: Vec<Value> = groups.map(aggregate_group).collect();
+fn aggregate(
+    core: &Core,
+    catalog: &Catalog,
+    unnamed: bool,
+    headers: &HeaderMap,
+    format: Format,
+) -> Response<Body> {
+    let groups = catalog.groups().iter().filter(|group| group.name.is_empty() == unnamed);
+    let mut items: Vec<Value> = groups.map(aggregate_group).collect();
+    if !unnamed {
+        let served = |name: &str| named_groups(catalog).any(|group| group.name == name);
+        items.extend(aggregator::discovery_items(core, &served));
+    }
     let document = value!({
         "kind": "APIGroupDiscoveryList",
         "apiVersion": "apidiscovery.k8s.io/v2",

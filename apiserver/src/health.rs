@@ -6,7 +6,7 @@ use crate::{
 };
 use http::{Response, StatusCode};
 use serde_json::json as value;
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 /// How long the quorum check waits; a probe asks every few seconds.
 const QUORUM_WAIT: Duration = Duration::from_secs(2);
@@ -25,7 +25,13 @@ pub(crate) async fn answer(core: &Core, path: &str, query: &str) -> Option<Respo
     };
     let mut checks = match (endpoint, path) {
         ("livez", _) => vec![ping()],
-        ("readyz" | "healthz", _) => vec![ping(), quorum(core).await],
+        ("readyz" | "healthz", _) => {
+            let mut checks = vec![ping(), quorum(core).await];
+            if endpoint == "readyz" {
+                checks.push(shutdown(core));
+            }
+            checks
+        }
         (_, "/metrics") => {
             return Some(bytes(
                 StatusCode::OK,
@@ -72,6 +78,13 @@ async fn quorum(core: &Core) -> Check {
         Err(_) => Err("no quorum answered in time".to_string()),
     };
     Check { name: "quorum", outcome }
+}
+
+/// Upstream's name: clients are to go elsewhere before this process ends.
+fn shutdown(core: &Core) -> Check {
+    let stopping = core.stopping.load(Ordering::Relaxed);
+    let outcome = if stopping { Err("process is shutting down".to_string()) } else { Ok(()) };
+    Check { name: "shutdown", outcome }
 }
 
 /// Upstream's text: one line per check when asked or when something is wrong.

@@ -8,8 +8,11 @@
 
 // In the order a request meets them.
 pub mod admission;
+mod aggregator;
+pub mod audit;
 pub mod authn;
 pub mod authz;
+mod backend;
 mod bootstrap;
 mod catalog;
 mod certificates;
@@ -19,6 +22,7 @@ mod custom;
 mod discovery;
 mod encode;
 mod errors;
+mod flow;
 mod forget_events;
 mod health;
 pub mod identity;
@@ -83,6 +87,14 @@ pub struct Config {
     /// How to reach a node's kubelet port (client certificate in group `system:masters`); `None`: logs
     /// and exec are refused.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    /// Shown to servers behind APIServices, who believe its bearer's `X-Remote-*` headers; `None`:
+    /// nothing is shown.
+    pub aggregation_client: Option<Arc<rustls::sign::CertifiedKey>>,
+    /// The audit log, if one is kept.
+    pub audit: Option<Arc<audit::Audit>>,
+    /// How likely an HTTP/2 client is sent to another master with each request (kube-apiserver's
+    /// `--goaway-chance`); 0: never.
+    pub goaway_chance: f64,
 }
 
 impl Config {
@@ -107,6 +119,9 @@ impl Config {
             client_ca_pem: String::new(),
             registry: prometheus::Registry::new(),
             kubelet_tls: None,
+            aggregation_client: None,
+            audit: None,
+            goaway_chance: 0.0,
         }
     }
 }
@@ -130,6 +145,9 @@ impl Server {
                 converter: Arc::new(custom::Converter { view }),
                 metrics: Metrics::new(config.registry.clone()),
                 tasks: Default::default(),
+                aggregator: Default::default(),
+                flow: flow::Flow::new(&config.registry),
+                stopping: Default::default(),
                 config,
             }),
         }

@@ -3,17 +3,11 @@
 use crate::{catalog, kinds::KindDef, pipeline::Core, server::Body, server::RequestInfo};
 use http::Response;
 use hyper::body::Body as _;
-use k8s::Status;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
 };
-use std::{sync::Arc, time::Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// kube-apiserver's --max-requests-inflight and --max-mutating-requests-inflight.
-const READS_MAX: usize = 400;
-const WRITES_MAX: usize = 200;
+use std::time::Instant;
 
 const SECONDS: &[f64] = &[
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
@@ -32,10 +26,7 @@ pub(crate) struct Metrics {
     inflight: IntGaugeVec,
     watch_events: IntCounterVec,
     watch_bytes: HistogramVec,
-    rejected: IntCounterVec,
     objects: IntGaugeVec,
-    reads: Arc<Semaphore>,
-    writes: Arc<Semaphore>,
 }
 
 const REQUEST: &[&str] =
@@ -93,19 +84,12 @@ impl Metrics {
                 &["group", "version", "resource"],
                 BYTES,
             ),
-            rejected: counter(
-                "apiserver_dropped_requests_total",
-                "Requests refused with 429 because too many were under way.",
-                &["request_kind"],
-            ),
             objects: gauge(
                 "apiserver_resource_objects",
                 "Objects stored, by resource.",
                 &["group", "resource"],
             ),
             registry,
-            reads: Arc::new(Semaphore::new(READS_MAX)),
-            writes: Arc::new(Semaphore::new(WRITES_MAX)),
         }
     }
 
@@ -231,53 +215,20 @@ fn is_known(core: &Core, info: &RequestInfo) -> bool {
     })
 }
 
-/// A place among the requests being answered.
-pub(crate) struct Inflight {
-    gauge: prometheus::IntGauge,
-    _permit: OwnedSemaphorePermit,
-}
+/// One of the requests being answered.
+pub(crate) struct Inflight(prometheus::IntGauge);
 
 impl Inflight {
-    /// `Err` is the 429 upstream sends; nothing accepted is ever dropped.
-    pub(crate) fn enter(core: &Core, verb: &str) -> Result<Inflight, Status> {
-        let metrics = &core.metrics;
-        let (kind, places) = match verb {
-            "get" | "list" => ("readOnly", &metrics.reads),
-            _ => ("mutating", &metrics.writes),
-        };
-        let Ok(permit) = places.clone().try_acquire_owned() else {
-            metrics.rejected.with_label_values(&[kind]).inc();
-            let why = "Too many requests, please try again later.";
-            return Err(Status::too_many_requests(why, 1));
-        };
-        let gauge = metrics.inflight.with_label_values(&[kind]);
+    pub(crate) fn enter(core: &Core, verb: &str) -> Inflight {
+        let kind = if matches!(verb, "get" | "list") { "readOnly" } else { "mutating" };
+        let gauge = core.metrics.inflight.with_label_values(&[kind]);
         gauge.inc();
-        Ok(Inflight { gauge, _permit: permit })
+        Inflight(gauge)
     }
 }
 
 impl Drop for Inflight {
     fn drop(&mut self) {
-        self.gauge.dec();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Config, Server};
-    use raft_store::Store;
-
-    #[tokio::test]
-    async fn too_many_writes_are_refused_and_reads_are_not() {
-        let server = Server::new(Config::new(Store::in_memory()));
-        let enter = |verb: &str| Inflight::enter(&server.core, verb);
-        let writes: Vec<Inflight> = (0..WRITES_MAX).filter_map(|_| enter("create").ok()).collect();
-        assert_eq!(writes.len(), WRITES_MAX);
-        let refused = enter("patch").err().expect("one too many");
-        assert_eq!((refused.code, refused.retry_after_seconds), (429, Some(1)));
-        assert!(enter("get").is_ok());
-        drop(writes);
-        assert!(enter("patch").is_ok());
+        self.0.dec();
     }
 }

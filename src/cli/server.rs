@@ -84,6 +84,56 @@ pub(super) struct Args {
 
     #[command(flatten)]
     authentication: AuthenticationArgs,
+
+    #[command(flatten)]
+    audit: AuditArgs,
+
+    /// Part of the requests after which an HTTP/2 client is sent to another master (0 to 0.02)
+    #[arg(long, default_value_t = 0.0, value_parser = chance)]
+    goaway_chance: f64,
+
+    /// How long requests are answered after the end was announced on /readyz
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    shutdown_delay_duration: Duration,
+}
+
+#[derive(clap::Args)]
+struct AuditArgs {
+    /// What goes into the audit log: a file with an audit.k8s.io/v1 Policy
+    #[arg(long, requires = "audit_log_path")]
+    audit_policy_file: Option<PathBuf>,
+
+    /// Where the audit log is written; - is standard output
+    #[arg(long, requires = "audit_policy_file")]
+    audit_log_path: Option<PathBuf>,
+
+    /// Megabytes before the audit log is rotated
+    #[arg(long, default_value_t = 100)]
+    audit_log_maxsize: u64,
+
+    /// Rotated audit logs that are kept; 0 keeps all
+    #[arg(long, default_value_t = 0)]
+    audit_log_maxbackup: usize,
+
+    /// Days after which a rotated audit log is removed; 0 never
+    #[arg(long, default_value_t = 0)]
+    audit_log_maxage: u64,
+}
+
+impl AuditArgs {
+    fn open(&self, registry: &Registry) -> Result<Option<Arc<apiserver::audit::Audit>>> {
+        let (Some(policy), Some(path)) = (&self.audit_policy_file, &self.audit_log_path) else {
+            return Ok(None);
+        };
+        let text = fs::read(policy).with_context(|| format!("cannot read {}", policy.display()))?;
+        let file = apiserver::audit::LogFile {
+            path: path.clone(),
+            bytes_max: self.audit_log_maxsize << 20,
+            backups_max: self.audit_log_maxbackup,
+            backup_age_max: Duration::from_secs(self.audit_log_maxage * 24 * 3600),
+        };
+        Ok(Some(apiserver::audit::Audit::open(&text, file, registry)?))
+    }
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
@@ -118,6 +168,10 @@ pub(super) async fn run(args: Args) -> Result<()> {
     tasks.spawn(async move {
         let _ = stop.run_until_cancelled(keeping.keep_definitions()).await;
     });
+    let (tending, stop) = (server.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        let _ = stop.run_until_cancelled(tending.tend()).await;
+    });
     let gate = gate(&store, &shutdown, &mut tasks);
     tasks.spawn(bootstrap(server.clone(), gate.clone(), args.cluster_dns, shutdown.clone()));
     start_controllers(&args, &members, &store, &server, gate, &registry, &shutdown, &mut tasks)?;
@@ -127,6 +181,10 @@ pub(super) async fn run(args: Args) -> Result<()> {
         why = store.stopped() => Err(anyhow::anyhow!("the store has stopped: {why}")),
     };
     tracing::info!("stopping");
+    server.announce_end();
+    if result.is_ok() {
+        tokio::time::sleep(args.shutdown_delay_duration).await;
+    }
     shutdown.cancel();
     let drained = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
@@ -212,7 +270,24 @@ fn server_config(
         &read(&args.pki, "kubelet-client.crt")?,
         &read(&args.pki, "kubelet-client.key")?,
     )?);
+    config.aggregation_client = aggregation_client(&args.pki)?;
+    config.audit = args.audit.open(registry)?;
+    config.goaway_chance = args.goaway_chance;
     Ok(config)
+}
+
+/// What servers behind APIServices know this master by, if it has such a certificate.
+fn aggregation_client(pki: &Path) -> Result<Option<Arc<rustls::sign::CertifiedKey>>> {
+    if !pki.join("front-proxy-client.crt").exists() {
+        return Ok(None);
+    }
+    let chain = CertificateDer::pem_slice_iter(&read(pki, "front-proxy-client.crt")?)
+        .collect::<Result<Vec<_>, _>>()
+        .context("front-proxy-client.crt is not PEM")?;
+    let key = PrivateKeyDer::from_pem_slice(&read(pki, "front-proxy-client.key")?)
+        .context("front-proxy-client.key is not PEM")?;
+    let key = rustls::crypto::ring::sign::any_supported_type(&key)?;
+    Ok(Some(Arc::new(rustls::sign::CertifiedKey::new(chain, key))))
 }
 
 /// Clients may prove themselves with a certificate; those who do not are anonymous.
@@ -463,6 +538,13 @@ async fn bind(address: &str) -> Result<TcpListener> {
 fn read(pki: &Path, name: &str) -> Result<Vec<u8>> {
     let path = pki.join(name);
     fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// As kube-apiserver bounds it: more would keep clients dialling.
+fn chance(text: &str) -> Result<f64, String> {
+    let chance: Result<f64, _> = text.parse();
+    let chance = chance.ok().filter(|chance| (0.0..=0.02).contains(chance));
+    chance.ok_or_else(|| format!("{text:?}: not between 0 and 0.02"))
 }
 
 /// `500ms`, `40s`, `5m`.

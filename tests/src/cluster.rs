@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, ChildStdout, Command, Output, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -131,6 +131,16 @@ impl Cluster {
         stdin.write_all(input.as_bytes()).expect("kubectl reads its input");
         drop(stdin);
         child.wait_with_output().expect("kubectl ends")
+    }
+
+    /// `kubectl` that runs until it is killed, and its output.
+    pub fn spawn_kubectl(&self, words: &[&str]) -> (Child, BufReader<ChildStdout>) {
+        let mut command = Command::new(kubectl());
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(words);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl is installed");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        (child, output)
     }
 
     /// Looks until `look` says `Ok`; after a minute panics with `what` and the last state.

@@ -1,6 +1,11 @@
 //! The README's walk through a cluster, with the real `kubectl`, real containers and real deaths.
 
-use std::{process::Command, time::Instant};
+use std::{
+    io::{BufRead as _, Read as _, Write as _},
+    net::TcpStream,
+    process::Command,
+    time::Instant,
+};
 use tests::{
     Cluster,
     cluster::{is_root, kubectl, signal},
@@ -19,6 +24,7 @@ fn a_user_follows_the_readme() {
     eprintln!("{}", cluster.output.join("\n"));
     deploy(&cluster);
     look_inside(&cluster);
+    reach_into(&cluster);
     change(&cluster);
     ask(&cluster);
     reach_the_service(&cluster);
@@ -55,6 +61,50 @@ fn look_inside(cluster: &Cluster) {
     for expected in ["Scheduled", "Started", "QoS Class", "Ready"] {
         assert!(described.contains(expected), "no {expected} in:\n{described}");
     }
+}
+
+/// Forwarded ports, proxies, copies, a debugging container, and what all of it uses.
+fn reach_into(cluster: &Cluster) {
+    let pods = cluster.kubectl("get pods -l app=hello -o name");
+    let pod = pods.lines().next().and_then(|pod| pod.strip_prefix("pod/")).expect("a pod");
+    let (mut forward, mut said) = cluster.spawn_kubectl(&["port-forward", pod, ":8080"]);
+    let mut line = String::new();
+    said.read_line(&mut line).expect("kubectl says where");
+    let port = line.split([':', ' ']).find_map(|word| word.parse::<u16>().ok());
+    let port = port.unwrap_or_else(|| panic!("no port in {line:?}\n{}", cluster.logs()));
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("forwarded");
+        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").expect("asked");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("answered");
+        assert!(page.ends_with("Hello from Coxswain.\n"), "{page}\n{}", cluster.logs());
+    }
+    forward.kill().expect("killed");
+    forward.wait().expect("ended");
+    for proxy in [format!("pods/{pod}:8080"), "services/hello:80".to_string()] {
+        let path = format!("/api/v1/namespaces/default/{proxy}/proxy/index.html");
+        assert_eq!(cluster.kubectl(&format!("get --raw {path}")), "Hello from Coxswain.\n");
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let copy = directory.path().join("page");
+    cluster.kubectl(&format!("cp {pod}:/srv/www/..data/index.html {}", copy.display()));
+    assert_eq!(std::fs::read_to_string(&copy).expect("copied"), "Hello from Coxswain.\n");
+    let look = ["debug", pod, "--image=coxswain.local/demo:1", "--target=web", "-c", "look", "--"];
+    let look = [&look[..], &["sh", "-c", "ps | grep -c httpd; wget -qO- localhost:8080"]].concat();
+    cluster.kubectl_with(&look, "");
+    cluster.eventually("the debugging container's words", || {
+        let words = cluster.try_kubectl(&["logs", pod, "-c", "look"], "");
+        let words = String::from_utf8_lossy(&words.stdout).into_owned();
+        words.ends_with("Hello from Coxswain.\n").then_some(()).ok_or(words)
+    });
+    cluster.eventually("what nodes and pods use", || {
+        let (nodes, pods) = (["top", "nodes"], ["top", "pods", "-l", "app=hello", "--containers"]);
+        let top = [cluster.try_kubectl(&nodes, ""), cluster.try_kubectl(&pods, "")];
+        let text: String =
+            top.iter().map(|one| String::from_utf8_lossy(&one.stdout).into_owned()).collect();
+        let both = text.contains("n1 ") && text.contains("web");
+        both.then_some(()).ok_or(text)
+    });
 }
 
 fn change(cluster: &Cluster) {

@@ -7,6 +7,7 @@ mod schemas;
 mod swagger;
 
 use crate::{
+    aggregator,
     catalog::Catalog,
     kind::Kind,
     pipeline::Core,
@@ -149,6 +150,7 @@ pub(crate) async fn answer(
         accept: text(headers, header::ACCEPT),
         known: text(headers, header::IF_NONE_MATCH),
         format: Format { pretty: false, ..format },
+        elsewhere: aggregator::openapi_paths(core),
     };
     let catalog = core.catalog();
     // The first request makes every document, which takes a while.
@@ -166,6 +168,8 @@ struct Asked {
     accept: String,
     known: String,
     format: Format,
+    /// Documents that other servers have.
+    elsewhere: Vec<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -192,13 +196,17 @@ impl Asked {
 
     /// The hash in a URL lets clients keep a document for ever.
     fn index(&self, documents: &Documents) -> Response<Body> {
-        let paths: Map<String, Value> = documents
+        let mut paths: Map<String, Value> = documents
             .group_versions()
             .iter()
             .map(|(path, document)| {
                 (path.clone(), json!({ "serverRelativeURL": url(path, document) }))
             })
             .collect();
+        for path in &self.elsewhere {
+            let url = format!("/openapi/v3/{path}");
+            paths.insert(path.clone(), json!({ "serverRelativeURL": url }));
+        }
         let index = Document::new(Model::V3, &json!({ "paths": paths }));
         self.tagged("application/json", &index.hash, &index.json)
     }

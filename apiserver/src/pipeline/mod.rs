@@ -17,6 +17,7 @@ pub(crate) use write::{Change, Wanted, apply_patch};
 
 use crate::{
     Config, admission,
+    aggregator::Aggregator,
     authz::{Attributes, Authorizer, Decision},
     catalog::{self, Catalog, Catalogs},
     custom::{self, Converter},
@@ -48,6 +49,11 @@ pub(crate) struct Core {
     pub(crate) metrics: Metrics,
     /// Streams between clients and nodes, which outlive their requests.
     pub(crate) tasks: TaskTracker,
+    /// What is known of API groups that are served elsewhere.
+    pub(crate) aggregator: Aggregator,
+    pub(crate) flow: crate::flow::Flow,
+    /// The process is about to end: it says that it is not ready.
+    pub(crate) stopping: std::sync::atomic::AtomicBool,
 }
 
 /// One request for one kind, routed and authorized.

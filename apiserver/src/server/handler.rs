@@ -3,12 +3,13 @@
 use super::{
     Body, Connection,
     negotiate::{self, Format, Offer},
+    notes::{self, Notes},
     options::Query,
     render,
     request_info::RequestInfo,
 };
 use crate::{
-    authn,
+    aggregator, authn,
     authz::Attributes,
     catalog, discovery, health,
     identity::Identity,
@@ -17,10 +18,10 @@ use crate::{
     openapi,
     pipeline::{self, Call, Core, manage, watch::WatchCall},
     protobuf, rotation,
-    subresources::stream,
+    subresources::{proxy, stream},
 };
 use bytes::Bytes;
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -47,18 +48,24 @@ pub(super) async fn handle(
         RequestInfo::parse(request.method(), request.uri().path(), query.watch, query.named());
     info.field_selector = query.options.field_selector.clone().unwrap_or_default();
     let observed = Observed::begin(&core, &info, query.options.dry_run);
-    let request_id = uuid::Uuid::new_v4().to_string();
-    let answered = AssertUnwindSafe(answer(&core, connection, &info, query, request));
-    let mut response = match answered.catch_unwind().await {
-        Ok(Ok(response)) => response,
-        Ok(Err(status)) => render::status(&status, refusals),
+    let request_id = notes::audit_id(&request);
+    let mut notes = Notes::default();
+    let limit = query.patience(notes::converses(&info) || info.verb == "watch");
+    let call = answer(&core, connection, &info, query, request, &request_id, &mut notes).boxed();
+    let answered = AssertUnwindSafe(in_time(limit, call)).catch_unwind().await;
+    let panicked = answered.is_err();
+    let (response, refusal) = match answered {
+        Ok(Ok(response)) => (response, None),
+        Ok(Err(status)) => (render::status(&status, refusals), Some(status)),
         Err(_) => {
             tracing::error!(path = info.path, verb = info.verb, request_id, "a handler panicked");
             let why = "This request caused apiserver to panic. Look in the logs for details.";
-            render::status(&Status::new(500, "InternalError", why), refusals)
+            let status = Status::new(500, "InternalError", why);
+            (render::status(&status, refusals), Some(status))
         }
     };
     observed.end(&response);
+    let mut response = notes.finish(response, &info, refusal.as_ref(), panicked).await;
     let headers = response.headers_mut();
     if let Ok(id) = request_id.parse() {
         headers.insert("Audit-Id", id);
@@ -68,27 +75,58 @@ pub(super) async fn handle(
     response
 }
 
+/// The answer, or the refusal of a request that took too long. `limit` is an error where the client
+/// asked for one that is none.
+async fn in_time(
+    limit: Result<Option<Duration>, Status>,
+    answer: BoxFuture<'_, Result<Response<Body>, Status>>,
+) -> Result<Response<Body>, Status> {
+    let Some(limit) = limit? else { return answer.await };
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+        let why = "request did not complete within requested timeout - context deadline exceeded";
+        Err(Status::new(504, "Timeout", format!("Timeout: {why}")))
+    })
+}
+
 async fn answer(
     core: &Arc<Core>,
     connection: Connection,
     info: &RequestInfo,
     query: Query,
     request: Request<Incoming>,
+    request_id: &str,
+    notes: &mut Notes,
 ) -> Result<Response<Body>, Status> {
-    let identity = authn::authenticate(core, &connection, request.headers()).await?;
-    let identity = authn::impersonation::apply(core, identity, request.headers())?;
+    let user = authn::authenticate(core, &connection, request.headers()).await?;
+    notes.begin(core, &connection, &user, info, &request, request_id).await;
+    let identity = authn::impersonation::apply(core, user.clone(), request.headers())?;
+    notes.acts_as(&user, &identity);
+    // Held until the answer is ready: bounded work, not bounded connections.
+    let _seat = notes.seat(core, &identity, info).await?;
     let public = PUBLIC.contains(&info.path.as_str())
         || info.path.starts_with("/livez/")
         || info.path.starts_with("/readyz/");
     if !public {
         core.authorize_or_ask(&attributes(&identity, info)).await?;
     }
+    if let Some(remote) = aggregator::remote(core, &info.group, &info.version) {
+        return aggregator::proxy(core, connection, info, &identity, &remote, request).await;
+    }
     if !info.is_resource {
+        if let Some(remote) = aggregator::elsewhere(core, &info.path) {
+            return aggregator::proxy(core, connection, info, &identity, &remote, request).await;
+        }
         return plain(core, info, request).await;
+    }
+    if (info.group.as_str(), info.version.as_str()) == aggregator::METRICS {
+        return aggregator::metrics_api::answer(core, info, &query.options).await;
     }
     let kind = find_kind(core, info).await?;
     if stream::is_stream(&kind, &info.subresource) {
         return stream::proxy(core, connection, info, identity, request).await;
+    }
+    if proxy::is_proxy(&kind, &info.subresource) {
+        return proxy::proxy(core, connection, info, request).await;
     }
     if !matches!(
         *request.method(),
@@ -105,15 +143,15 @@ async fn answer(
     if info.verb == "watch" {
         return watch(core, connection, info, kind, query, format).await;
     }
-    // Held until the answer is complete: bounded work, not bounded connections.
-    let _permit = Inflight::enter(core, &info.verb)?;
+    let _counted = Inflight::enter(core, &info.verb);
     let call = call(info, kind.clone(), query, identity, request).await?;
+    notes.request(&call.body);
     let (version, verb) = (call.version.clone(), call.verb);
     let reply = core.call(call).await?;
     render::reply(reply, &kind, &version, format, verb).await
 }
 
-fn attributes<'a>(user: &'a Identity, info: &'a RequestInfo) -> Attributes<'a> {
+pub(crate) fn attributes<'a>(user: &'a Identity, info: &'a RequestInfo) -> Attributes<'a> {
     Attributes {
         user,
         verb: &info.verb,

@@ -3,6 +3,7 @@
 mod handler;
 mod lists;
 mod negotiate;
+mod notes;
 mod options;
 mod render;
 mod request_info;
@@ -10,7 +11,7 @@ mod stall;
 mod transfer;
 mod warnings;
 
-pub(crate) use handler::json;
+pub(crate) use handler::{attributes, json};
 pub(crate) use negotiate::{Format, Include, wants_aggregated};
 pub(crate) use render::{bytes, object, partial};
 pub(crate) use request_info::{RequestInfo, percent_decode};
@@ -33,6 +34,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::JoinSet,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -164,8 +166,15 @@ async fn serve_connection(
     draining: CancellationToken,
 ) {
     let peer = connection.peer;
+    let leave = Arc::new(Notify::new());
+    let sends_away = leave.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (core, connection) = (core.clone(), connection.clone());
+        // HTTP/1 clients open connections often enough to find other masters.
+        let chance = core.config.goaway_chance;
+        if request.version() == http::Version::HTTP_2 && chance > 0.0 && rand::random_bool(chance) {
+            sends_away.notify_one();
+        }
         async move {
             let response: Response<Body> = handler::handle(core, connection, request).await;
             Ok::<_, Infallible>(response)
@@ -189,7 +198,10 @@ async fn serve_connection(
                 }
                 return;
             }
-            () = draining.cancelled(), if !told => {
+            () = async { tokio::select! {
+                () = draining.cancelled() => {}
+                () = leave.notified() => {}
+            }}, if !told => {
                 told = true;
                 serving.as_mut().graceful_shutdown();
             }

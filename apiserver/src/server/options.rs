@@ -6,6 +6,9 @@ use k8s::{FieldError, Options, PatchType, Status};
 use serde_json::Value;
 use std::time::Duration;
 
+/// kube-apiserver's --request-timeout.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// What a query may say besides [`Options`].
 #[derive(Debug, Default)]
 pub(crate) struct Query {
@@ -35,6 +38,20 @@ impl Query {
         }
         parsed.pairs = pairs;
         parsed
+    }
+
+    /// How long the request may take: what the client says, at most what the server grants. `None`:
+    /// as long as it lasts (`endless`).
+    pub(crate) fn patience(&self, endless: bool) -> Result<Option<Duration>, Status> {
+        if endless {
+            return Ok(None);
+        }
+        let asked = self.pairs.iter().find(|(key, value)| key == "timeout" && !value.is_empty());
+        let Some((_, asked)) = asked else { return Ok(Some(REQUEST_TIMEOUT)) };
+        let asked = go_duration(asked)
+            .ok_or_else(|| Status::bad_request("invalid timeout specified in the request URL"))?;
+        // Zero is what a client sends that sets none.
+        Ok(Some(if asked.is_zero() { REQUEST_TIMEOUT } else { asked.min(REQUEST_TIMEOUT) }))
     }
 
     fn take(&mut self, key: &str, value: &str) {
@@ -181,6 +198,33 @@ fn truth(value: &str) -> bool {
     !matches!(value, "0" | "false" | "False" | "FALSE" | "f" | "F")
 }
 
+/// `1m30s`, as Go writes durations.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
+        let number: f64 = rest[..end].parse().ok()?;
+        rest = &rest[end..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        seconds += number * unit;
+        rest = &rest[end..];
+    }
+    (!text.is_empty()).then(|| Duration::try_from_secs_f64(seconds).ok())?
+}
+
 fn decode(text: &str) -> String {
     percent_decode(&text.replace('+', " "))
 }
@@ -188,6 +232,19 @@ fn decode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_takes_as_long_as_both_grant() {
+        let patience = |query| Query::parse(Some(query)).patience(false).map_err(|s| s.code);
+        let seconds = |seconds| Ok(Some(Duration::from_secs(seconds)));
+        assert_eq!(patience(""), seconds(60));
+        assert_eq!(patience("timeout=0s"), seconds(60));
+        assert_eq!(patience("timeout=34s"), seconds(34));
+        assert_eq!(patience("timeout=1h2m"), seconds(60));
+        assert_eq!(patience("timeout=1500ms"), Ok(Some(Duration::from_millis(1500))));
+        assert_eq!(patience("timeout=soon"), Err(400));
+        assert_eq!(patience("timeout=-1s"), Err(400));
+    }
 
     #[test]
     fn a_query_becomes_options() {

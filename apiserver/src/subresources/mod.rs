@@ -4,6 +4,7 @@ pub(crate) mod binding;
 pub(crate) mod eviction;
 pub(crate) mod finalize;
 pub(crate) mod pod_parts;
+pub(crate) mod proxy;
 pub(crate) mod review;
 pub(crate) mod scale;
 pub(crate) mod stream;

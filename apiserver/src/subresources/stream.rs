@@ -1,33 +1,24 @@
-//! Logs, exec, attach, port-forward and node proxies: bytes between the client and a node. What the
-//! client speaks (WebSocket, SPDY) ends in the node; here bytes only pass.
+//! Logs, exec, attach and port-forward: bytes between the client and a node. What the client speaks
+//! (WebSocket, SPDY) ends in the node; here bytes only pass.
 
 use crate::{
     admission,
+    backend::{self, Pass, Trust, pass::Outgoing},
     identity::Identity,
     kinds::KindDef,
     memo,
     pipeline::{Core, key},
     server::{Body, Connection, RequestInfo},
 };
-use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
-use hyper::{body::Incoming, client::conn::http1, upgrade::OnUpgrade};
-use hyper_util::rt::TokioIo;
-use k8s::{Object, Status};
-use rustls::pki_types::ServerName;
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use k8s::{FieldError, Object, Status};
 use serde_json::Value;
 use std::{
-    net::IpAddr,
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-/// To reach a node and agree on TLS.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a client may ask of logs, handed on as it came.
 const LOG_OPTIONS: &[&str] = &[
     "follow",
@@ -42,17 +33,13 @@ const LOG_OPTIONS: &[&str] = &[
 
 /// True if this subresource is a conversation with a node.
 pub(crate) fn is_stream(kind: &KindDef, subresource: &str) -> bool {
-    match kind.plural {
-        "pods" => matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy"),
-        "nodes" => subresource == "proxy",
-        _ => false,
-    }
+    kind.plural == "pods" && matches!(subresource, "log" | "exec" | "attach" | "portforward")
 }
 
 /// Where a conversation goes.
 struct Target {
-    address: IpAddr,
-    port: u16,
+    address: SocketAddr,
+    trust: Trust,
     /// With its query.
     path: String,
 }
@@ -65,51 +52,31 @@ pub(crate) async fn proxy(
     identity: Arc<Identity>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
+    if info.subresource != "log" && *request.method() == Method::GET {
+        // A WebSocket is opened by a GET, but what it does is no reading.
+        let create = RequestInfo { verb: "create".into(), ..info.clone() };
+        core.authorize(&crate::server::attributes(&identity, &create))?;
+    }
     let query = request.uri().query().unwrap_or_default().to_string();
-    let target = match info.resource.as_str() {
-        "nodes" => {
-            let node = node(core, &info.name).await?;
-            let path = if info.rest.is_empty() { "/" } else { &info.rest };
-            let mark = if query.is_empty() { "" } else { "?" };
-            target(&node, format!("{path}{mark}{query}"))?
-        }
-        _ => match pod_target(core, info, &identity, &query).await? {
-            Some(target) => target,
-            // As upstream: the logs of a pod that is nowhere yet are empty.
-            None => return Ok(plain_text("")),
-        },
+    let Some(target) = pod_target(core, info, &identity, &query).await? else {
+        // As upstream: the logs of a pod that is nowhere yet are empty.
+        return Ok(crate::server::bytes(StatusCode::OK, "text/plain", ""));
     };
+    if info.subresource != "log" && !request.headers().contains_key(header::UPGRADE) {
+        return Err(Status::bad_request("Upgrade request required"));
+    }
     connection.may_pause.store(true, Ordering::Relaxed);
     let running = core.metrics.longrunning(info);
-    let (sender, link) = dial(core, &target).await?;
+    let io = backend::dial_kubelet(core, target.address, target.trust).await?;
+    let (sender, link) = backend::http(io).await?;
     let pass = Pass { core: core.clone(), draining: connection.draining, running, link };
-    pass.on(sender, target, request).await
-}
-
-fn plain_text(text: &'static str) -> Response<Body> {
-    crate::server::bytes(StatusCode::OK, "text/plain", text)
-}
-
-async fn node(core: &Core, name: &str) -> Result<Arc<Object>, Status> {
-    core.barrier().await?;
-    let stored = core.view.stored("nodes", name);
-    let missing = || Status::not_found(&k8s::Resource::new("", "v1", "nodes"), name);
-    stored.map(|stored| memo::object(&stored)).ok_or_else(missing)
-}
-
-/// The node's own port, on its internal address.
-fn target(node: &Object, path: String) -> Result<Target, Status> {
-    let addresses = node.at("/status/addresses").and_then(Value::as_array);
-    let internal = addresses.into_iter().flatten().find(|entry| entry["type"] == "InternalIP");
-    let address = internal.and_then(|entry| entry["address"].as_str()?.parse().ok());
-    let port = node.int_at("/status/daemonEndpoints/kubeletEndpoint/Port");
-    match (address, port.and_then(|port| u16::try_from(port).ok())) {
-        (Some(address), port) => Ok(Target { address, port: port.unwrap_or(10250), path }),
-        (None, _) => {
-            let why = format!("no preferred addresses found; known addresses: {}", node.name());
-            Err(Status::internal(why))
-        }
-    }
+    let outgoing = Outgoing {
+        uri: target.path,
+        host: target.address.to_string(),
+        headers: Vec::new(),
+        client: connection.peer.ip(),
+    };
+    pass.on(sender, outgoing, request).await
 }
 
 /// `None`: a pod without a node, whose logs are asked for.
@@ -150,7 +117,11 @@ async fn pod_target(
         return Err(Status::bad_request(why));
     }
     let path = kubelet_path(&pod, info, query)?;
-    target(&*node(core, node_name).await?, path).map(Some)
+    let insecure = info.subresource == "log"
+        && query.split('&').any(|pair| pair == "insecureSkipTLSVerifyBackend=true");
+    let trust = if insecure { Trust::Anybody } else { Trust::Cluster };
+    let address = backend::kubelet_address(&*backend::node(core, node_name).await?)?;
+    Ok(Some(Target { address, trust, path }))
 }
 
 /// The path on the node for what is asked of a pod.
@@ -164,6 +135,10 @@ fn kubelet_path(pod: &Object, info: &RequestInfo, query: &str) -> Result<String,
         "portforward" => Ok(format!("/portForward/{place}?{query}")),
         "log" => {
             let container = container(pod, asked)?;
+            let errors = log_errors(&pairs().collect::<Vec<_>>());
+            if !errors.is_empty() {
+                return Err(Status::invalid("", "PodLogOptions", pod.name(), &errors));
+            }
             let options: Vec<&str> =
                 pairs().filter(|pair| LOG_OPTIONS.contains(&key(pair).as_str())).collect();
             Ok(format!("/containerLogs/{place}/{container}?{}", options.join("&")))
@@ -186,6 +161,34 @@ fn kubelet_path(pod: &Object, info: &RequestInfo, query: &str) -> Result<String,
         }
         other => Err(Status::not_implemented(format!("pods/{other} is not implemented yet"))),
     }
+}
+
+/// What is wrong with the options of a log (upstream's `ValidatePodLogOptions`).
+fn log_errors(pairs: &[&str]) -> Vec<FieldError> {
+    let value =
+        |wanted: &str| pairs.iter().find_map(|pair| pair.strip_prefix(wanted)?.strip_prefix('='));
+    let number = |name: &str| value(name).and_then(|text| text.parse::<i64>().ok());
+    let mut errors = Vec::new();
+    for (name, least, detail) in [
+        ("tailLines", 0, "must be greater than or equal to 0"),
+        ("limitBytes", 1, "must be greater than 0"),
+    ] {
+        if let Some(number) = number(name).filter(|number| *number < least) {
+            errors.push(FieldError::invalid(name, number.into(), detail));
+        }
+    }
+    match (number("sinceSeconds"), value("sinceTime")) {
+        (Some(_), Some(_)) => {
+            let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+            errors.push(FieldError::forbidden("", detail));
+        }
+        (Some(seconds), None) if seconds < 1 => {
+            let detail = "must be greater than 0";
+            errors.push(FieldError::invalid("sinceSeconds", seconds.into(), detail));
+        }
+        _ => {}
+    }
+    errors
 }
 
 /// The container asked for, or the only one.
@@ -216,143 +219,6 @@ fn container(pod: &Object, asked: Option<&str>) -> Result<String, Status> {
                 why.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }
             Err(Status::bad_request(why))
-        }
-    }
-}
-
-type Sender = http1::SendRequest<Body>;
-
-/// A connection to the node; it ends when the handle is dropped.
-async fn dial(core: &Core, target: &Target) -> Result<(Sender, AbortOnDropHandle<()>), Status> {
-    let Some(tls) = core.config.kubelet_tls.clone() else {
-        return Err(Status::not_implemented("this server has no credentials for nodes"));
-    };
-    let failed = |error: &dyn std::fmt::Display| {
-        let why = format!("error dialing backend: {error}");
-        Status::new(500, "InternalError", why)
-    };
-    let connect = async {
-        let tcp = TcpStream::connect((target.address, target.port)).await?;
-        tcp.set_nodelay(true)?;
-        let name = ServerName::IpAddress(target.address.into());
-        TlsConnector::from(tls).connect(name, tcp).await
-    };
-    let stream = match tokio::time::timeout(DIAL_TIMEOUT, connect).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(failed(&error)),
-        Err(_) => return Err(failed(&"i/o timeout")),
-    };
-    let handshake = http1::handshake::<_, Body>(TokioIo::new(stream)).await;
-    let (sender, link) = handshake.map_err(|error| failed(&error))?;
-    let link = tokio::spawn(async move {
-        if let Err(error) = link.with_upgrades().await {
-            tracing::debug!(%error, "a connection to a node ended");
-        }
-    });
-    Ok((sender, AbortOnDropHandle::new(link)))
-}
-
-/// What must live as long as the conversation.
-struct Pass {
-    core: Arc<Core>,
-    draining: CancellationToken,
-    running: crate::metrics::Running,
-    link: AbortOnDropHandle<()>,
-}
-
-impl Pass {
-    async fn on(
-        self,
-        mut sender: Sender,
-        target: Target,
-        mut request: Request<Incoming>,
-    ) -> Result<Response<Body>, Status> {
-        let upgrade = request.headers().contains_key(header::UPGRADE);
-        let client = upgrade.then(|| hyper::upgrade::on(&mut request));
-        let asked = outgoing(&target, request)?;
-        let answer = sender.send_request(asked).await;
-        let mut answer = answer.map_err(|error| {
-            Status::new(500, "InternalError", format!("error dialing backend: {error}"))
-        })?;
-        if let Some(client) = client
-            && answer.status() == StatusCode::SWITCHING_PROTOCOLS
-        {
-            let node = hyper::upgrade::on(&mut answer);
-            let mut response = Response::new(empty());
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            copy_headers(answer.headers(), response.headers_mut(), true);
-            let tasks = self.core.tasks.clone();
-            tasks.spawn(self.splice(client, node));
-            return Ok(response);
-        }
-        let (parts, body) = answer.into_parts();
-        let mut response = Response::new(
-            body.map_frame(move |frame| {
-                let _alive = (&self.link, &self.running);
-                frame
-            })
-            .map_err(Into::into)
-            .boxed_unsync(),
-        );
-        *response.status_mut() = parts.status;
-        copy_headers(&parts.headers, response.headers_mut(), false);
-        Ok(response)
-    }
-
-    /// Copies both ways until either side closes or the server drains.
-    async fn splice(self, client: OnUpgrade, node: OnUpgrade) {
-        let both = async {
-            let (client, node) = futures::try_join!(client, node)?;
-            let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
-            let copied = tokio::io::copy_bidirectional(&mut client, &mut node).await;
-            if let Err(error) = copied {
-                tracing::debug!(%error, "a stream to a node ended");
-            }
-            Ok::<_, hyper::Error>(())
-        };
-        tokio::select! {
-            ended = both => if let Err(error) = ended {
-                tracing::debug!(%error, "a stream to a node did not begin");
-            },
-            () = self.draining.cancelled() => {}
-        }
-    }
-}
-
-fn empty() -> Body {
-    Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync()
-}
-
-/// The client's request as the node gets it. The client's body goes along only where it is a
-/// request of its own (node proxy).
-fn outgoing(target: &Target, request: Request<Incoming>) -> Result<Request<Body>, Status> {
-    let (parts, body) = request.into_parts();
-    let host = match target.address {
-        IpAddr::V4(address) => format!("{address}:{}", target.port),
-        IpAddr::V6(address) => format!("[{address}]:{}", target.port),
-    };
-    let upgrade = parts.headers.contains_key(header::UPGRADE);
-    let bodiless = upgrade || matches!(parts.method, Method::GET | Method::HEAD);
-    let body = if bodiless { empty() } else { body.map_err(Into::into).boxed_unsync() };
-    let mut request = Request::builder()
-        .method(parts.method)
-        .uri(&target.path)
-        .header(header::HOST, host)
-        .body(body)
-        .map_err(|error| Status::bad_request(error.to_string()))?;
-    copy_headers(&parts.headers, request.headers_mut(), upgrade);
-    Ok(request)
-}
-
-/// All but what belongs to one connection (unless it is being upgraded) and the client's credentials.
-fn copy_headers(from: &HeaderMap, to: &mut HeaderMap, upgrade: bool) {
-    const NEVER: &[header::HeaderName] =
-        &[header::HOST, header::AUTHORIZATION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH];
-    const OF_CONNECTION: &[header::HeaderName] = &[header::CONNECTION, header::UPGRADE, header::TE];
-    for (name, value) in from {
-        let own = OF_CONNECTION.contains(name) && !upgrade;
-        if !own && !NEVER.contains(name) && !name.as_str().starts_with("impersonate-") {
-            to.append(name, value.clone());
         }
     }
 }

@@ -127,7 +127,7 @@ async fn health_is_told_as_upstream_tells_it() {
     let excluded = get(&mut cluster, "/readyz?verbose&exclude=ping&exclude=none", &[]).await;
     assert_eq!(
         excluded.text(),
-        "[+]ping excluded: ok\n[+]quorum ok\nwarn: some health checks cannot be excluded: no matches \
+        "[+]ping excluded: ok\n[+]quorum ok\n[+]shutdown ok\nwarn: some health checks cannot be excluded: no matches \
          for \"none\"\nreadyz check passed\n"
     );
     assert_eq!(get(&mut cluster, "/readyz/quorum", &[]).await.text(), "ok");

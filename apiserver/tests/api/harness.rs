@@ -85,6 +85,11 @@ fn trust(
 impl Cluster {
     /// A bootstrapped server.
     pub(crate) async fn start() -> Cluster {
+        Cluster::start_with(|_| ()).await
+    }
+
+    /// The same with another configuration.
+    pub(crate) async fn start_with(configure: impl FnOnce(&mut Config)) -> Cluster {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (ca, issuer) = authority();
         let mut roots = RootCertStore::empty();
@@ -123,6 +128,7 @@ impl Cluster {
         let mut config = Config::new(store.clone());
         config.kubelet_tls = Some(admin.clone());
         trust(&mut config, &ca, &issuer, &proxy_ca, proxy_roots);
+        configure(&mut config);
         let server = Server::new(config);
         server.bootstrap().await.expect("bootstrap");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

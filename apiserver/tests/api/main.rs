@@ -11,6 +11,7 @@ mod harness;
 mod masters;
 mod objects;
 mod operations;
+mod proxying;
 mod reading;
 mod streaming;
 mod watching;
