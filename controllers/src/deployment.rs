@@ -80,7 +80,7 @@ fn finish(mut plan: Plan, rollout: Rollout<'_>, context: &Context) -> Plan {
     }
     let mut annotated = deployment.clone();
     annotated.metadata.annotations = rollout.annotations;
-    let annotate = Write::patch(deployment, &annotated);
+    let annotate = Write::patch(deployment, &annotated).map(Write::through_status);
     let moves = annotate.is_some();
     plan.write(annotate);
     let described = Deployment { status: Some(changed), ..deployment.clone() };

@@ -36,6 +36,7 @@ pub(super) const KIND: KindDef = KindDef {
     ],
     unconditional_update: false,
     default,
+    prepare_update: count_changes,
     validate,
     ..KindDef::BASE
 };
@@ -51,6 +52,14 @@ fn modes(object: &Object) -> Value {
     let modes = print::list(object, "/spec/volumeLifecycleModes");
     let modes: Vec<&str> = modes.iter().filter_map(Value::as_str).collect();
     if modes.is_empty() { "<none>".into() } else { modes.join(",").into() }
+}
+
+/// Upstream counts changes only, so that the first version has no generation.
+fn count_changes(new: &mut Object, old: &Object) {
+    if new.at("/spec") != old.at("/spec") {
+        let generation = old.generation() + 1;
+        new.metadata_mut().insert("generation".into(), generation.into());
+    }
 }
 
 fn default(driver: &mut Object) {

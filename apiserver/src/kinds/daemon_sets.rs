@@ -33,8 +33,8 @@ pub(super) const KIND: KindDef = KindDef {
         Column::text("Images", |o, _| print::images(o, "/spec/template/spec")).wide(),
         Column::text("Selector", |o, _| print::selector(o.at("/spec/selector")).into()).wide(),
     ],
-    prepare_create: common::drop_status,
-    prepare_update: common::keep_status,
+    prepare_create,
+    prepare_update,
     generation: true,
     default,
     validate,
@@ -42,6 +42,31 @@ pub(super) const KIND: KindDef = KindDef {
     warnings: workload::template_warnings,
     ..KindDef::BASE
 };
+
+/// What is left of a field of older versions: how often the template changed.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(daemon_set: &Object) -> i64 {
+    let text = daemon_set.annotation(TEMPLATE_GENERATION).unwrap_or_default();
+    text.parse().unwrap_or(0).max(1)
+}
+
+fn annotate(daemon_set: &mut Object, generation: i64) {
+    if let Some(annotations) = made(daemon_set.metadata_mut(), "annotations") {
+        annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string().into());
+    }
+}
+
+fn prepare_create(new: &mut Object) {
+    common::drop_status(new);
+    annotate(new, template_generation(new));
+}
+
+fn prepare_update(new: &mut Object, old: &Object) {
+    common::keep_status(new, old);
+    let changed = new.at("/spec/template") != old.at("/spec/template");
+    annotate(new, template_generation(old) + i64::from(changed));
+}
 
 fn default(daemon_set: &mut Object) {
     let spec = daemon_set.map_mut("spec");

@@ -33,6 +33,7 @@ pub(super) const KIND: KindDef = KindDef {
     prepare_update: common::keep_status,
     prepare_status: common::keep_labels,
     generation: true,
+    generation_of: "annotations",
     default,
     validate,
     validate_status,

@@ -25,6 +25,7 @@ pub(super) const KIND: KindDef = KindDef {
         Column::AGE,
     ],
     generation: true,
+    generation_of: "labels",
     default,
     validate,
     warnings,

@@ -34,7 +34,6 @@ pub(super) const KIND: KindDef = KindDef {
     prepare_update: common::keep_status,
     generation: true,
     prepare_status: common::keep_metadata,
-    unconditional_update: false,
     default,
     validate,
     validate_status,

@@ -18,7 +18,7 @@ pub(super) const KIND: KindDef = KindDef {
     namespaced: false,
     schema: "networking.v1.IngressClass",
     columns: &[
-        Column::NAME,
+        Column { value: |o, _| name(o), ..Column::NAME },
         Column::text("Controller", |o, _| print::text(o, "/spec/controller")),
         Column::text("Parameters", |o, _| parameters(o)),
         Column::AGE,
@@ -28,6 +28,14 @@ pub(super) const KIND: KindDef = KindDef {
     validate,
     ..KindDef::BASE
 };
+
+/// Marked if it is for Ingresses that name none.
+fn name(object: &Object) -> Value {
+    match object.annotation("ingressclass.kubernetes.io/is-default-class") {
+        Some("true") => format!("{} (default)", object.name()).into(),
+        _ => object.name().into(),
+    }
+}
 
 fn parameters(object: &Object) -> Value {
     if object.at("/spec/parameters").is_none() {

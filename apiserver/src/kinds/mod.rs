@@ -62,6 +62,8 @@ pub struct KindDef {
     pub grace_period_seconds: fn(&Object, requested: Option<i64>) -> i64,
     /// True if `metadata.generation` counts changes outside metadata and status.
     pub generation: bool,
+    /// A field of metadata whose changes count too.
+    pub generation_of: &'static str,
     /// True while something besides `metadata.finalizers` keeps a deleted object (`spec.finalizers`
     /// of a namespace).
     pub held: fn(&Object) -> bool,
@@ -243,6 +245,7 @@ impl KindDef {
         prepare_status: |_, _| (),
         grace_period_seconds: |_, _| 0,
         generation: false,
+        generation_of: "",
         held: |_| false,
         mark_deleted: |_| (),
         create_on_update: false,

@@ -36,10 +36,7 @@ pub(super) const KIND: KindDef = KindDef {
         Column::text("External-IP", |o, _| address(o, "ExternalIP")).wide(),
         Column::text("OS-Image", |o, _| print::text_or(o, "/status/nodeInfo/osImage", "<unknown>"))
             .wide(),
-        Column::text("Kernel-Version", |o, _| {
-            print::text_or(o, "/status/nodeInfo/kernelVersion", "<unknown>")
-        })
-        .wide(),
+        Column::text("Kernel-Version", |o, _| kernel(o)).wide(),
         Column::text("Container-Runtime", |o, _| {
             print::text_or(o, "/status/nodeInfo/containerRuntimeVersion", "<unknown>")
         })
@@ -69,6 +66,18 @@ fn status(object: &Object) -> Value {
         words.push("SchedulingDisabled");
     }
     words.join(",").into()
+}
+
+/// With the architecture it is built for.
+fn kernel(object: &Object) -> Value {
+    let version = match object.str_at("/status/nodeInfo/kernelVersion") {
+        "" => "<unknown>",
+        version => version,
+    };
+    match object.str_at("/status/nodeInfo/architecture") {
+        "" => version.into(),
+        architecture => format!("{version} ({architecture})").into(),
+    }
 }
 
 fn roles(object: &Object) -> Value {

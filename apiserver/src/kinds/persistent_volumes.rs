@@ -10,6 +10,7 @@ use super::{
         volume_sources::{self, Place},
     },
 };
+use crate::pipeline::meta;
 use k8s::{FieldError, Object};
 use serde_json::{Map, Value, json};
 
@@ -47,6 +48,7 @@ pub(super) const KIND: KindDef = KindDef {
         Column::text("VolumeMode", |o, _| print::text_or(o, "/spec/volumeMode", "<unset>")).wide(),
     ],
     prepare_update: common::keep_status,
+    prepare_status,
     default,
     prepare_create,
     validate,
@@ -77,7 +79,25 @@ fn default(volume: &mut Object) {
 }
 
 fn prepare_create(volume: &mut Object) {
-    volume.0.insert("status".into(), json!({ "phase": "Pending" }));
+    let since = volume.str_at("/metadata/creationTimestamp");
+    let status = json!({ "phase": "Pending", "lastPhaseTransitionTime": since });
+    volume.0.insert("status".into(), status);
+}
+
+/// Whoever changes the phase need not know of its time (KEP-3762).
+fn prepare_status(new: &mut Object, old: &Object) {
+    const TIME: &str = "lastPhaseTransitionTime";
+    let was = old.at("/status/lastPhaseTransitionTime").cloned();
+    let changed = new.at("/status/phase") != old.at("/status/phase");
+    let status = new.map_mut("status");
+    let own = status.get(TIME).filter(|time| !time.is_null());
+    match was {
+        _ if changed && own.is_none_or(|own| Some(own) == was.as_ref()) => {
+            status.insert(TIME.into(), meta::now().into());
+        }
+        Some(was) if own.is_none() => _ = status.insert(TIME.into(), was),
+        _ => (),
+    }
 }
 
 fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {

@@ -153,11 +153,30 @@ fn prepare_update(new: &mut Object, old: &Object) {
     };
 }
 
-/// A status that leaves out the quality of service does not mean to change it.
+/// A status that leaves out the quality of service or a generation does not mean to change it.
 fn prepare_status(new: &mut Object, old: &Object) {
+    keep_generations(new, old);
     let class = old.str_at("/status/qosClass").to_string();
     if !class.is_empty() {
         common::set_text(new.map_mut("status"), "qosClass", &class);
+    }
+}
+
+/// What was observed stays known to whoever does not know of generations (KEP-5067). There may be
+/// several conditions of a type, which are taken in order.
+fn keep_generations(new: &mut Object, old: &Object) {
+    const FIELD: &str = "observedGeneration";
+    let mut known: Vec<&Value> = print::list(old, "/status/conditions").iter().collect();
+    let status = new.map_mut("status");
+    if let Some(observed) = old.at("/status/observedGeneration") {
+        common::set_default(status, FIELD, observed.clone());
+    }
+    for condition in common::children(status, "conditions") {
+        let is_it = |old: &&Value| old.get("type") == condition.get("type");
+        let Some(place) = known.iter().position(is_it) else { continue };
+        if let Some(observed) = known.remove(place).get(FIELD) {
+            common::set_default(condition, FIELD, observed.clone());
+        }
     }
 }
 
@@ -336,7 +355,7 @@ fn main_containers(
     ready: &mut usize,
     restarts: &mut Restarts,
 ) -> String {
-    let (mut status, mut running) = (status, false);
+    let (mut status, mut running, mut failed) = (status, false, None);
     for container in print::list(pod, "/status/containerStatuses").iter().rev() {
         restarts.add(container);
         let waiting =
@@ -346,15 +365,21 @@ fn main_containers(
             status = waiting.to_string();
         } else if let Some(end) = container.pointer("/state/terminated") {
             status = end_reason(end);
+            if exit_code(end) != 0 {
+                failed = Some(status.clone());
+            }
         } else if is_ready && container.pointer("/state/running").is_some() {
             running = true;
             *ready += 1;
         }
     }
-    if status == "Completed" && running {
-        status = if is_true(pod, "Ready") { "Running" } else { "NotReady" }.into();
+    match failed {
+        _ if status != "Completed" => status,
+        _ if running && is_true(pod, "Ready") => "Running".into(),
+        Some(failed) => failed,
+        None if running => "NotReady".into(),
+        None => status,
     }
-    status
 }
 
 fn exit_code(terminated: &Value) -> i64 {

@@ -23,7 +23,8 @@ pub(super) const KIND: KindDef = KindDef {
         Column::AGE,
         Column::text("PreemptionPolicy", |o, _| print::text(o, "/preemptionPolicy")),
     ],
-    generation: true,
+    // It is counted once.
+    prepare_create: |class| _ = class.metadata_mut().insert("generation".into(), 1.into()),
     default,
     validate,
     ..KindDef::BASE

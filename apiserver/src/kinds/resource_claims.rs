@@ -20,12 +20,31 @@ pub(super) const KIND: KindDef = KindDef {
     columns: &[Column::NAME, Column::text("State", |o, _| state(o)), Column::AGE],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
-    prepare_status: common::keep_metadata,
+    prepare_status,
     default: |claim| devices::default_spec(claim.map_mut("spec")),
     validate,
     validate_status,
     ..KindDef::BASE
 };
+
+/// What is said of devices is forgotten with their allocation.
+fn prepare_status(new: &mut Object, old: &Object) {
+    common::keep_metadata(new, old);
+    const IDENTITY: [&str; 4] = ["driver", "pool", "device", "shareID"];
+    let identity = |device: &Value| IDENTITY.map(|field| device.get(field).cloned());
+    let allocated = |claim: &Object| -> Vec<_> {
+        print::list(claim, "/status/allocation/devices/results").iter().map(identity).collect()
+    };
+    let (had, has) = (allocated(old), allocated(new));
+    let Some(Value::Array(devices)) = new.map_mut("status").get_mut("devices") else { return };
+    devices.retain(|device| {
+        let device = identity(device);
+        has.contains(&device) || !had.contains(&device)
+    });
+    if devices.is_empty() {
+        new.map_mut("status").remove("devices");
+    }
+}
 
 fn state(object: &Object) -> Value {
     let mut states: Vec<&str> = Vec::new();

@@ -21,6 +21,7 @@ pub(super) const KIND: KindDef = KindDef {
         Column::text("Handler", |o, _| print::text(o, "/handler")),
         Column::AGE,
     ],
+    create_on_update: true,
     unconditional_update: false,
     validate,
     warnings,

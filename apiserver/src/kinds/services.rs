@@ -40,6 +40,7 @@ pub(super) const KIND: KindDef = KindDef {
         SelectableField::text("spec.type", |o| o.str_at("/spec/type").to_string()),
     ],
     name: NameRule::Rfc1035Label,
+    create_on_update: true,
     default,
     prepare_create: common::drop_status,
     prepare_update,

@@ -112,7 +112,13 @@ pub(crate) fn count_generation(kind: &KindDef, new: &mut Object, old: &Object) {
     // A custom kind may have a status without the subresource; then it is the user's.
     let own = |field: &str| field == "status" && (kind.has_status() || !kind.is_custom());
     let wanted = |(field, _): &(&String, &Value)| !OTHER.contains(&field.as_str()) && !own(field);
-    let changed = !new.0.iter().filter(wanted).eq(old.0.iter().filter(wanted));
+    let more = |object: &Object| {
+        let metadata = object.metadata();
+        let field = metadata.and_then(|metadata| metadata.get(kind.generation_of));
+        field.and_then(Value::as_object).filter(|map| !map.is_empty()).cloned()
+    };
+    let changed =
+        !new.0.iter().filter(wanted).eq(old.0.iter().filter(wanted)) || more(new) != more(old);
     let generation = old.generation() + i64::from(changed);
     new.metadata_mut().insert("generation".into(), generation.into());
 }

@@ -136,6 +136,12 @@ impl Write {
         Some(write)
     }
 
+    /// The same by way of the status, where a change of annotations is no new generation.
+    pub fn through_status(mut self) -> Write {
+        self.request.subresource = "status".into();
+        self
+    }
+
     /// A merge patch as it is.
     pub fn patch_with<K: Kind>(object: &K, patch: Value) -> Write {
         Write::patch_key(K::INFO, &key_of(object), patch)
