@@ -7,6 +7,7 @@ use crate::{
 };
 use k8s::{
     Object,
+    apply::Scope,
     schema::{Schema, TypeId},
     structural::{FieldPath, Node},
 };
@@ -224,6 +225,7 @@ fn def(
         columns: &[],
         generation: true,
         unconditional_update: false,
+        status_scope: Scope::STATUS_ALONE,
         ..KindDef::BASE
     };
     if version.status {

@@ -8,7 +8,7 @@ use super::{
         print, set_default,
     },
 };
-use k8s::{FieldError, Object, names};
+use k8s::{FieldError, Object, apply::Scope, names};
 use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
@@ -28,7 +28,7 @@ pub(super) const KIND: KindDef = KindDef {
     name: NameRule::PathSegment,
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
-    prepare_status: common::keep_metadata,
+    status_scope: Scope::STATUS_ALONE,
     unconditional_update: false,
     default,
     validate,

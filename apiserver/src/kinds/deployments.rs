@@ -8,7 +8,7 @@ use super::{
         made, pod_spec, print, set_default, set_text, workload,
     },
 };
-use k8s::{FieldError, Object};
+use k8s::{FieldError, Object, apply::Scope};
 use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
@@ -31,7 +31,7 @@ pub(super) const KIND: KindDef = KindDef {
     ],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
-    prepare_status: common::keep_labels,
+    status_scope: Scope::STATUS_BUT_LABELS,
     generation: true,
     generation_of: "annotations",
     default,

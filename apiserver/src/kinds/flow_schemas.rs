@@ -8,7 +8,7 @@ use super::{
         print, set_default,
     },
 };
-use k8s::{FieldError, Object, names};
+use k8s::{FieldError, Object, apply::Scope, names};
 use serde_json::{Value, json};
 
 pub(super) const KIND: KindDef = KindDef {
@@ -33,7 +33,7 @@ pub(super) const KIND: KindDef = KindDef {
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     generation: true,
-    prepare_status: common::keep_metadata,
+    status_scope: Scope::STATUS_ALONE,
     default,
     validate,
     validate_status,

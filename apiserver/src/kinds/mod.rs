@@ -2,7 +2,7 @@
 //! discovery, storage keys, validation and printing are derived from it.
 
 use jiff::Timestamp;
-use k8s::{FieldError, Object, Resource};
+use k8s::{FieldError, Object, Resource, apply::Scope};
 use serde_json::Value;
 
 pub mod common;
@@ -55,6 +55,8 @@ pub struct KindDef {
     /// What the client is warned of in an object that is accepted all the same; `old` is `None` on
     /// create.
     pub warnings: fn(new: &Object, old: Option<&Object>) -> Vec<String>,
+    /// What a write of `status` may change: of the metadata all, some or nothing.
+    pub status_scope: Scope,
     /// Carry over what an update of `status` may not lose.
     pub prepare_status: fn(new: &mut Object, old: &Object),
     /// Seconds the object is to be given to end (`metadata.deletionGracePeriodSeconds`) when the
@@ -242,6 +244,7 @@ impl KindDef {
         validate_part: |_, _, _| Vec::new(),
         validate_status: |_, _| Vec::new(),
         warnings: |_, _| Vec::new(),
+        status_scope: Scope::STATUS,
         prepare_status: |_, _| (),
         grace_period_seconds: |_, _| 0,
         generation: false,

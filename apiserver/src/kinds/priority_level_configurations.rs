@@ -9,7 +9,7 @@ use super::{
     },
     flow_schemas,
 };
-use k8s::{FieldError, Object};
+use k8s::{FieldError, Object, apply::Scope};
 use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
@@ -40,7 +40,7 @@ pub(super) const KIND: KindDef = KindDef {
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
     generation: true,
-    prepare_status: common::keep_metadata,
+    status_scope: Scope::STATUS_ALONE,
     default,
     validate,
     validate_status,

@@ -8,7 +8,7 @@ use super::{
         print,
     },
 };
-use k8s::{FieldError, Object};
+use k8s::{FieldError, Object, apply::Scope};
 use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
@@ -20,6 +20,7 @@ pub(super) const KIND: KindDef = KindDef {
     columns: &[Column::NAME, Column::text("State", |o, _| state(o)), Column::AGE],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
+    status_scope: Scope::STATUS_ALONE,
     prepare_status,
     default: |claim| devices::default_spec(claim.map_mut("spec")),
     validate,
@@ -29,7 +30,6 @@ pub(super) const KIND: KindDef = KindDef {
 
 /// What is said of devices is forgotten with their allocation.
 fn prepare_status(new: &mut Object, old: &Object) {
-    common::keep_metadata(new, old);
     const IDENTITY: [&str; 4] = ["driver", "pool", "device", "shareID"];
     let identity = |device: &Value| IDENTITY.map(|field| device.get(field).cloned());
     let allocated = |claim: &Object| -> Vec<_> {

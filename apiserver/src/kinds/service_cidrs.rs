@@ -8,7 +8,7 @@ use super::{
         print,
     },
 };
-use k8s::{FieldError, Object};
+use k8s::{FieldError, Object, apply::Scope};
 use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
@@ -21,7 +21,7 @@ pub(super) const KIND: KindDef = KindDef {
     columns: &[Column::NAME, Column::text("CIDRs", |o, _| cidrs(o)), Column::AGE],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
-    prepare_status: common::keep_metadata,
+    status_scope: Scope::STATUS_ALONE,
     validate,
     ..KindDef::BASE
 };

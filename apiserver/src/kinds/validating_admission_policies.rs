@@ -4,7 +4,7 @@ use super::{
     Column, KindDef, Subresource,
     common::{self, child, print, set_text},
 };
-use k8s::Object;
+use k8s::{Object, apply::Scope};
 
 pub(super) const KIND: KindDef = KindDef {
     group: "admissionregistration.k8s.io",
@@ -22,7 +22,7 @@ pub(super) const KIND: KindDef = KindDef {
     ],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
-    prepare_status: common::keep_metadata,
+    status_scope: Scope::STATUS_ALONE,
     generation: true,
     unconditional_update: false,
     default,

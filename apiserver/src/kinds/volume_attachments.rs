@@ -9,7 +9,7 @@ use super::{
         volume_sources::driver_name,
     },
 };
-use k8s::{FieldError, Object};
+use k8s::{FieldError, Object, apply::Scope};
 
 pub(super) const KIND: KindDef = KindDef {
     group: "storage.k8s.io",
@@ -28,7 +28,7 @@ pub(super) const KIND: KindDef = KindDef {
     ],
     prepare_create: common::drop_status,
     prepare_update: common::keep_status,
-    prepare_status: common::keep_metadata,
+    status_scope: Scope::STATUS_ALONE,
     unconditional_update: false,
     validate,
     validate_status,

@@ -2,10 +2,16 @@
 //! `k8s::apply`'s; here is where a request meets them.
 
 use super::{Body, Call, Change, Core, Reply, Wanted, convert, meta};
-use crate::{authz::Attributes, encode, memo};
+use crate::{
+    authz::Attributes,
+    encode,
+    kinds::{BUILT_IN, KindDef},
+    memo,
+};
 use k8s::{
     Object, PatchType, Status, Verb,
-    apply::{BuiltIn, Managers, Scope, Write},
+    apply::{AnyKind, Managers, Scope, Versions, Write},
+    schema::Schema,
 };
 use raft_store::Stored;
 use serde_json::Value;
@@ -80,10 +86,53 @@ impl Track {
 /// The fields a subresource may change (upstream's `GetResetFields`, kind by kind).
 fn scope(call: &Call) -> Scope {
     match call.subresource.as_str() {
-        "status" | "approval" => Scope::STATUS,
+        "status" | "approval" => call.kind.status_scope,
         _ if call.kind.has_status() => Scope::MAIN,
         _ => Scope::ALL,
     }
+}
+
+/// The versions of the call's kind.
+struct Served<'a>(&'a Call);
+
+impl Served<'_> {
+    /// The built-in kind and version that an `apiVersion` names; some go by two groups.
+    fn version<'v>(&self, api_version: &'v str) -> Option<(&'static KindDef, &'v str)> {
+        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+        let own = &self.0.kind;
+        let mut kinds = BUILT_IN.iter().filter(|kind| kind.space() == own.space());
+        let kind = kinds.find(|kind| kind.group == group && kind.versions.contains(&version))?;
+        Some((kind, version))
+    }
+}
+
+impl<'a> Versions<AnyKind<'a>> for Served<'a> {
+    fn place(&self, api_version: &str) -> Option<AnyKind<'a>> {
+        if let Some(custom) = self.0.kind.custom() {
+            // Not served ones too: an object may be older than that.
+            return Some(AnyKind::custom(&custom.definition.version(api_version)?.node));
+        }
+        let (kind, version) = self.version(api_version)?;
+        place(kind.schema_of(version))
+    }
+
+    fn convert(&self, object: &Object, api_version: &str) -> Option<Object> {
+        let (kind, version) = self.version(api_version)?;
+        let (from, to) = (self.0.kind.foreign(&self.0.version), kind.foreign(version));
+        if from.is_none() && to.is_none() {
+            return None;
+        }
+        let stored = from.map_or_else(|| object.clone(), |from| (from.to_stored)(object.clone()));
+        Some(match to {
+            Some(to) => (to.from_stored)(stored),
+            None => stored,
+        })
+    }
+}
+
+fn place(ty: &str) -> Option<AnyKind<'static>> {
+    let schema = Schema::built_in();
+    schema.get(ty).map(|ty| AnyKind::built_in(schema, ty))
 }
 
 impl Core {
@@ -93,18 +142,21 @@ impl Core {
         call: &'a Call,
         api_version: &'a str,
         now: &'a str,
-        known: &'a dyn Fn(&str) -> bool,
-    ) -> Option<Write<'a, BuiltIn<'a>>> {
-        let (schema, ty) = call.kind.schema(&call.version)?;
+        versions: &'a Served<'a>,
+    ) -> Option<Write<'a, AnyKind<'a>>> {
+        let place = match call.kind.custom() {
+            Some(custom) => AnyKind::custom(&custom.version().node),
+            None => place(call.kind.schema_of(&call.version))?,
+        };
         Some(Write {
-            place: BuiltIn::new(schema, ty),
+            place,
             api_version,
             kind: call.kind.kind,
             subresource: &call.subresource,
             manager: call.options.field_manager.as_deref().unwrap_or_default(),
             scope: scope(call),
             now,
-            known,
+            versions,
         })
     }
 
@@ -125,12 +177,19 @@ impl Core {
             return;
         }
         let (now, api_version) = (meta::now(), encode::api_version(call.kind.group, &call.version));
-        let known = |version: &str| is_known(call, version);
+        let versions = Served(call);
         let live = old.map(Old::managers).unwrap_or_default();
-        let Some(writer) = self.writer(call, &api_version, &now, &known) else { return };
+        let Some(writer) = self.writer(call, &api_version, &now, &versions) else { return };
         let nothing = Object::default();
         let old: &Object = old.map_or(&nothing, |old| old);
-        writer.update(live, sent.as_ref(), old, new).put(new);
+        let managers = match call.kind.foreign(&call.version) {
+            None => writer.update(live, sent.as_ref(), old, new),
+            Some(_) => {
+                let (old, shown) = (shown(call, old), shown(call, new));
+                writer.update(live, sent.as_ref(), &old, &shown)
+            }
+        };
+        managers.put(new);
     }
 
     /// `PATCH` with a configuration; an object that is not there is created.
@@ -216,18 +275,19 @@ impl Core {
         config: &Object,
     ) -> Result<(Object, Vec<String>), Status> {
         let (now, api_version) = (meta::now(), encode::api_version(call.kind.group, &call.version));
-        let known = |version: &str| is_known(call, version);
+        let versions = Served(call);
         let writer = self
-            .writer(call, &api_version, &now, &known)
+            .writer(call, &api_version, &now, &versions)
             .ok_or_else(|| Status::internal("a kind without a schema cannot be applied to"))?;
-        let mut live = old.map(|old| convert::show(call, (**old).clone())).unwrap_or_default();
+        let mut live = old.map(|old| shown(call, old)).unwrap_or_default();
         encode::stamp(&mut live, &call.kind, &call.version);
         let managers = old.map(Old::managers).unwrap_or_default();
         let applied = writer
             .apply(managers, &live, config, call.options.force)
             .map_err(|error| error.status())?;
         let body = Body::Value(applied.object.into_value());
-        let (mut object, warnings) = self.decode_kind(&call.kind, &call.version, &body, None)?;
+        let (object, warnings) = self.decode_kind(&call.kind, &call.version, &body, None)?;
+        let mut object = convert::take_in(call, object);
         super::write::settle_name(&mut object, &call.name)?;
         applied.managers.put(&mut object);
         Ok((object, warnings))
@@ -278,13 +338,9 @@ pub(crate) fn configuration(call: &Call) -> Result<(Object, Vec<String>), Status
     Ok((config, warnings))
 }
 
-/// True of every version this kind is or was served in.
-fn is_known(call: &Call, version: &str) -> bool {
-    // One resource under two groups.
-    const TWINS: &[&str] = &["v1", "events.k8s.io/v1"];
-    let (group, plural) = (call.kind.group, call.kind.plural);
-    let own = call.kind.versions.iter().any(|own| encode::api_version(group, own) == version);
-    own || (plural == "events" && TWINS.contains(&version))
+/// An object in the call's version; nothing stays nothing.
+fn shown(call: &Call, object: &Object) -> Object {
+    if object.0.is_empty() { Object::default() } else { convert::show(call, object.clone()) }
 }
 
 /// What a client without a `fieldManager` is called: its `User-Agent` up to the first slash, without

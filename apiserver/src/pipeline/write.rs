@@ -11,7 +11,7 @@ use crate::{
     memo, services,
 };
 use bytes::Bytes;
-use k8s::{FieldError, Object, PatchType, Resource, Revision, Status, Verb};
+use k8s::{FieldError, Object, PatchType, Resource, Revision, Status, Verb, apply::Scope};
 use raft_store::{Error, Guard, Op, Stored, Term, Txn, Write};
 use serde_json::Value;
 use std::sync::Arc;
@@ -298,7 +298,7 @@ impl Core {
         let cx = self.admission(call, Operation::Update, Some(&old));
         let part = Part::of(&call.subresource);
         if part == Part::Status {
-            new = with_status(new, &old);
+            new = with_status(call.kind.status_scope, new, &old);
             (call.kind.prepare_status)(&mut new, &old);
         }
         self.fill_in(call, &mut new);
@@ -480,8 +480,8 @@ pub(super) fn uid_precondition(
     Status::conflict(resource, name, why)
 }
 
-/// The old object with the new one's status, labels, annotations and finalizers.
-fn with_status(mut new: Object, old: &Object) -> Object {
+/// The old object with the new one's status and the metadata that goes with it.
+fn with_status(scope: Scope, mut new: Object, old: &Object) -> Object {
     let mut merged = old.clone();
     encode::strip(&mut merged);
     match new.0.remove("status") {
@@ -489,6 +489,9 @@ fn with_status(mut new: Object, old: &Object) -> Object {
         None => merged.0.remove("status"),
     };
     for field in ["labels", "annotations", "finalizers"] {
+        if !scope.below("metadata", field) {
+            continue;
+        }
         match new.metadata_mut().remove(field) {
             Some(value) => merged.metadata_mut().insert(field.into(), value),
             None => merged.metadata_mut().remove(field),

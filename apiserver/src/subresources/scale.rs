@@ -8,7 +8,7 @@ use crate::{
 };
 use k8s::{
     Object, PatchType, Status, Verb,
-    apply::{BuiltIn, Managers, Scope, Write},
+    apply::{BuiltIn, Managers, OneVersion, Scope, Write},
     selector::LabelSelector,
 };
 use serde_json::{Value, json};
@@ -80,7 +80,7 @@ fn changed(
         manager: call.options.field_manager.as_deref().unwrap_or_default(),
         scope: Scope::MAIN,
         now: &now,
-        known: &|version| version == "autoscaling/v1",
+        versions: &OneVersion,
     };
     let validation = call.options.field_validation.as_deref();
     let scale = match (&call.body, call.verb) {

@@ -4,11 +4,11 @@ use crate::harness::{Answer, CONFIG_MAPS, Cluster, config_map, config_map_path, 
 use http::{Method, header};
 use serde_json::{Value, json};
 
-const APPLY: &str = "application/apply-patch+yaml";
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
 /// `manager operation apiVersion subresource: fieldsV1` of each, sorted.
-fn owners(object: &Value) -> String {
+pub(crate) fn owners(object: &Value) -> String {
     let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
     let lines = entries.iter().map(|entry| {
         let text = |field: &str| entry[field].as_str().unwrap_or("-").to_string();
@@ -28,7 +28,12 @@ fn owners(object: &Value) -> String {
     lines.join("\n")
 }
 
-async fn apply(cluster: &mut Cluster, path: &str, manager: &str, config: &Value) -> Answer {
+pub(crate) async fn apply(
+    cluster: &mut Cluster,
+    path: &str,
+    manager: &str,
+    config: &Value,
+) -> Answer {
     let path = format!("{path}?fieldManager={manager}");
     cluster.ask(Method::PATCH, &path, APPLY, config.to_string()).await
 }

@@ -64,7 +64,7 @@ fn path(name: &str) -> String {
 }
 
 /// Makes a definition and waits until its kind is served.
-async fn define(cluster: &mut Cluster, definition: Value) -> Value {
+pub(crate) async fn define(cluster: &mut Cluster, definition: Value) -> Value {
     let name = definition["metadata"]["name"].as_str().expect("a name").to_string();
     let made = cluster.post(DEFINITIONS, definition).await;
     assert_eq!(made.code, 201, "{}", made.body);

@@ -1,6 +1,7 @@
 //! The server as its clients see it: over HTTPS on loopback, on a store in memory.
 
 mod apply;
+mod apply_versions;
 mod bad_input;
 mod codecs;
 mod credentials;

@@ -6,6 +6,7 @@
 //! `fields`, `merge`, `remove`), and [`Write`] which decides with them.
 
 mod compare;
+mod custom;
 mod fields;
 mod managers;
 mod merge;
@@ -18,12 +19,13 @@ mod set;
 mod step;
 mod write;
 
+pub use custom::AnyKind;
 pub use managers::{Entry, Managers};
 pub use parse::parse;
 pub use place::{BuiltIn, Form, ListKind, Place, Scalar};
 pub use scope::Scope;
 pub use set::Set;
-pub use write::{Applied, ApplyError, Conflict, LAST_APPLIED, Write};
+pub use write::{Applied, ApplyError, Conflict, LAST_APPLIED, OneVersion, Versions, Write};
 
 pub use compare::{Delta, compare};
 pub use fields::to_field_set;

@@ -32,26 +32,6 @@ pub(crate) fn keep_status(new: &mut Object, old: &Object) {
     };
 }
 
-/// `prepare_status` of a kind whose status update touches nothing of the metadata (upstream's
-/// `ResetObjectMetaForStatus`).
-pub(super) fn keep_metadata(new: &mut Object, old: &Object) {
-    keep_in_metadata(new, old, &["labels", "annotations", "finalizers", "ownerReferences"]);
-}
-
-/// `prepare_status` where labels stay as they were.
-pub(super) fn keep_labels(new: &mut Object, old: &Object) {
-    keep_in_metadata(new, old, &["labels"]);
-}
-
-fn keep_in_metadata(new: &mut Object, old: &Object, fields: &[&str]) {
-    for field in fields {
-        match old.metadata().and_then(|metadata| metadata.get(*field)) {
-            Some(value) => new.metadata_mut().insert((*field).into(), value.clone()),
-            None => new.metadata_mut().remove(*field),
-        };
-    }
-}
-
 /// A warning of an address in a form that other programs may read differently, if it is one.
 pub(crate) fn warn_ip(at: &field::At<'_, '_>) -> Option<String> {
     let ip: std::net::IpAddr = at.text().parse().ok()?;

@@ -44,6 +44,11 @@ impl Scope {
         only: &["metadata.annotations", "metadata.finalizers", "metadata.labels", "status"],
         without: &[],
     };
+    /// The same of a kind that does not change labels with its status.
+    pub const STATUS_BUT_LABELS: Scope =
+        Scope { only: &["metadata.annotations", "metadata.finalizers", "status"], without: &[] };
+    /// The status and no metadata.
+    pub const STATUS_ALONE: Scope = Scope { only: &["status"], without: &[] };
 
     pub(super) fn top(&self, name: &str) -> Part {
         let deeper = |paths: &[&str]| {
@@ -66,7 +71,7 @@ impl Scope {
     }
 
     /// True if `name` below `top`, of which [`Scope::top`] says `Some`, belongs to it.
-    pub(super) fn below(&self, top: &str, name: &str) -> bool {
+    pub fn below(&self, top: &str, name: &str) -> bool {
         if top == "metadata" && NEVER_OWNED.contains(&name) {
             return false;
         }

@@ -3,12 +3,15 @@
 
 use super::*;
 use crate::schema::Schema;
+use crate::structural::{self, Node};
 use crate::{Object, decode, default};
 use serde_json::Value;
 use std::fmt::Write as _;
 
 struct World {
     ty: &'static str,
+    /// Of a custom kind.
+    node: Option<Node>,
     live: Object,
     managers: Managers,
     clock: u32,
@@ -16,8 +19,19 @@ struct World {
 
 /// Runs a script over an object of a built-in type.
 fn script(ty: &'static str, text: &str) -> String {
+    run(ty, None, text)
+}
+
+/// Runs a script over an object of a custom kind with the schema of its `spec`.
+fn custom(spec: &str, text: &str) -> String {
+    let spec = decode::yaml_to_value(spec.as_bytes()).unwrap();
+    let root = serde_json::json!({"type": "object", "properties": {"spec": spec}});
+    run("example.com.v1.Widget", Some(Node::read(&root)), text)
+}
+
+fn run(ty: &'static str, node: Option<Node>, text: &str) -> String {
     let (live, managers) = (Object::default(), Managers::default());
-    let mut world = World { ty, live, managers, clock: 0 };
+    let mut world = World { ty, node, live, managers, clock: 0 };
     let mut out = String::new();
     for step in text.split("\n#").map(str::trim).filter(|step| !step.is_empty()) {
         let (head, body) = step.trim_start_matches('#').split_once('\n').unwrap_or((step, ""));
@@ -31,8 +45,6 @@ impl World {
     fn step(&mut self, head: &str, body: &str, out: &mut String) {
         self.clock += 1;
         let now = format!("2026-01-01T00:00:{:02}Z", self.clock);
-        let schema = Schema::built_in();
-        let id = schema.get(self.ty).unwrap();
         let mut body = decode::yaml_to_value(body.as_bytes()).unwrap();
         let (api_version, kind) = head_of(self.ty);
         if let Value::Object(map) = &mut body {
@@ -41,16 +53,23 @@ impl World {
         }
         let words: Vec<&str> = head.split_whitespace().collect();
         let has = |word: &str| words.contains(&word);
-        let known = |version: &str| version == api_version;
+        let node = self.node.clone();
+        let place = match &node {
+            Some(node) => AnyKind::custom(node),
+            None => {
+                let schema = Schema::built_in();
+                AnyKind::built_in(schema, schema.get(self.ty).unwrap())
+            }
+        };
         let write = Write {
-            place: BuiltIn::new(schema, id),
+            place,
             api_version: &api_version,
             kind,
             subresource: if has("status") { "status" } else { "" },
             manager: words.get(1).copied().unwrap_or_default(),
             scope: if has("status") { Scope::STATUS } else { Scope::MAIN },
             now: &now,
-            known: &known,
+            versions: &OneVersion,
         };
         let before = (self.live.clone(), self.managers.clone());
         if words[0] == "apply" {
@@ -105,7 +124,11 @@ impl World {
     }
 
     /// As the server keeps it: checked, defaulted, complete.
-    fn stored(&self, body: Value) -> Object {
+    fn stored(&self, mut body: Value) -> Object {
+        if let Some(node) = &self.node {
+            structural::default(&mut body, node);
+            return Object::from_value(body).unwrap();
+        }
         let schema = Schema::built_in();
         let id = schema.get(self.ty).unwrap();
         let mut object = decode::value(schema, id, &body).unwrap().object;
@@ -119,9 +142,9 @@ impl World {
 }
 
 fn head_of(ty: &'static str) -> (String, &'static str) {
-    let mut parts = ty.split('.');
+    let mut parts = ty.rsplitn(3, '.');
+    let (kind, version) = (parts.next().unwrap(), parts.next().unwrap());
     let group = parts.next().unwrap();
-    let (version, kind) = (parts.next().unwrap(), parts.next().unwrap());
     let group = if group == "core" { String::new() } else { format!("{group}/") };
     (format!("{group}{version}"), kind)
 }
@@ -425,4 +448,102 @@ fn a_scale_shows_one_field_of_its_object() {
     )]);
     let moved = managers.with_scale(new, &["spec", "replicas"], "apps/v1");
     insta::assert_snapshot!(format!("{}\n\n{}", names(&shown), names(&moved)));
+}
+
+const WIDGET: &str = r#"
+type: object
+properties:
+  size: {type: integer}
+  tags: {type: array, x-kubernetes-list-type: set, items: {type: string}}
+  ports:
+    type: array
+    x-kubernetes-list-type: map
+    x-kubernetes-list-map-keys: [port, protocol]
+    items:
+      type: object
+      properties:
+        port: {type: integer}
+        protocol: {type: string, default: TCP}
+        name: {type: string}
+  words: {type: array, items: {type: string}}
+  whole: {type: object, x-kubernetes-map-type: atomic, additionalProperties: {type: string}}
+  each: {type: object, additionalProperties: {type: array, x-kubernetes-list-type: set, items: {type: string}}}
+  open: {type: object, x-kubernetes-preserve-unknown-fields: true, properties: {a: {type: object, properties: {b: {type: integer}}}}}
+  either: {x-kubernetes-int-or-string: true}
+  pod: {type: object, x-kubernetes-embedded-resource: true, x-kubernetes-preserve-unknown-fields: true}
+"#;
+
+#[test]
+fn the_schema_of_a_custom_kind_says_what_is_shared() {
+    insta::assert_snapshot!(custom(
+        WIDGET,
+        r#"
+# apply one
+metadata: {name: a, finalizers: [x/y]}
+spec: {size: 1, tags: [a], ports: [{port: 80, name: web}], words: [x], whole: {a: b}, each: {k: [v]}}
+# apply two
+metadata: {name: a, finalizers: [x/z]}
+spec: {tags: [b], ports: [{port: 81}, {port: 80, protocol: UDP}], each: {k: [w], l: [v]}}
+# apply two
+metadata: {name: a}
+spec: {ports: [{port: 80, protocol: TCP, name: other}], words: [q], whole: {c: d}}
+# apply two force
+metadata: {name: a}
+spec: {words: [q], whole: {c: d}}
+# apply one
+metadata: {name: a}
+spec: {size: 1}
+"#
+    ));
+}
+
+#[test]
+fn what_a_custom_schema_leaves_open_is_owned_field_by_field() {
+    insta::assert_snapshot!(custom(
+        WIDGET,
+        r#"
+# apply one
+metadata: {name: a}
+spec:
+  open: {a: {b: 1, c: {d: [1, 2]}}, z: {y: 1}}
+  either: 80%
+  pod: {apiVersion: v1, kind: Pod, metadata: {name: p, labels: {a: b}}, spec: {containers: [{name: c}]}}
+# apply two
+metadata: {name: a}
+spec:
+  open: {z: {x: 2}}
+  pod: {metadata: {labels: {c: d}}}
+# apply two
+metadata: {name: a}
+spec: {either: 8080, open: {z: {y: 2}}}
+# update three
+metadata: {name: a}
+spec: {open: {z: {y: 1}}}
+# apply two
+metadata: {name: a}
+spec: {size: x, unknown: 1, tags: {}, ports: [{name: x, port: q}]}
+"#
+    ));
+}
+
+#[test]
+fn a_custom_schema_that_became_atomic_is_owned_as_a_whole() {
+    let granular =
+        r#"{type: object, properties: {m: {type: object, additionalProperties: {type: string}}}}"#;
+    let node = |text: &str| {
+        let spec = decode::yaml_to_value(text.as_bytes()).unwrap();
+        Node::read(&serde_json::json!({"type": "object", "properties": {"spec": spec}}))
+    };
+    let (ty, live, managers) = ("example.com.v1.Widget", Object::default(), Managers::default());
+    let mut world = World { ty, node: Some(node(granular)), live, managers, clock: 0 };
+    let mut out = String::new();
+    world.step("apply one", "metadata: {name: a}\nspec: {m: {a: b}}", &mut out);
+    world.step("apply two", "metadata: {name: a}\nspec: {m: {c: d}}", &mut out);
+    world.node = Some(node(
+        &granular
+            .replace("{type: object, add", "{type: object, x-kubernetes-map-type: atomic, add"),
+    ));
+    world.step("apply two", "metadata: {name: a}\nspec: {m: {c: e}}", &mut out);
+    world.step("apply two force", "metadata: {name: a}\nspec: {m: {c: e}}", &mut out);
+    insta::assert_snapshot!(out);
 }

@@ -1,6 +1,6 @@
 //! What a write does to the managers of an object, and what an applied configuration makes of it.
 
-use super::compare::compare;
+use super::compare::{Delta, compare};
 use super::fields::{to_field_set, validate};
 use super::managers::{Entry, Managers, is_reset};
 use super::merge::merge;
@@ -35,8 +35,60 @@ pub struct Write<'a, P> {
     pub scope: Scope,
     /// RFC 3339 in UTC, whole seconds.
     pub now: &'a str,
-    /// True of versions this server knows; managers of others are forgotten.
-    pub known: &'a dyn Fn(&str) -> bool,
+    /// What other versions make of the object.
+    pub versions: &'a dyn Versions<P>,
+}
+
+/// The versions of a kind, as `apiVersion` names them. Each manager's fields are those of the version
+/// it wrote in.
+pub trait Versions<P> {
+    /// The root of the kind's schema in a version; managers of unknown ones are forgotten.
+    fn place(&self, api_version: &str) -> Option<P>;
+
+    /// What is an object in the writer's version, in another; `None` if it looks alike.
+    fn convert(&self, object: &Object, api_version: &str) -> Option<Object>;
+}
+
+/// The versions of a kind that has one.
+pub struct OneVersion;
+
+impl<P> Versions<P> for OneVersion {
+    fn place(&self, _: &str) -> Option<P> {
+        None
+    }
+
+    fn convert(&self, _: &Object, _: &str) -> Option<Object> {
+        None
+    }
+}
+
+/// What a write changed, in the writer's version and in those of all other managers.
+struct Deltas {
+    own: Delta,
+    others: Vec<(String, Delta)>,
+}
+
+impl Deltas {
+    fn of(&self, entry: &Entry) -> &Delta {
+        let found = self.others.iter().find(|(version, _)| entry.api_version() == version);
+        found.map_or(&self.own, |(_, delta)| delta)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.others.iter().all(|(_, delta)| delta.is_empty())
+    }
+
+    /// Takes what changed and what is gone from all; who has nothing left goes.
+    fn take_from(&self, managers: &mut Managers) {
+        managers.0.retain_mut(|entry| {
+            let delta = self.of(entry);
+            entry.with_fields(|fields| {
+                fields.subtract(&delta.changed);
+                fields.subtract(&delta.removed);
+                !fields.is_empty()
+            })
+        });
+    }
 }
 
 /// An applied configuration on its object.
@@ -150,33 +202,53 @@ impl<'s, P: Place<'s>> Write<'_, P> {
 
     /// Forgets managers of unknown versions and brings the others up to the schema.
     fn settle(&self, managers: &mut Managers) {
-        managers.0.retain(|entry| {
-            entry.api_version() == self.api_version || (self.known)(entry.api_version())
-        });
+        managers.0.retain(|entry| self.place_of(entry.api_version()).is_some());
         if self.place.may_have_changed() {
             self.reconcile(managers);
         }
     }
 
+    fn place_of(&self, api_version: &str) -> Option<P> {
+        if api_version == self.api_version {
+            return Some(self.place);
+        }
+        self.versions.place(api_version)
+    }
+
     fn reconcile(&self, managers: &mut Managers) {
         for entry in &mut managers.0 {
-            entry.with_fields(|fields| reconcile(self.place, fields));
+            if let Some(place) = self.place_of(entry.api_version()) {
+                entry.with_fields(|fields| reconcile(place, fields));
+            }
         }
+    }
+
+    /// The difference of two versions of the object, as every manager sees it.
+    fn deltas(&self, managers: &Managers, old: &Object, new: &Object) -> Deltas {
+        let own = compare(self.place, &self.scope, &old.0, &new.0);
+        let mut others: Vec<(String, Delta)> = Vec::new();
+        for version in managers.entries().iter().map(Entry::api_version) {
+            if version == self.api_version || others.iter().any(|(known, _)| known == version) {
+                continue;
+            }
+            let Some(place) = self.versions.place(version) else { continue };
+            let (before, after) =
+                (self.versions.convert(old, version), self.versions.convert(new, version));
+            let (before, after) = (before.as_ref().unwrap_or(old), after.as_ref().unwrap_or(new));
+            let delta = compare(place, &self.scope, &before.0, &after.0);
+            others.push((version.to_string(), delta));
+        }
+        Deltas { own, others }
     }
 
     /// Takes from all what changed and gives it to `manager`.
     fn track(&self, managers: &mut Managers, old: &Object, new: &Object, manager: &str) {
-        let delta = compare(self.place, &self.scope, &old.0, &new.0);
-        if delta.is_empty() {
+        let deltas = self.deltas(managers, old, new);
+        if deltas.is_empty() {
             return;
         }
-        managers.0.retain_mut(|entry| {
-            entry.with_fields(|fields| {
-                fields.subtract(&delta.changed);
-                fields.subtract(&delta.removed);
-                !fields.is_empty()
-            })
-        });
+        deltas.take_from(managers);
+        let delta = deltas.own;
         if delta.changed.is_empty() {
             return;
         }
@@ -276,18 +348,12 @@ impl<'s, P: Place<'s>> Write<'_, P> {
             Value::Object(map) => Object(map),
             _ => Object::default(),
         };
-        let delta = compare(self.place, &self.scope, &live.0, &new.0);
-        let conflicts = conflicts(&managers, &delta.changed);
+        let deltas = self.deltas(&managers, live, &new);
+        let conflicts = conflicts(&managers, &deltas);
         if !force && !conflicts.is_empty() {
             return Err(ApplyError::Conflicts(conflicts));
         }
-        managers.0.retain_mut(|entry| {
-            entry.with_fields(|set| {
-                set.subtract(&delta.changed);
-                set.subtract(&delta.removed);
-                !set.is_empty()
-            })
-        });
+        deltas.take_from(&mut managers);
         if !fields.is_empty() {
             let mut entry =
                 Entry::new(self.manager, true, self.api_version, self.subresource, fields);
@@ -373,10 +439,10 @@ impl<'s, P: Place<'s>> Write<'_, P> {
     }
 }
 
-fn conflicts(managers: &Managers, changed: &Set) -> Vec<Conflict> {
+fn conflicts(managers: &Managers, deltas: &Deltas) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
     for entry in managers.entries() {
-        let fields = entry.fields();
+        let (fields, changed) = (entry.fields(), &deltas.of(entry).changed);
         if !fields.intersects(changed) {
             continue;
         }
