@@ -34,6 +34,7 @@ macro_rules! controllers {
 controllers! {
     cluster_role_aggregation
     deployment
+    disruption
     endpoints
     endpoint_slice
     garbage_collector
@@ -42,6 +43,8 @@ controllers! {
     node_ipam
     node_lifecycle
     pod_gc
+    pv_protection
+    pvc_protection
     replica_set
     root_ca
     service_account

@@ -22,10 +22,15 @@ const KINDS: &[KindInfo] = &[
     kinds::LEASES,
     kinds::NAMESPACES,
     kinds::NODES,
+    kinds::PERSISTENT_VOLUMES,
+    kinds::PERSISTENT_VOLUME_CLAIMS,
     kinds::PODS,
+    kinds::POD_DISRUPTION_BUDGETS,
+    kinds::REPLICATION_CONTROLLERS,
     kinds::REPLICA_SETS,
     kinds::SERVICES,
     kinds::SERVICE_ACCOUNTS,
+    kinds::STATEFUL_SETS,
     SECRETS,
 ];
 
