@@ -132,6 +132,7 @@ fn call(object: &Object, verb: Verb, term: u64) -> Option<Call> {
         options: k8s::Options::default(),
         fence: Some(term),
         identity: Arc::new(Identity::server()),
+        notes: Default::default(),
     })
 }
 

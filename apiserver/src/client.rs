@@ -74,6 +74,7 @@ impl Client {
             options,
             fence,
             identity: self.identity.clone(),
+            notes: Default::default(),
         };
         Ok(self.core.call(call).await?.into_object(&kind, &version))
     }

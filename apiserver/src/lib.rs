@@ -137,6 +137,7 @@ impl Server {
         let view: Arc<dyn view::View> = Arc::new(config.store.clone());
         Server {
             core: Arc::new(Core {
+                machine: admission::Machine::new(&config.registry, view.clone()),
                 store: config.store.clone(),
                 authorizer: authz::authorizer(config.store.clone()),
                 view: view.clone(),

@@ -122,7 +122,7 @@ impl Metrics {
 
 /// The metric, known to the registry. Two servers on one registry share nothing: the second one's
 /// numbers are not shown, which only tests do.
-fn registered<C: Collector + Clone + 'static>(
+pub(crate) fn registered<C: Collector + Clone + 'static>(
     registry: &Registry,
     metric: Result<C, prometheus::Error>,
 ) -> C {

@@ -129,6 +129,9 @@ impl Allocation {
         kind: &KindDef,
         service: &mut Object,
     ) -> Result<Allocation, Status> {
+        if !is_service(kind) {
+            return Ok(Allocation::default());
+        }
         let spec = service.map_mut("spec");
         if self.chose_ip {
             spec.remove("clusterIP");

@@ -82,6 +82,14 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 300)]
     default_toleration_seconds: i64,
 
+    /// Admission plugins to run besides those that run by default, comma-separated
+    #[arg(long, value_delimiter = ',')]
+    enable_admission_plugins: Vec<String>,
+
+    /// Admission plugins not to run, comma-separated
+    #[arg(long, value_delimiter = ',')]
+    disable_admission_plugins: Vec<String>,
+
     #[command(flatten)]
     authentication: AuthenticationArgs,
 
@@ -171,6 +179,10 @@ pub(super) async fn run(args: Args) -> Result<()> {
     let (tending, stop) = (server.clone(), shutdown.clone());
     tasks.spawn(async move {
         let _ = stop.run_until_cancelled(tending.tend()).await;
+    });
+    let (counting, stop) = (server.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        let _ = stop.run_until_cancelled(counting.count_quotas()).await;
     });
     let gate = gate(&store, &shutdown, &mut tasks);
     tasks.spawn(bootstrap(server.clone(), gate.clone(), args.cluster_dns, shutdown.clone()));
@@ -262,6 +274,8 @@ fn server_config(
     config.service_cidr = apiserver::ServiceCidr::parse(cidr)
         .with_context(|| format!("--service-cidr {cidr}: want an IPv4 range from /12 to /28"))?;
     config.advertise_port = api_addresses(members)?.first().map_or(6443, SocketAddr::port);
+    config.admission = apiserver::admission::Config::default()
+        .plugins(&args.enable_admission_plugins, &args.disable_admission_plugins)?;
     config.admission.default_toleration_seconds = args.default_toleration_seconds;
     config.registry = registry.clone();
     args.authentication.apply(&args.pki, &mut config)?;

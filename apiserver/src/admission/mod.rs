@@ -1,17 +1,43 @@
-//! What is filled in or refused beyond a kind's own rules, in order; each step is one file.
+//! What is filled in or refused beyond a kind's own rules, in upstream's order; each step is one
+//! file. The steps are plain functions over values; only webhooks wait for somebody, and only where
+//! one is concerned.
 
-use crate::{authz, identity::Identity, kinds::KindDef, view::View};
-use k8s::{Object, Status};
-use std::fmt::Display;
+use crate::{authz, identity::Identity, kind::Kind, view::View};
+use k8s::{Object, Options, Status};
+use std::{fmt::Display, sync::Arc};
 
 mod certificates;
+mod chain;
+mod config;
+mod default_class;
 mod default_toleration_seconds;
+mod deny_service_external_ips;
+mod extended_resource_toleration;
+mod limit_ranger;
+mod metrics;
 mod namespace_lifecycle;
 mod node_restriction;
+mod notes;
+mod owner_references;
+mod pod_security;
+mod pod_topology_labels;
 mod priority;
+pub(crate) mod resource_quota;
+mod resources;
+mod runtime_class;
 mod service_account;
+mod storage_protection;
+mod taint_nodes_by_condition;
 #[cfg(test)]
 mod tests;
+mod webhook;
+
+pub(crate) use chain::{charge, mutate, validate};
+pub use config::{Config, UnknownPlugin};
+pub(crate) use metrics::Metrics;
+pub(crate) use notes::Notes;
+pub(crate) use resource_quota::Charge;
+pub(crate) use service_account::await_account;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -22,75 +48,85 @@ pub enum Operation {
     Connect,
 }
 
-/// What the steps may be told by the operator.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Seconds a pod tolerates an unready or unreachable node (DefaultTolerationSeconds).
-    pub default_toleration_seconds: i64,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        // 300 s: kube-apiserver's --default-not-ready-toleration-seconds.
-        Config { default_toleration_seconds: 300 }
+impl Operation {
+    /// As rules and reviews write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
     }
 }
 
 /// A request on its way to the store.
 #[derive(Clone, Copy)]
-pub struct Cx<'a> {
-    pub operation: Operation,
-    pub kind: &'a KindDef,
+pub(crate) struct Cx<'a> {
+    pub(crate) operation: Operation,
+    pub(crate) kind: &'a Kind,
+    /// The version the request came by.
+    pub(crate) version: &'a str,
     /// Empty for a cluster-scoped kind.
-    pub namespace: &'a str,
+    pub(crate) namespace: &'a str,
     /// Empty on a create that leaves the name to the server.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// Empty, or `status`, `scale`, `binding`, …
-    pub subresource: &'a str,
-    pub identity: &'a Identity,
+    pub(crate) subresource: &'a str,
+    pub(crate) identity: &'a Identity,
     /// The version in the store; `None` on create.
-    pub old: Option<&'a Object>,
-    pub view: &'a dyn View,
-    pub config: &'a Config,
-    pub dry_run: bool,
+    pub(crate) old: Option<&'a Object>,
+    pub(crate) view: &'a dyn View,
+    pub(crate) authorizer: &'a dyn authz::Authorizer,
+    pub(crate) config: &'a Config,
+    pub(crate) options: &'a Options,
+    pub(crate) dry_run: bool,
+    /// What is said besides yes and no.
+    pub(crate) notes: &'a Notes,
+    pub(crate) machine: &'a Machine,
+    /// Makes an object of what came back from outside.
+    pub(crate) reader: &'a dyn Reader,
 }
 
-/// One step: fills in or refuses.
-type Mutate = fn(&Cx<'_>, &mut Object) -> Result<(), Status>;
-/// One step: only refuses. The object is the new one; on delete and connect the old one.
-type Validate = fn(&Cx<'_>, &Object) -> Result<(), Status>;
-
-/// In the order they run (upstream's order of its plugins).
-const MUTATE: &[Mutate] = &[
-    namespace_lifecycle::admit,
-    certificates::admit,
-    service_account::admit,
-    default_toleration_seconds::admit,
-    priority::admit,
-];
-const VALIDATE: &[Validate] = &[
-    certificates::validate,
-    node_restriction::validate,
-    namespace_lifecycle::validate,
-    priority::validate,
-    rbac_escalation,
-];
-
-pub(crate) use service_account::await_account;
-
-/// Before defaults and validation.
-pub fn mutate(cx: &Cx<'_>, object: &mut Object) -> Result<(), Status> {
-    MUTATE.iter().try_for_each(|step| step(cx, object))
+/// What the steps share between requests.
+pub(crate) struct Machine {
+    pub(crate) metrics: Metrics,
+    webhooks: webhook::Clients,
+    turns: resource_quota::Turns,
 }
 
-/// After validation.
-pub fn validate(cx: &Cx<'_>, object: &Object) -> Result<(), Status> {
-    VALIDATE.iter().try_for_each(|step| step(cx, object))
+impl Machine {
+    pub(crate) fn new(registry: &prometheus::Registry, view: Arc<dyn View>) -> Machine {
+        Machine {
+            metrics: Metrics::new(registry),
+            webhooks: webhook::Clients::new(view),
+            turns: resource_quota::Turns::default(),
+        }
+    }
+}
+
+/// How a changed document becomes an object of the request's kind again: checked against its type,
+/// defaulted, stripped.
+pub(crate) trait Reader: Send + Sync {
+    fn read(
+        &self,
+        kind: &Kind,
+        version: &str,
+        document: serde_json::Value,
+    ) -> Result<Object, Status>;
 }
 
 impl Cx<'_> {
     fn is(&self, group: &str, plural: &str) -> bool {
         self.kind.group == group && self.kind.plural == plural && self.subresource.is_empty()
+    }
+
+    fn creates(&self, group: &str, plural: &str) -> bool {
+        self.operation == Operation::Create && self.is(group, plural)
+    }
+
+    fn updates(&self, group: &str, plural: &str) -> bool {
+        self.operation == Operation::Update && self.is(group, plural)
     }
 
     /// Refuses as a plugin of upstream's does: names the object, by its `generateName` if need be.

@@ -159,6 +159,7 @@ pub(super) async fn set(
         body: Body::Value(json!({ "status": { "conditions": conditions } })),
         options: k8s::Options::default(),
         fence: Some(term.0),
+        notes: Arc::default(),
         identity: Arc::new(Identity::server()),
     };
     core.call(call).await.map(|_| ())

@@ -161,6 +161,7 @@ fn call(verb: Verb, name: &str, body: Body, term: Term) -> Option<Call> {
         body,
         options: k8s::Options::default(),
         fence: Some(term.0),
+        notes: Arc::default(),
         identity: Arc::new(Identity::server()),
     })
 }

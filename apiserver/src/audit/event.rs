@@ -148,11 +148,19 @@ impl Exchange {
         }
         self.event.insert("responseStatus".into(), status);
         let decision = if code == 403 { "forbid" } else { "allow" };
-        let annotations = json!({
-            "authorization.k8s.io/decision": decision,
-            "authorization.k8s.io/reason": "",
-        });
-        self.event.insert("annotations".into(), annotations);
+        self.annotate([
+            ("authorization.k8s.io/decision".to_string(), decision.to_string()),
+            ("authorization.k8s.io/reason".to_string(), String::new()),
+        ]);
+    }
+
+    /// The first value of a key stays.
+    pub(crate) fn annotate(&mut self, annotations: impl IntoIterator<Item = (String, String)>) {
+        let all = self.event.entry("annotations").or_insert_with(|| json!({}));
+        let Value::Object(all) = all else { return };
+        for (key, value) in annotations {
+            all.entry(key).or_insert(value.into());
+        }
     }
 
     /// The line of a stage, if the policy wants it.

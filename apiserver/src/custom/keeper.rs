@@ -212,5 +212,6 @@ fn call(kind: Kind, verb: Verb, body: Body, term: Term) -> Call {
         options: Options::default(),
         fence: Some(term.0),
         identity: Arc::new(Identity::server()),
+        notes: Arc::default(),
     }
 }

@@ -122,6 +122,7 @@ fn call(
         body: Body::Value(body),
         options: k8s::Options::default(),
         fence: Some(term.0),
+        notes: Arc::default(),
         identity: Arc::new(Identity::server()),
     })
 }

@@ -1,4 +1,4 @@
-//! LimitRanges: default and extreme requests in a namespace. Stored, not yet enforced.
+//! LimitRanges: default and extreme requests in a namespace.
 
 use super::{
     KindDef,

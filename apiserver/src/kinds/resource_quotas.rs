@@ -1,4 +1,4 @@
-//! ResourceQuotas: how much a namespace may use. Stored, not yet enforced.
+//! ResourceQuotas: how much a namespace may use.
 
 use super::{
     Column, KindDef, Subresource,

@@ -14,15 +14,25 @@ use std::{borrow::Cow, sync::Arc};
 
 /// What came with a request, as it is stored.
 pub(super) fn take_in(call: &Call, object: Object) -> Object {
-    match call.kind.foreign(&call.version) {
+    stored(&call.kind, &call.version, object)
+}
+
+/// An object as a client of the call's version sees it.
+pub(super) fn show(call: &Call, object: Object) -> Object {
+    seen(&call.kind, &call.version, object)
+}
+
+/// An object of `version` as it is stored.
+pub(crate) fn stored(kind: &KindDef, version: &str, object: Object) -> Object {
+    match kind.foreign(version) {
         Some(foreign) => (foreign.to_stored)(object),
         None => object,
     }
 }
 
-/// An object as a client of the call's version sees it.
-pub(super) fn show(call: &Call, object: Object) -> Object {
-    match call.kind.foreign(&call.version) {
+/// An object as `version` has it.
+pub(crate) fn seen(kind: &KindDef, version: &str, object: Object) -> Object {
+    match kind.foreign(version) {
         Some(foreign) => (foreign.from_stored)(object),
         None => object,
     }

@@ -41,24 +41,50 @@ enum Plan {
     Nothing,
 }
 
+/// What goes with a deletion: written in its transaction, or not at all.
+#[derive(Default)]
+pub(crate) struct Along {
+    pub(crate) writes: Vec<Write>,
+    /// What changes in the object if it stays for now.
+    pub(crate) mark: Option<fn(&mut Object)>,
+}
+
+/// Decides whether an object may go, and what goes with it; asked again after a lost race.
+pub(crate) type Judge<'a> = &'a (dyn Fn(&Object) -> Result<Along, Status> + Send + Sync);
+
 impl Core {
     pub(crate) async fn delete(&self, call: &Call) -> Result<Reply, Status> {
+        self.delete_if(call, None).await
+    }
+
+    /// A deletion in the name of another operation, which has been through admission itself.
+    pub(crate) async fn delete_along(
+        &self,
+        call: &Call,
+        judge: Judge<'_>,
+    ) -> Result<Reply, Status> {
+        self.delete_if(call, Some(judge)).await
+    }
+
+    async fn delete_if(&self, call: &Call, judge: Option<Judge<'_>>) -> Result<Reply, Status> {
         let key = call.key();
         let mut fresh = false;
         for _ in 0..RACE_ATTEMPTS {
             let decided = match self.store.get(&key) {
                 None => Err(call.not_found()),
-                Some(stored) => self.decide_deletion(call, &stored).map(|plan| (stored, plan)),
+                Some(stored) => {
+                    self.decide_deletion(call, judge, &stored).await.map(|plan| (stored, plan))
+                }
             };
-            let (stored, plan) = match decided {
-                Err(status) if !fresh && may_be_stale(&status) => {
+            let (stored, (plan, along)) = match decided {
+                Err(status) if !fresh && may_be_stale(&status) && !call.notes.settled() => {
                     self.barrier().await?;
                     fresh = true;
                     continue;
                 }
                 decided => decided?,
             };
-            match self.carry_out(call, stored, plan).await {
+            match self.carry_out(call, stored, plan, along).await {
                 Err(Error::GuardFailed { .. }) => {
                     self.barrier().await?;
                     fresh = true;
@@ -79,7 +105,12 @@ impl Core {
         Ok(Reply { what, ..reply })
     }
 
-    fn decide_deletion(&self, call: &Call, stored: &Arc<Stored>) -> Result<Plan, Status> {
+    async fn decide_deletion(
+        &self,
+        call: &Call,
+        judge: Option<Judge<'_>>,
+        stored: &Arc<Stored>,
+    ) -> Result<(Plan, Vec<Write>), Status> {
         let old = memo::object(stored);
         let (resource, name) = (call.resource(), &call.name);
         if let Some(uid) = &call.options.precondition_uid
@@ -97,9 +128,17 @@ impl Core {
             );
             return Err(Status::conflict(&resource, name, why));
         }
-        let cx = self.admission(call, Operation::Delete, Some(&old));
-        admission::validate(&cx, &old)?;
-        Ok(plan(&call.kind, &old, &call.options))
+        let Some(judge) = judge else {
+            let cx = self.admission(call, Operation::Delete, Some(&old));
+            admission::validate(&cx, &old).await?;
+            return Ok((plan(&call.kind, &old, &call.options), Vec::new()));
+        };
+        let along = judge(&old)?;
+        let mut plan = plan(&call.kind, &old, &call.options);
+        if let (Plan::Keep(object), Some(mark)) = (&mut plan, along.mark) {
+            mark(object);
+        }
+        Ok((plan, along.writes))
     }
 
     async fn carry_out(
@@ -107,6 +146,7 @@ impl Core {
         call: &Call,
         stored: Arc<Stored>,
         plan: Plan,
+        along: Vec<Write>,
     ) -> Result<Reply, Error> {
         let (op, kept, more) = match plan {
             Plan::Nothing => return Ok(Reply::new(What::Stored(stored))),
@@ -127,6 +167,7 @@ impl Core {
             let guard = Guard::At(stored.revision);
             let mut writes = vec![Write { key: stored.key.clone(), guard, op }];
             writes.extend(more);
+            writes.extend(along);
             let committed = self.store.txn(Txn { writes, fence: call.fence.map(Term) }).await?;
             revision = committed.revisions.first().copied().flatten().unwrap_or(revision);
         }
@@ -170,6 +211,7 @@ impl Core {
                 },
                 fence: call.fence,
                 identity: call.identity.clone(),
+                notes: call.notes.clone(),
             };
             match self.delete(&one).await {
                 Err(status) if status.code == 404 || status.is_conflict() => {}

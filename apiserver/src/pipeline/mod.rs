@@ -10,6 +10,7 @@ mod selection;
 pub(crate) mod watch;
 mod write;
 
+pub(crate) use delete::Along;
 pub(crate) use manage::{Old, configuration};
 pub(crate) use read::List;
 pub(crate) use selection::Selection;
@@ -47,6 +48,7 @@ pub(crate) struct Core {
     pub(crate) converter: Arc<Converter>,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
+    pub(crate) machine: admission::Machine,
     /// Streams between clients and nodes, which outlive their requests.
     pub(crate) tasks: TaskTracker,
     /// What is known of API groups that are served elsewhere.
@@ -69,6 +71,8 @@ pub(crate) struct Call {
     pub(crate) options: Options,
     pub(crate) fence: Option<u64>,
     pub(crate) identity: Arc<Identity>,
+    /// What admission says of it besides yes and no.
+    pub(crate) notes: Arc<admission::Notes>,
 }
 
 /// What came with a request. Parsed once, against the type that belongs there.
@@ -165,11 +169,14 @@ impl Core {
         self.catalogs.current()
     }
 
-    /// Answers one call, in the version it came by. The caller has been authorized.
+    /// Answers one call, in the version it came by. The caller has been authorized. What admission
+    /// warns of goes with the answer; with a refusal it stays in the call's notes.
     pub(crate) async fn call(&self, call: Call) -> Result<Reply, Status> {
         let (kind, version) = (call.kind.clone(), call.version.clone());
+        let notes = call.notes.clone();
         let mut reply = self.answer(call).await?;
         reply.warnings.extend(kind.custom().and_then(|custom| custom.version().warning.clone()));
+        reply.warnings.extend(notes.take_warnings());
         Ok(convert::answer(&kind, &version, reply))
     }
 
@@ -321,20 +328,37 @@ impl Core {
         admission::Cx {
             operation,
             kind: &call.kind,
+            version: &call.version,
             namespace: &call.namespace,
             name: &call.name,
             subresource: &call.subresource,
             identity: &call.identity,
             old,
             view: &*self.view,
+            authorizer: &*self.authorizer,
             config: &self.config.admission,
+            options: &call.options,
             dry_run: call.dry_run(),
+            notes: &call.notes,
+            machine: &self.machine,
+            reader: self,
         }
     }
 
     /// Afterwards this member has applied all that was acknowledged before.
     pub(crate) async fn barrier(&self) -> Result<(), Status> {
         self.store.barrier().await.map(|_| ()).map_err(errors::status)
+    }
+}
+
+impl admission::Reader for Core {
+    fn read(&self, kind: &Kind, version: &str, document: Value) -> Result<Object, Status> {
+        let (mut object, _) =
+            self.decode_kind(kind, version, &Body::Value(document), Some("Ignore"))?;
+        encode::strip(&mut object);
+        let mut object = convert::stored(kind, version, object);
+        write::fill_in(kind, &mut object);
+        Ok(object)
     }
 }
 

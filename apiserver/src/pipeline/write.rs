@@ -43,7 +43,7 @@ impl Core {
             admission::await_account(self, &call.namespace, &object).await;
         }
         let mut reply = match self.create_once(&call, object.clone()).await {
-            Err(status) if may_be_stale(&status) => {
+            Err(status) if may_be_stale(&status) && !call.notes.settled() => {
                 self.barrier().await?;
                 self.create_once(&call, object).await?
             }
@@ -87,19 +87,20 @@ impl Core {
         self.complete(call, &mut object);
         let sent = object.metadata_mut().remove("managedFields");
         self.manage(call, None, sent, &mut object);
-        admission::mutate(&cx, &mut object)?;
+        admission::mutate(&cx, &mut object).await?;
         self.fill_in(call, &mut object);
         (call.kind.prepare_create)(&mut object);
         self.complete(call, &mut object);
         let mut allocation = services::Allocation::for_create(self, &call.kind, &mut object)?;
         self.refuse_invalid(&call.kind, &object, None)?;
-        admission::validate(&cx, &object)?;
+        admission::validate(&cx, &object).await?;
+        let mut charge = admission::charge(&cx, &object).await?;
         if call.dry_run() {
             return Ok(Reply { created: true, ..Reply::new(What::Object(object)) });
         }
         for attempt in 1.. {
             let body = self.converter.stored(&call.kind, &object).await?;
-            match self.put_new(call, &object, body, &allocation).await {
+            match self.put_new(call, &object, body, &allocation, &charge).await {
                 Ok(revision) => {
                     encode::stamp_revision(&mut object, revision);
                     return Ok(Reply { created: true, ..Reply::new(What::Object(object)) });
@@ -117,6 +118,7 @@ impl Core {
                 Err(Error::GuardFailed { .. }) if attempt < RACE_ATTEMPTS => {
                     self.barrier().await?;
                     allocation = allocation.again(self, &call.kind, &mut object)?;
+                    charge.again(&cx, &object)?;
                 }
                 Err(error) => return Err(errors::status(error)),
             }
@@ -130,10 +132,12 @@ impl Core {
         object: &Object,
         body: Bytes,
         allocation: &services::Allocation,
+        charge: &admission::Charge,
     ) -> Result<Revision, Error> {
         let key = super::key(&call.kind, object.namespace(), object.name());
         let mut writes = vec![Write { key, guard: Guard::Absent, op: Op::Put(body) }];
         writes.extend(allocation.writes());
+        writes.extend(charge.writes());
         let committed = self.store.txn(Txn { writes, fence: call.fence.map(Term) }).await?;
         let revision = committed.revisions.first().copied().flatten();
         Ok(encode::revision(revision.unwrap_or(committed.revision)))
@@ -248,11 +252,11 @@ impl Core {
                 None => Err(call.not_found()),
                 Some(stored) => {
                     let shown = self.served(&call.kind, stored.clone()).await?;
-                    self.decide(call, change, &shown).map(|next| (stored, shown, next))
+                    self.decide(call, change, &shown).await.map(|next| (stored, shown, next))
                 }
             };
             let (stored, shown, mut next) = match decided {
-                Err(status) if !fresh && may_be_stale(&status) => {
+                Err(status) if !fresh && may_be_stale(&status) && !call.notes.settled() => {
                     self.barrier().await?;
                     fresh = true;
                     continue;
@@ -276,7 +280,7 @@ impl Core {
     }
 
     /// The new version, complete and checked; nothing is written yet.
-    fn decide(
+    async fn decide(
         &self,
         call: &Call,
         change: Change<'_>,
@@ -304,7 +308,7 @@ impl Core {
         self.fill_in(call, &mut new);
         self.complete(call, &mut new);
         self.manage(call, Some(&present), sent, &mut new);
-        admission::mutate(&cx, &mut new)?;
+        admission::mutate(&cx, &mut new).await?;
         self.fill_in(call, &mut new);
         let mut allocation = services::Allocation::default();
         if part == Part::Main {
@@ -317,12 +321,13 @@ impl Core {
         }
         Self::settle_times(&present, &mut new);
         self.refuse_invalid(&call.kind, &new, Some((&old, part)))?;
-        admission::validate(&cx, &new)?;
+        admission::validate(&cx, &new).await?;
+        let charge = admission::charge(&cx, &new).await?;
         let warnings = match part {
             Part::Main => (call.kind.warnings)(&new, Some(&old)),
             _ => Vec::new(),
         };
-        Ok(Next { new, allocation, warnings })
+        Ok(Next { new, allocation, charge, warnings })
     }
 
     /// Writes the new version, or nothing if it equals the old one, or the deletion it completes.
@@ -335,8 +340,8 @@ impl Core {
         next: Next,
         body: Bytes,
     ) -> Result<Reply, Error> {
-        let Next { mut new, allocation, .. } = next;
-        if body == stored.body && allocation.is_empty() {
+        let Next { mut new, allocation, charge, .. } = next;
+        if body == stored.body && allocation.is_empty() && charge.is_empty() {
             return Ok(Reply::new(What::Stored(shown)));
         }
         if call.dry_run() {
@@ -347,7 +352,7 @@ impl Core {
         let (op, more) = if deletion_completes(&call.kind, &new) {
             (Op::Delete, services::Allocation::release(&call.kind, &new))
         } else {
-            (Op::Put(body), allocation.writes())
+            (Op::Put(body), allocation.writes().into_iter().chain(charge.writes()).collect())
         };
         let mut writes = vec![Write { key: stored.key.clone(), guard, op }];
         writes.extend(more);
@@ -360,13 +365,7 @@ impl Core {
 
     /// Defaults: those of the schema, then the kind's own.
     fn fill_in(&self, call: &Call, object: &mut Object) {
-        if let Some(custom) = call.kind.custom() {
-            return custom.fill_in(object);
-        }
-        if let Some((schema, ty)) = call.kind.stored_schema() {
-            k8s::default::apply(schema, ty, object);
-        }
-        (call.kind.default)(object);
+        fill_in(&call.kind, object);
     }
 
     /// What upstream always prints (`status: {}`), after the kind had its say.
@@ -404,6 +403,17 @@ impl Core {
     }
 }
 
+/// Defaults: those of the schema, then the kind's own.
+pub(super) fn fill_in(kind: &Kind, object: &mut Object) {
+    if let Some(custom) = kind.custom() {
+        return custom.fill_in(object);
+    }
+    if let Some((schema, ty)) = kind.stored_schema() {
+        k8s::default::apply(schema, ty, object);
+    }
+    (kind.default)(object);
+}
+
 /// Which rules a change of an object is under.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -432,6 +442,7 @@ impl Part {
 struct Next {
     new: Object,
     allocation: services::Allocation,
+    charge: admission::Charge,
     /// What the client is warned of.
     warnings: Vec<String>,
 }

@@ -147,8 +147,10 @@ async fn answer(
     let call = call(info, kind.clone(), query, identity, request).await?;
     notes.request(&call.body);
     let (version, verb) = (call.version.clone(), call.verb);
-    let reply = core.call(call).await?;
-    render::reply(reply, &kind, &version, format, verb).await
+    let decisions = call.notes.clone();
+    let answer = core.call(call).await;
+    notes.decided(&decisions, answer.is_err());
+    render::reply(answer?, &kind, &version, format, verb).await
 }
 
 pub(crate) fn attributes<'a>(user: &'a Identity, info: &'a RequestInfo) -> Attributes<'a> {
@@ -283,6 +285,7 @@ async fn call(
         options: query.options,
         fence: None,
         identity,
+        notes: Default::default(),
     })
 }
 

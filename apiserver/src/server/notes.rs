@@ -1,7 +1,8 @@
 //! What is noted of a request on its way: how flow control classified it, what the audit log says.
 
-use super::{Body, Connection, request_info::RequestInfo};
+use super::{Body, Connection, render, request_info::RequestInfo};
 use crate::{
+    admission,
     audit::{Exchange, Level, Received, Stage},
     flow::{self, Admitted},
     identity::Identity,
@@ -23,6 +24,8 @@ const ID_BYTES_MAX: usize = 64;
 pub(super) struct Notes {
     flow: Option<(Arc<str>, Arc<str>)>,
     audit: Option<Exchange>,
+    /// Goes out with a refusal; an answer has its own.
+    warnings: Vec<String>,
 }
 
 /// The client's own id for the audit log, or a new one.
@@ -111,6 +114,16 @@ impl Notes {
         }
     }
 
+    /// What those who decided on the request left behind.
+    pub(super) fn decided(&mut self, decisions: &admission::Notes, refused: bool) {
+        if refused {
+            self.warnings = decisions.take_warnings();
+        }
+        if let Some(exchange) = &mut self.audit {
+            exchange.annotate(decisions.annotations());
+        }
+    }
+
     /// The answer with flow control's headers; the last entries of the audit log.
     pub(super) async fn finish(
         self,
@@ -122,6 +135,7 @@ impl Notes {
         if let Some((schema, level)) = &self.flow {
             Admitted::mark(schema, level, response.headers_mut());
         }
+        render::warn(&mut response, self.warnings);
         let Some(mut exchange) = self.audit else { return response };
         exchange.answered(response.status().as_u16(), refusal);
         if panicked {

@@ -117,6 +117,13 @@ pub(super) async fn reply(
     Ok(response)
 }
 
+/// What is warned of besides an answer that is a refusal.
+pub(super) fn warn(response: &mut Response<Body>, texts: Vec<String>) {
+    let mut warnings = Warnings::default();
+    warnings.add_all(texts);
+    warnings.write(response);
+}
+
 fn not_acceptable(asked: &str, is: &str, kind: &KindDef, suffix: &str) -> Status {
     let package = kind.schema.split('.').next().unwrap_or_default();
     Status::not_acceptable(format!(

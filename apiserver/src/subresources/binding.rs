@@ -1,14 +1,20 @@
 //! `pods/binding`: gives a pod to a node, once (P6): guarded on the version that had none.
 
-use crate::pipeline::{Call, Core, Old, Reply, Type, Wanted, What};
+use crate::{
+    admission::{self, Operation},
+    pipeline::{Call, Core, Old, Reply, Type, Wanted, What},
+};
 use k8s::{Object, Status};
 use serde_json::{Value, json};
 
 pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
     let wanted = Type { schema: "core.v1.Binding", api_version: "v1".into(), kind: "Binding" };
     let validation = call.options.field_validation.as_deref();
-    let (binding, warnings) = core.decode(&wanted, &call.body, validation)?;
+    let (mut binding, warnings) = core.decode(&wanted, &call.body, validation)?;
     check(&binding, &call.name)?;
+    let cx = core.admission(&call, Operation::Create, None);
+    admission::mutate(&cx, &mut binding).await?;
+    admission::validate(&cx, &binding).await?;
     let node = binding.str_at("/target/name").to_string();
     let bind = |old: &Old<'_>| {
         let uid = binding.uid();

@@ -125,6 +125,21 @@ fn check(call: &Call, scale: &Object) -> Result<i64, Status> {
     Err(Status::invalid("autoscaling", "Scale", &call.name, &[error]))
 }
 
+/// An object as its `Scale` shows it; as it is where its kind has none.
+pub(crate) fn shown(kind: &KindDef, object: &Object) -> Object {
+    paths(kind).map_or_else(|_| object.clone(), |paths| of(object, &paths))
+}
+
+/// Sets the number of replicas of an object whose kind has a scale.
+pub(crate) fn set_replicas(
+    kind: &KindDef,
+    object: &mut Object,
+    replicas: Value,
+) -> Result<(), Status> {
+    set(object, paths(kind)?.spec_replicas, replicas);
+    Ok(())
+}
+
 fn show(reply: Reply, paths: &Paths) -> Reply {
     let object = match reply.what {
         What::Stored(stored) => of(&memo::object(&stored), paths),

@@ -5,6 +5,7 @@ use crate::{
     admission,
     backend::{self, Pass, Trust, pass::Outgoing},
     identity::Identity,
+    kind::Kind,
     kinds::KindDef,
     memo,
     pipeline::{Core, key},
@@ -93,21 +94,12 @@ async fn pod_target(
     let stored = stored
         .ok_or_else(|| Status::not_found(&k8s::Resource::new("", "v1", "pods"), &info.name))?;
     let pod = memo::object(&stored);
-    admission::validate(
-        &admission::Cx {
-            operation: admission::Operation::Connect,
-            kind,
-            namespace: &info.namespace,
-            name: &info.name,
-            subresource: &info.subresource,
-            identity,
-            old: Some(&pod),
-            view: &*core.view,
-            config: &core.config.admission,
-            dry_run: false,
-        },
-        &pod,
-    )?;
+    // Logs are read, not connected to.
+    let query = match info.subresource.as_str() {
+        "log" => query.to_string(),
+        _ => connect(core, info, &Kind::from(kind), identity, &pod, query).await?,
+    };
+    let query = query.as_str();
     let node_name = pod.str_at("/spec/nodeName");
     if node_name.is_empty() {
         if info.subresource == "log" {
@@ -122,6 +114,79 @@ async fn pod_target(
     let trust = if insecure { Trust::Anybody } else { Trust::Cluster };
     let address = backend::kubelet_address(&*backend::node(core, node_name).await?)?;
     Ok(Some(Target { address, trust, path }))
+}
+
+/// Asks admission about a connection to a pod: it sees what was asked for, as options, and may change
+/// it. The query as it is to be.
+async fn connect(
+    core: &Core,
+    info: &RequestInfo,
+    kind: &Kind,
+    identity: &Identity,
+    pod: &Object,
+    query: &str,
+) -> Result<String, Status> {
+    let (notes, options) = Default::default();
+    let cx = admission::Cx {
+        operation: admission::Operation::Connect,
+        kind,
+        version: &info.version,
+        namespace: &info.namespace,
+        name: &info.name,
+        subresource: &info.subresource,
+        identity,
+        old: Some(pod),
+        view: &*core.view,
+        authorizer: &*core.authorizer,
+        config: &core.config.admission,
+        options: &options,
+        dry_run: false,
+        notes: &notes,
+        machine: &core.machine,
+        reader: core,
+    };
+    let asked = connect_options(query);
+    let mut wanted = asked.clone();
+    admission::mutate(&cx, &mut wanted).await?;
+    admission::validate(&cx, &wanted).await?;
+    Ok(if wanted == asked { query.to_string() } else { connect_query(&wanted) })
+}
+
+/// The options as a query again.
+fn connect_query(options: &Object) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    for (key, value) in &options.0 {
+        let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        for value in values {
+            match value {
+                Value::String(text) => query.append_pair(key, text),
+                other => query.append_pair(key, &other.to_string()),
+            };
+        }
+    }
+    query.finish()
+}
+
+/// The query as an options object (`PodExecOptions` and its fellows).
+fn connect_options(query: &str) -> Object {
+    let mut options = Object::default();
+    let mut commands = Vec::new();
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let value: Value = match (&*key, &*value) {
+            ("command", word) => {
+                commands.push(Value::from(word));
+                continue;
+            }
+            (_, "true" | "1") if key != "container" => true.into(),
+            (_, "false" | "0") => false.into(),
+            (_, text) => text.into(),
+        };
+        options.0.insert(key.into_owned(), value);
+    }
+    if !commands.is_empty() {
+        options.0.insert("command".into(), commands.into());
+    }
+    options
 }
 
 /// The path on the node for what is asked of a pod.
@@ -256,6 +321,15 @@ mod tests {
             Ok("/exec/default/web/a?command=sh&command=-c&input=1&output=1".into())
         );
         assert_eq!(path("log", "container=b"), Err("container b is not valid for pod web".into()));
+    }
+
+    #[test]
+    fn options_are_a_query_and_back() {
+        let query = "command=sh&command=-c&container=1&stdin=true";
+        let options = connect_options(query);
+        assert_eq!(options.0["command"], json!(["sh", "-c"]));
+        assert_eq!((&options.0["stdin"], &options.0["container"]), (&json!(true), &json!("1")));
+        assert_eq!(connect_query(&options), query);
     }
 
     #[test]

@@ -26,9 +26,9 @@ pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
     let (mut request, warnings) = core.decode(&wanted, &call.body, validation)?;
     settle(&mut request, &call)?;
     let cx = core.admission(&call, Operation::Create, None);
-    admission::mutate(&cx, &mut request)?;
+    admission::mutate(&cx, &mut request).await?;
     check(&request, &call.name)?;
-    admission::validate(&cx, &request)?;
+    admission::validate(&cx, &request).await?;
     let issued = match issue(core, &call, &request) {
         // The account or the pod may be younger than what this master has seen.
         Err(_) => {

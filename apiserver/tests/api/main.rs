@@ -1,5 +1,6 @@
 //! The server as its clients see it: over HTTPS on loopback, on a store in memory.
 
+mod admission;
 mod apply;
 mod apply_versions;
 mod bad_input;

@@ -14,6 +14,7 @@ pub(crate) mod projections;
 pub(crate) mod rbac;
 pub(crate) mod resources;
 pub(crate) mod volume_sources;
+pub(crate) mod webhooks;
 pub(crate) mod workload;
 
 use k8s::Object;

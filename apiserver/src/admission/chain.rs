@@ -1,0 +1,133 @@
+//! The steps in the order they run (upstream's `AllOrderedPlugins`), and how they are run.
+
+use super::{
+    Charge, Cx, Operation, certificates, default_class, default_toleration_seconds,
+    deny_service_external_ips, extended_resource_toleration, limit_ranger, namespace_lifecycle,
+    node_restriction, owner_references, pod_security, pod_topology_labels, priority,
+    rbac_escalation, resource_quota, runtime_class, service_account, storage_protection,
+    taint_nodes_by_condition, webhook,
+};
+use k8s::{Object, Status};
+use std::time::Instant;
+
+/// One step. `F` fills in or refuses ([`Mutate`]), or only refuses ([`Validate`]).
+pub(super) struct Step<F> {
+    /// Upstream's name of the plugin; empty: no plugin, cannot be switched off.
+    pub(super) name: &'static str,
+    /// On unless the operator says otherwise.
+    pub(super) default_on: bool,
+    run: F,
+}
+
+type Mutate = fn(&Cx<'_>, &mut Object) -> Result<(), Status>;
+/// The object is the new one; on delete and connect the old one.
+type Validate = fn(&Cx<'_>, &Object) -> Result<(), Status>;
+
+const fn on<F>(name: &'static str, run: F) -> Step<F> {
+    Step { name, default_on: true, run }
+}
+
+const fn off<F>(name: &'static str, run: F) -> Step<F> {
+    Step { name, default_on: false, run }
+}
+
+pub(super) const MUTATE: &[Step<Mutate>] = &[
+    on("NamespaceLifecycle", namespace_lifecycle::admit),
+    on("LimitRanger", limit_ranger::admit),
+    on("ServiceAccount", service_account::admit),
+    on("TaintNodesByCondition", taint_nodes_by_condition::admit),
+    on("Priority", priority::admit),
+    on("DefaultTolerationSeconds", default_toleration_seconds::admit),
+    off("ExtendedResourceToleration", extended_resource_toleration::admit),
+    on("DefaultStorageClass", default_class::storage),
+    on("StorageObjectInUseProtection", storage_protection::protect),
+    on("RuntimeClass", runtime_class::admit),
+    on("", certificates::admit),
+    on("DefaultIngressClass", default_class::ingress),
+    on("PodTopologyLabels", pod_topology_labels::admit),
+];
+
+pub(super) const VALIDATE: &[Step<Validate>] = &[
+    on("NamespaceLifecycle", namespace_lifecycle::validate),
+    on("LimitRanger", limit_ranger::validate),
+    on("NodeRestriction", node_restriction::validate),
+    on("PodSecurity", pod_security::validate),
+    on("Priority", priority::validate),
+    on("PersistentVolumeClaimResize", storage_protection::resize),
+    on("RuntimeClass", runtime_class::validate),
+    on("", certificates::validate),
+    off("OwnerReferencesPermissionEnforcement", owner_references::validate),
+    off("DenyServiceExternalIPs", deny_service_external_ips::validate),
+    on("", rbac_escalation),
+];
+
+/// Before validation, on an object that has its defaults.
+pub(crate) async fn mutate(cx: &Cx<'_>, object: &mut Object) -> Result<(), Status> {
+    fill_in(cx, object)?;
+    if !cx.config.has(webhook::MUTATING, true) {
+        return Ok(());
+    }
+    let concerned = webhook::concerned(cx, webhook::Part::Mutating);
+    if concerned.is_empty() {
+        return Ok(());
+    }
+    let again = |object: &mut Object| fill_in(cx, object);
+    // Boxed only here: most requests concern nobody and shall not carry its size.
+    Box::pin(webhook::mutate(cx, object, concerned, again)).await
+}
+
+/// After validation.
+pub(crate) async fn validate(cx: &Cx<'_>, object: &Object) -> Result<(), Status> {
+    refuse(cx, object)?;
+    if cx.operation == Operation::Delete && cx.config.has(webhook::MUTATING, true) {
+        // There is nothing to change, but they are asked all the same.
+        let concerned = webhook::concerned(cx, webhook::Part::Mutating);
+        if !concerned.is_empty() {
+            let mut gone = object.clone();
+            Box::pin(webhook::mutate(cx, &mut gone, concerned, |_| Ok(()))).await?;
+        }
+    }
+    if !cx.config.has(webhook::VALIDATING, true) {
+        return Ok(());
+    }
+    let concerned = webhook::concerned(cx, webhook::Part::Validating);
+    if concerned.is_empty() {
+        return Ok(());
+    }
+    Box::pin(webhook::validate(cx, object, concerned)).await
+}
+
+/// Last of all: what the request uses of its namespace's quotas, to be written with its object.
+pub(crate) async fn charge(cx: &Cx<'_>, object: &Object) -> Result<Charge, Status> {
+    if !cx.config.has(resource_quota::NAME, true) {
+        return Ok(Charge::default());
+    }
+    let began = Instant::now();
+    let result = resource_quota::charge(cx, object).await;
+    cx.machine.metrics.step("validate", resource_quota::NAME, cx.operation, &result, began);
+    result
+}
+
+fn fill_in(cx: &Cx<'_>, object: &mut Object) -> Result<(), Status> {
+    for step in MUTATE {
+        if cx.config.has(step.name, step.default_on) {
+            let began = Instant::now();
+            let result = (step.run)(cx, object);
+            cx.machine.metrics.step("admit", step.name, cx.operation, &result, began);
+            result?;
+        }
+    }
+    Ok(())
+}
+
+fn refuse(cx: &Cx<'_>, object: &Object) -> Result<(), Status> {
+    for step in VALIDATE {
+        if cx.config.has(step.name, step.default_on) {
+            let began = Instant::now();
+            let result = (step.run)(cx, object);
+            cx.machine.metrics.step("validate", step.name, cx.operation, &result, began);
+            result?;
+        }
+    }
+    Ok(())
+}
