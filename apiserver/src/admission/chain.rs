@@ -3,7 +3,7 @@
 use super::{
     Charge, Cx, Operation, certificates, default_class, default_toleration_seconds,
     deny_service_external_ips, extended_resource_toleration, limit_ranger, namespace_lifecycle,
-    node_restriction, owner_references, pod_security, pod_topology_labels, priority,
+    node_restriction, owner_references, pod_security, pod_topology_labels, policy, priority,
     rbac_escalation, resource_quota, runtime_class, service_account, storage_protection,
     taint_nodes_by_condition, webhook,
 };
@@ -45,6 +45,7 @@ pub(super) const MUTATE: &[Step<Mutate>] = &[
     on("", certificates::admit),
     on("DefaultIngressClass", default_class::ingress),
     on("PodTopologyLabels", pod_topology_labels::admit),
+    on("", policy::settle),
 ];
 
 pub(super) const VALIDATE: &[Step<Validate>] = &[
@@ -59,21 +60,23 @@ pub(super) const VALIDATE: &[Step<Validate>] = &[
     off("OwnerReferencesPermissionEnforcement", owner_references::validate),
     off("DenyServiceExternalIPs", deny_service_external_ips::validate),
     on("", rbac_escalation),
+    on(policy::VALIDATING, policy::validate),
 ];
 
 /// Before validation, on an object that has its defaults.
 pub(crate) async fn mutate(cx: &Cx<'_>, object: &mut Object) -> Result<(), Status> {
     fill_in(cx, object)?;
-    if !cx.config.has(webhook::MUTATING, true) {
-        return Ok(());
-    }
-    let concerned = webhook::concerned(cx, webhook::Part::Mutating);
+    let policies = change(cx, object, policy::Round::First)?;
+    let again = |object: &mut Object| again(cx, object, &policies.invoked);
+    let concerned = match cx.config.has(webhook::MUTATING, true) {
+        true => webhook::concerned(cx, webhook::Part::Mutating),
+        false => Vec::new(),
+    };
     if concerned.is_empty() {
-        return Ok(());
+        return if policies.changed { again(object) } else { Ok(()) };
     }
-    let again = |object: &mut Object| fill_in(cx, object);
     // Boxed only here: most requests concern nobody and shall not carry its size.
-    Box::pin(webhook::mutate(cx, object, concerned, again)).await
+    Box::pin(webhook::mutate(cx, object, concerned, policies.changed, again)).await
 }
 
 /// After validation.
@@ -84,7 +87,7 @@ pub(crate) async fn validate(cx: &Cx<'_>, object: &Object) -> Result<(), Status>
         let concerned = webhook::concerned(cx, webhook::Part::Mutating);
         if !concerned.is_empty() {
             let mut gone = object.clone();
-            Box::pin(webhook::mutate(cx, &mut gone, concerned, |_| Ok(()))).await?;
+            Box::pin(webhook::mutate(cx, &mut gone, concerned, false, |_| Ok(()))).await?;
         }
     }
     if !cx.config.has(webhook::VALIDATING, true) {
@@ -118,6 +121,27 @@ fn fill_in(cx: &Cx<'_>, object: &mut Object) -> Result<(), Status> {
         }
     }
     Ok(())
+}
+
+/// Those who came before a change see what it made.
+fn again(cx: &Cx<'_>, object: &mut Object, invoked: &policy::Invoked) -> Result<(), Status> {
+    fill_in(cx, object)?;
+    change(cx, object, policy::Round::Again(invoked)).map(|_| ())
+}
+
+/// The policies' turn.
+fn change(
+    cx: &Cx<'_>,
+    object: &mut Object,
+    round: policy::Round<'_>,
+) -> Result<policy::Rounded, Status> {
+    if !cx.config.has(policy::MUTATING, true) {
+        return Ok(policy::Rounded::default());
+    }
+    let began = Instant::now();
+    let result = policy::mutate(cx, object, round);
+    cx.machine.metrics.step("admit", policy::MUTATING, cx.operation, &result, began);
+    result
 }
 
 fn refuse(cx: &Cx<'_>, object: &Object) -> Result<(), Status> {

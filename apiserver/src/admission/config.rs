@@ -2,7 +2,7 @@
 
 use super::{
     chain::{MUTATE, VALIDATE},
-    resource_quota, webhook,
+    policy, resource_quota, webhook,
 };
 
 /// What the steps may be told by the operator.
@@ -28,7 +28,8 @@ pub struct UnknownPlugin(pub String);
 
 /// Every plugin, sorted.
 fn names() -> Vec<&'static str> {
-    const OTHER: &[&str] = &[webhook::MUTATING, webhook::VALIDATING, resource_quota::NAME];
+    const OTHER: &[&str] =
+        &[policy::MUTATING, webhook::MUTATING, webhook::VALIDATING, resource_quota::NAME];
     let steps = MUTATE.iter().map(|step| step.name).chain(VALIDATE.iter().map(|step| step.name));
     let mut names: Vec<&str> = steps.chain(OTHER.iter().copied()).collect();
     names.retain(|name| !name.is_empty());

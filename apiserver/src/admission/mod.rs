@@ -21,6 +21,7 @@ mod notes;
 mod owner_references;
 mod pod_security;
 mod pod_topology_labels;
+pub(crate) mod policy;
 mod priority;
 pub(crate) mod resource_quota;
 mod resources;

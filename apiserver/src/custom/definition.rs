@@ -46,7 +46,6 @@ pub(crate) struct Version {
     /// The same for whoever walks schemas of all kinds alike.
     pub(crate) schema: (Schema, TypeId),
     /// As it was written.
-    #[expect(dead_code, reason = "OpenAPI is to show it")]
     pub(crate) source: Value,
     pub(crate) columns: Columns,
     /// With their names: `spec.color`.

@@ -1,10 +1,9 @@
-//! MutatingAdmissionPolicies: changes to requests, in CEL. Stored, not yet enforced.
+//! MutatingAdmissionPolicies: changes to requests, in CEL. Enforced by `admission/policy`.
 
 use super::{
     Column, KindDef,
-    common::{self, child, print, set_text},
+    common::{policies, print},
 };
-use k8s::Object;
 
 pub(super) const KIND: KindDef = KindDef {
     group: "admissionregistration.k8s.io",
@@ -21,14 +20,7 @@ pub(super) const KIND: KindDef = KindDef {
     ],
     generation: true,
     unconditional_update: false,
-    default,
+    default: policies::default,
+    validate: |new, _| policies::validate_mutating(new),
     ..KindDef::BASE
 };
-
-fn default(policy: &mut Object) {
-    let spec = policy.map_mut("spec");
-    set_text(spec, "failurePolicy", "Fail");
-    if let Some(matches) = child(spec, "matchConstraints") {
-        common::default_match(matches);
-    }
-}

@@ -1,8 +1,8 @@
-//! MutatingAdmissionPolicyBindings: where a policy applies. Stored, not yet enforced.
+//! MutatingAdmissionPolicyBindings: where a policy applies. See `admission/policy`.
 
 use super::{
     Column, KindDef,
-    common::{self, child, print},
+    common::{self, child, policies, print},
 };
 use k8s::Object;
 
@@ -22,6 +22,7 @@ pub(super) const KIND: KindDef = KindDef {
     generation: true,
     unconditional_update: false,
     default,
+    validate: |new, _| policies::validate_binding(new, false),
     ..KindDef::BASE
 };
 

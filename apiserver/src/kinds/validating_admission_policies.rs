@@ -1,10 +1,10 @@
-//! ValidatingAdmissionPolicies: rules for requests, in CEL. Stored, not yet enforced.
+//! ValidatingAdmissionPolicies: rules for requests, in CEL. Enforced by `admission/policy`.
 
 use super::{
     Column, KindDef, Subresource,
-    common::{self, child, print, set_text},
+    common::{policies, print},
 };
-use k8s::{Object, apply::Scope};
+use k8s::apply::Scope;
 
 pub(super) const KIND: KindDef = KindDef {
     group: "admissionregistration.k8s.io",
@@ -20,19 +20,11 @@ pub(super) const KIND: KindDef = KindDef {
         Column::text("ParamKind", |o, _| print::policy_kind(o)),
         Column::AGE,
     ],
-    prepare_create: common::drop_status,
-    prepare_update: common::keep_status,
+    // Of creates and updates, admission settles the status: it checks the types there.
     status_scope: Scope::STATUS_ALONE,
     generation: true,
     unconditional_update: false,
-    default,
+    default: policies::default,
+    validate: |new, _| policies::validate_validating(new),
     ..KindDef::BASE
 };
-
-fn default(policy: &mut Object) {
-    let spec = policy.map_mut("spec");
-    set_text(spec, "failurePolicy", "Fail");
-    if let Some(matches) = child(spec, "matchConstraints") {
-        common::default_match(matches);
-    }
-}

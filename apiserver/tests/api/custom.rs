@@ -8,9 +8,9 @@ use http::{Method, header};
 use serde_json::{Value, json};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
+pub(crate) const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
 
-fn version(name: &str, storage: bool) -> Value {
+pub(crate) fn version(name: &str, storage: bool) -> Value {
     json!({
         "name": name, "served": true, "storage": storage,
         "schema": { "openAPIV3Schema": { "type": "object", "properties": {
@@ -38,7 +38,7 @@ fn version(name: &str, storage: bool) -> Value {
     })
 }
 
-fn definition(versions: Vec<Value>) -> Value {
+pub(crate) fn definition(versions: Vec<Value>) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": { "name": "widgets.example.com" },
@@ -52,7 +52,7 @@ fn definition(versions: Vec<Value>) -> Value {
     })
 }
 
-fn widget(name: &str, spec: Value) -> Value {
+pub(crate) fn widget(name: &str, spec: Value) -> Value {
     json!({
         "apiVersion": "example.com/v1", "kind": "Widget",
         "metadata": { "name": name }, "spec": spec,

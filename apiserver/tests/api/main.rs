@@ -13,6 +13,7 @@ mod harness;
 mod masters;
 mod objects;
 mod operations;
+mod policies;
 mod proxying;
 mod reading;
 mod streaming;

@@ -1,5 +1,6 @@
 //! A webhook as its configuration describes it, compiled once per version of the configuration.
 
+use crate::admission::policy::{self, Expression};
 use k8s::{Object, selector::LabelSelector};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
@@ -24,6 +25,8 @@ pub(super) struct Hook {
     pub(super) timeout: Duration,
     /// `v1` or `v1beta1`, the first this server knows of those the webhook takes.
     pub(super) review: Option<&'static str>,
+    /// `matchConditions`.
+    pub(super) conditions: Vec<Expression>,
     /// `reinvocationPolicy: IfNeeded`.
     pub(super) again: bool,
 }
@@ -60,7 +63,7 @@ impl At {
     }
 }
 
-pub(super) struct Rule {
+pub(in crate::admission) struct Rule {
     pub(super) groups: Vec<String>,
     pub(super) versions: Vec<String>,
     /// Resource and subresource.
@@ -107,6 +110,7 @@ impl Hook {
             dry_run: matches!(text(hook, "/sideEffects").as_str(), "None" | "NoneOnDryRun"),
             timeout: Duration::from_secs(seconds.clamp(1, 30)),
             review: reviews.iter().find_map(known),
+            conditions: policy::conditions(hook, false),
             again: text(hook, "/reinvocationPolicy") == "IfNeeded",
         }
     }
@@ -150,7 +154,7 @@ impl Server {
 }
 
 impl Rule {
-    fn of(rule: &Value) -> Rule {
+    pub(in crate::admission) fn of(rule: &Value) -> Rule {
         let split = |resource: String| match resource.split_once('/') {
             Some((resource, subresource)) => (resource.to_string(), subresource.to_string()),
             None => (resource, String::new()),

@@ -4,7 +4,7 @@
 use super::{
     Part,
     client::Failed,
-    matching::{Invocation, selected},
+    matching::{Invocation, met, selected},
     review::{self, Question},
 };
 use crate::admission::Cx;
@@ -23,22 +23,24 @@ enum Refused {
     Unfit(Status),
 }
 
-/// Asks the mutating webhooks. `again` runs the steps before them anew on a changed object, after
-/// which those that want it are asked once more (upstream's reinvocation).
+/// Asks the mutating webhooks. `again` runs the steps before them anew on an object that these
+/// (`changed`) or the webhooks changed; then those that want it are asked once more (upstream's
+/// reinvocation).
 pub(in crate::admission) async fn mutate(
     cx: &Cx<'_>,
     object: &mut Object,
     invocations: Vec<Invocation>,
+    changed: bool,
     again: impl Fn(&mut Object) -> Result<(), Status>,
 ) -> Result<(), Status> {
     let mut round = Round::default();
     for (at, invocation) in invocations.iter().enumerate() {
-        if selected(cx, &invocation.hook, Some(&*object))? {
+        if selected(cx, &invocation.hook, Some(&*object))? && met(cx, invocation, Some(&*object))? {
             let changed = ask_mutating(cx, object, invocation, 0).await?;
             round.asked(at, invocation.hook.again, changed);
         }
     }
-    if !round.changed {
+    if !round.changed && !changed {
         return Ok(());
     }
     let before = object.clone();
@@ -48,7 +50,7 @@ pub(in crate::admission) async fn mutate(
     }
     while let Some(at) = round.next() {
         let invocation = &invocations[at];
-        if selected(cx, &invocation.hook, Some(&*object))? {
+        if selected(cx, &invocation.hook, Some(&*object))? && met(cx, invocation, Some(&*object))? {
             let changed = ask_mutating(cx, object, invocation, 1).await?;
             round.asked(at, false, changed);
         }
@@ -151,7 +153,7 @@ pub(in crate::admission) async fn validate(
     let object = Some(object).filter(|_| !deletes);
     let mut concerned = Vec::new();
     for invocation in &invocations {
-        if selected(cx, &invocation.hook, object)? {
+        if selected(cx, &invocation.hook, object)? && met(cx, invocation, object)? {
             concerned.push(invocation);
         }
     }

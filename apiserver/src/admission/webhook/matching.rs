@@ -6,7 +6,7 @@ use super::{
     config::{Hook, Hooks, Rule},
 };
 use crate::{
-    admission::{Cx, Operation},
+    admission::{Cx, Operation, policy},
     memo,
 };
 use k8s::{Object, Resource, Status};
@@ -68,7 +68,7 @@ fn takes(list: &[String], value: &str) -> bool {
 }
 
 impl Rule {
-    fn matches(&self, cx: &Cx<'_>, version: &str) -> bool {
+    pub(in crate::admission) fn matches(&self, cx: &Cx<'_>, version: &str) -> bool {
         let namespaced = cx.kind.namespaced && !cx.namespace.is_empty();
         let scope = match self.scope.as_str() {
             "Namespaced" => namespaced,
@@ -99,7 +99,19 @@ pub(super) fn selected(cx: &Cx<'_>, hook: &Hook, object: Option<&Object>) -> Res
         || object.into_iter().chain(cx.old).any(|object| objects.matches_object(object)))
 }
 
-fn of_namespace(
+/// Whether its match conditions hold too.
+pub(super) fn met(
+    cx: &Cx<'_>,
+    invocation: &Invocation,
+    object: Option<&Object>,
+) -> Result<bool, Status> {
+    let hook = &invocation.hook;
+    let met =
+        policy::conditions_met(cx, &invocation.version, object, &hook.conditions, !hook.may_fail);
+    met.map_err(|why| Status::forbidden(&cx.kind.resource(), cx.name, why))
+}
+
+pub(in crate::admission) fn of_namespace(
     cx: &Cx<'_>,
     selector: &k8s::selector::LabelSelector,
     object: Option<&Object>,

@@ -52,7 +52,7 @@ fn kind(cx: &Cx<'_>, version: &str) -> (String, String, String) {
 
 /// The object as the webhook sees it. The stored one has its revision; the new one of an update has
 /// the same, as a client that read it would have sent it.
-pub(super) fn document(cx: &Cx<'_>, version: &str, object: &Object) -> Value {
+pub(in crate::admission) fn document(cx: &Cx<'_>, version: &str, object: &Object) -> Value {
     let mut shown = if cx.subresource == "scale" {
         subresources::scale::shown(cx.kind, object)
     } else {
@@ -68,39 +68,45 @@ pub(super) fn document(cx: &Cx<'_>, version: &str, object: &Object) -> Value {
     shown.into_value()
 }
 
+/// The request without its objects, as `version` of its kind has it.
+pub(in crate::admission) fn request(cx: &Cx<'_>, version: &str) -> Value {
+    let gvk = |version: &str| {
+        let (group, version, kind) = kind(cx, version);
+        json!({ "group": group, "version": version, "kind": kind })
+    };
+    let gvr = |version: &str| json!({ "group": cx.kind.group, "version": version, "resource": cx.kind.plural });
+    let is_namespace = cx.kind.group.is_empty() && cx.kind.plural == "namespaces";
+    let mut request = json!({
+        "kind": gvk(version),
+        "resource": gvr(version),
+        "requestKind": gvk(cx.version),
+        "requestResource": gvr(cx.version),
+        "name": cx.name,
+        "namespace": if is_namespace { cx.name } else { cx.namespace },
+        "operation": cx.operation.name(),
+        "userInfo": user(cx),
+        "dryRun": cx.dry_run,
+        "options": options(cx),
+    });
+    if !cx.subresource.is_empty() {
+        request["subResource"] = cx.subresource.into();
+        request["requestSubResource"] = cx.subresource.into();
+    }
+    if let Some(request) = request.as_object_mut() {
+        request.retain(|_, value| !matches!(value.as_str(), Some("")));
+    }
+    request
+}
+
 impl Question<'_> {
     pub(super) fn body(&self, cx: &Cx<'_>) -> Value {
         let version = &self.invocation.version;
-        let gvk = |version: &str| {
-            let (group, version, kind) = kind(cx, version);
-            json!({ "group": group, "version": version, "kind": kind })
-        };
-        let gvr = |version: &str| json!({ "group": cx.kind.group, "version": version, "resource": cx.kind.plural });
-        let is_namespace = cx.kind.group.is_empty() && cx.kind.plural == "namespaces";
         let old = cx.old.filter(|_| cx.operation != Operation::Connect);
         let shown = |object: Option<&Object>| object.map(|it| document(cx, version, it));
-        let mut request = json!({
-            "uid": self.uid,
-            "kind": gvk(version),
-            "resource": gvr(version),
-            "requestKind": gvk(cx.version),
-            "requestResource": gvr(cx.version),
-            "name": cx.name,
-            "namespace": if is_namespace { cx.name } else { cx.namespace },
-            "operation": cx.operation.name(),
-            "userInfo": user(cx),
-            "object": shown(self.object),
-            "oldObject": shown(old),
-            "dryRun": cx.dry_run,
-            "options": options(cx),
-        });
-        if !cx.subresource.is_empty() {
-            request["subResource"] = cx.subresource.into();
-            request["requestSubResource"] = cx.subresource.into();
-        }
-        if let Some(request) = request.as_object_mut() {
-            request.retain(|_, value| !matches!(value.as_str(), Some("")));
-        }
+        let mut request = request(cx, version);
+        request["uid"] = self.uid.clone().into();
+        request["object"] = shown(self.object).unwrap_or_default();
+        request["oldObject"] = shown(old).unwrap_or_default();
         let version = self.invocation.hook.review.unwrap_or("v1");
         json!({
             "kind": "AdmissionReview",
@@ -271,7 +277,7 @@ pub(super) fn patched(document: Value, patch: Vec<Value>) -> Result<Value, Statu
 }
 
 /// What a patched document stands for: the object of the request's own kind, or the subresource's.
-pub(super) fn object(
+pub(in crate::admission) fn object(
     cx: &Cx<'_>,
     version: &str,
     before: &Object,

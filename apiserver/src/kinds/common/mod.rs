@@ -9,6 +9,7 @@ pub(crate) mod hpa_v1;
 pub(crate) mod job_spec;
 pub(crate) mod labels;
 pub(crate) mod pod_spec;
+pub(crate) mod policies;
 pub(crate) mod print;
 pub(crate) mod projections;
 pub(crate) mod rbac;

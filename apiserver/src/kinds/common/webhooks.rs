@@ -4,7 +4,7 @@
 use super::{
     child, children,
     field::{At, Errors},
-    labels, made, set_default, set_text,
+    labels, made, policies, set_default, set_text,
 };
 use k8s::{FieldError, Object, names};
 use serde_json::Value;
@@ -68,10 +68,7 @@ fn validate_webhook(webhook: &At<'_, '_>, errors: &mut Errors) {
     labels::validate_selector(&webhook.field("objectSelector"), errors);
     validate_client(&webhook.field("clientConfig"), errors);
     validate_reviews(&webhook.field("admissionReviewVersions"), errors);
-    if webhook.field("matchConditions").count() > 0 {
-        let detail = "match conditions are not supported by this server yet";
-        errors.forbidden(&webhook.field("matchConditions"), detail);
-    }
+    policies::validate_conditions(&webhook.field("matchConditions"), false, errors);
 }
 
 /// At least three labels, as upstream's `IsFullyQualifiedName` has it.
@@ -180,7 +177,7 @@ fn validate_path(at: &At<'_, '_>, errors: &mut Errors) {
 }
 
 /// A rule with operations, in a webhook or a policy.
-fn validate_rule(rule: &At<'_, '_>, errors: &mut Errors) {
+pub(super) fn validate_rule(rule: &At<'_, '_>, errors: &mut Errors) {
     for (field, others) in [("apiGroups", "API groups"), ("apiVersions", "API versions")] {
         let list = rule.field(field);
         one_or_all(&list, others, errors);
@@ -315,7 +312,7 @@ mod tests {
                 hook["admissionReviewVersions"] = json!(["v2", "v2"]);
             }),
             wrong(|hook| {
-                hook["matchConditions"] = json!([{ "name": "x", "expression": "true" }]);
+                hook["matchConditions"] = json!([{ "name": "x", "expression": "1" }]);
             }),
         ];
         insta::assert_snapshot!(lines.join("\n\n"));
