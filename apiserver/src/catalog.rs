@@ -37,8 +37,12 @@ static BUILT_IN_KINDS: LazyLock<Arc<Catalog>> = LazyLock::new(|| {
     Arc::new(Catalog::new(kinds, &Page::default()))
 });
 
-static SPACES: LazyLock<HashMap<String, &'static KindDef>> =
-    LazyLock::new(|| BUILT_IN.iter().map(|kind| (kind.space().to_string(), kind)).collect());
+static SPACES: LazyLock<HashMap<String, &'static KindDef>> = LazyLock::new(|| {
+    // Where a space is that of kinds of two groups (Events), the core group's names it.
+    let core = BUILT_IN.iter().filter(|kind| kind.group.is_empty());
+    let kinds = BUILT_IN.iter().chain(core);
+    kinds.map(|kind| (kind.space().to_string(), kind)).collect()
+});
 
 impl Catalog {
     /// The built-in kinds alone.

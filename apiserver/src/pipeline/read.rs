@@ -24,8 +24,13 @@ pub(crate) struct List {
 impl List {
     pub(crate) fn into_object(self, kind: &KindDef, version: &str) -> Object {
         let metadata = encode::list_metadata(self.revision, self.next.as_deref(), self.remaining);
-        let items: Vec<Value> =
-            self.items.iter().map(|stored| memo::parse(stored).into_value()).collect();
+        let item = |stored: &Arc<Stored>| {
+            let mut object = memo::parse(stored);
+            // One space may be that of kinds of two groups.
+            encode::stamp(&mut object, kind, version);
+            object.into_value()
+        };
+        let items: Vec<Value> = self.items.iter().map(item).collect();
         let mut object = Object::default();
         object.0.insert("kind".into(), kind.list_kind().into());
         let api_version = encode::api_version(kind.group, version);
