@@ -5,7 +5,7 @@ use super::{
     common::{
         self, child, children,
         field::{At, Errors, IMMUTABLE, same},
-        job_spec, labels, made, pod_spec, print, set_default, set_text, workload,
+        job_spec, job_status, labels, made, pod_spec, print, set_default, set_text, workload,
     },
 };
 use jiff::Timestamp;
@@ -37,7 +37,7 @@ pub(super) const KIND: KindDef = KindDef {
     default,
     prepare_create,
     validate,
-    validate_status,
+    validate_status: job_status::validate,
     warnings: workload::warnings,
     ..KindDef::BASE
 };
@@ -280,47 +280,4 @@ fn restore_placement(now: &mut Value, old: &Value) {
             old.pointer(&format!("/spec/{list}")).and_then(Value::as_array).map_or(0, Vec::len);
         (0..count).for_each(|at| put(&format!("/spec/{list}/{at}"), "resources"));
     }
-}
-
-fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
-    let mut errors = Errors::default();
-    let status = At::top(new, "status");
-    for count in ["active", "succeeded", "failed", "ready", "terminating"] {
-        errors.not_negative(&status.field(count));
-    }
-    let conditions = status.field("conditions");
-    let has = |kind: &str| {
-        conditions.items().any(|condition| {
-            condition.field("type").text() == kind && condition.field("status").text() == "True"
-        })
-    };
-    let (complete, failed) = (has("Complete"), has("Failed"));
-    let mut both = |other: &str, text: &str| {
-        if complete && has(other) {
-            let path = conditions.to_string();
-            errors.0.push(FieldError {
-                bad_value: None,
-                ..FieldError::invalid(path, Value::Null, text)
-            });
-        }
-    };
-    both("Failed", "cannot set Complete=True and Failed=true conditions");
-    both("FailureTarget", "cannot set Complete=True and FailureTarget=true conditions");
-    let ended = status.field("completionTime");
-    if complete && !ended.exists() {
-        errors.required(&ended, "completionTime is required for Complete jobs");
-    } else if !complete && ended.exists() {
-        let detail = "cannot set completionTime when there is no Complete=True condition";
-        errors.invalid(&ended, detail);
-    }
-    if complete || failed {
-        let (start, active) = (status.field("startTime"), status.field("active"));
-        if !start.exists() {
-            errors.required(&start, "startTime is required for finished job");
-        }
-        if active.int().unwrap_or(0) > 0 {
-            errors.invalid(&active, "active>0 is invalid for finished job");
-        }
-    }
-    errors.0
 }

@@ -223,7 +223,7 @@ const INDEXES_BYTES_MAX: usize = 64 * 1024;
 fn success_policy(spec: &At<'_, '_>, policy: &At<'_, '_>, errors: &mut Errors) {
     let rules = policy.field("rules");
     if rules.count() == 0 {
-        let detail = "at least one rules must be specified when the successPolicy is set";
+        let detail = "at least one rules must be specified when the successPolicy is specified";
         errors.required(&rules, detail);
     }
     errors.too_many(&rules, 20);
@@ -263,36 +263,38 @@ fn success_policy(spec: &At<'_, '_>, policy: &At<'_, '_>, errors: &mut Errors) {
 }
 
 /// How many indexes `1,3-5` names, in growing order and below the completions.
-fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
+pub(crate) fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
     let (mut last, mut total): (Option<i64>, i64) = (None, 0);
-    let index = |text: &str| {
-        text.parse::<i64>()
-            .map_err(|_| format!("cannot convert string to integer for index: {text:?}"))
-    };
     for fragment in text.split(',').filter(|_| !text.is_empty()) {
-        let ends: Vec<&str> = fragment.split('-').collect();
-        if ends.len() > 2 {
-            return Err(format!(
-                "the fragment {fragment:?} violates the requirement that an index interval can \
-                 have at most two parts separated by '-'"
-            ));
-        }
-        let first = index(ends[0])?;
+        let (first, end) = interval(fragment, completions)?;
         if let Some(last) = last.filter(|last| first <= *last) {
             return Err(format!("non-increasing order, previous: {last}, current: {first}"));
-        }
-        if first >= completions {
-            return Err(format!("too large index: {:?}", ends[0]));
-        }
-        let end = ends.get(1).map_or(Ok(first), |end| index(end))?;
-        if ends.len() == 2 && end <= first {
-            return Err(format!("non-increasing order, previous: {first}, current: {end}"));
-        }
-        if end >= completions {
-            return Err(format!("too large index: {:?}", ends.last().unwrap_or(&"")));
         }
         total += end - first + 1;
         last = Some(end);
     }
     Ok(total)
+}
+
+/// The ends of `3-5`, or of `3`.
+pub(crate) fn interval(fragment: &str, completions: i64) -> Result<(i64, i64), String> {
+    let ends: Vec<&str> = fragment.split('-').collect();
+    if ends.len() > 2 {
+        return Err(format!(
+            "the fragment {fragment:?} violates the requirement that an index interval can have at \
+             most two parts separated by '-'"
+        ));
+    }
+    let index = |text: &str| match text.parse::<i64>() {
+        Err(_) => Err(format!("cannot convert string to integer for index: {text:?}")),
+        Ok(index) if index >= completions => Err(format!("too large index: {text:?}")),
+        Ok(index) => Ok(index),
+    };
+    let first = index(ends[0])?;
+    let Some(end) = ends.get(1) else { return Ok((first, first)) };
+    let end = index(end)?;
+    if first >= end {
+        return Err(format!("non-increasing order, previous: {first}, current: {end}"));
+    }
+    Ok((first, end))
 }

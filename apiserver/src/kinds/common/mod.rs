@@ -7,6 +7,7 @@ pub(crate) mod devices;
 pub(crate) mod field;
 pub(crate) mod hpa_v1;
 pub(crate) mod job_spec;
+pub(crate) mod job_status;
 pub(crate) mod labels;
 pub(crate) mod pod_spec;
 pub(crate) mod policies;

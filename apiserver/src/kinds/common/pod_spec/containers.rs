@@ -66,6 +66,13 @@ fn init_containers(spec: &At<'_, '_>, pod: &Pod<'_, '_>, errors: &mut Errors) {
                 errors.forbidden(&container.field(field), NOT_FOR_INIT);
             }
         }
+        for policy in container.field("resizePolicy").items() {
+            let restart = policy.field("restartPolicy");
+            if restart.text() == "RestartContainer" {
+                let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+                errors.invalid(&restart, detail);
+            }
+        }
     }
 }
 
@@ -194,7 +201,7 @@ fn resize_policy(policies: &At<'_, '_>, restart_policy: &str, errors: &mut Error
             }
         }
         if restart_policy == "Never" && restart != "NotRequired" {
-            let detail = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+            let detail = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
             errors.invalid_value(policies, restart, detail);
         }
     }

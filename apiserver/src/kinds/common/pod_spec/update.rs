@@ -2,12 +2,15 @@
 //! subresources made for it.
 
 use super::{
-    super::field::{At, Errors, same},
+    super::{
+        field::{At, Errors, same},
+        made, print,
+    },
     annotations,
     totals::qos_class,
 };
 use k8s::{FieldError, Object};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 const MAY_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
@@ -227,28 +230,28 @@ pub(crate) fn validate_resize(new: &Object, old: &Object, errors: &mut Errors) {
         let detail = "Pod QOS Class may not change as a result of resizing";
         errors.invalid_value(&now, new.str_at("/status/qosClass"), detail);
     }
+    if !takes_resizes(old) {
+        errors.forbidden(&now, "Pod running on node without support for resize");
+    }
+    whole_pod(&now, &was, errors);
+    if print::count(old, "/status/nodeAllocatableResourceClaimStatuses") > 0 {
+        errors.forbidden(&now, "pods with node allocatable resource claims cannot be resized");
+    }
     if !same_containers(&now, &was, errors) {
         return;
     }
-    removed(&now.field("resources"), &was.field("resources"), errors);
-    let before = errors.0.len();
     for list in ["initContainers", "containers"] {
         for (new, old) in now.field(list).items().zip(was.field(list).items()) {
-            let main = list == "containers";
-            let stays = old.field("restartPolicy").text() == "Always";
-            if main || stays {
-                removed(&new.field("resources"), &old.field("resources"), errors);
-            }
-            let detail = match (main, stays) {
-                (true, _) => "only cpu and memory resources are mutable",
-                (false, true) => "only cpu and memory resources for sidecar containers are mutable",
-                (false, false) => "resources for non-sidecar init containers are immutable",
-            };
-            let masked = if main || stays { sized(new.value(), old.value()) } else { new.owned() };
-            if !same(Some(&masked), old.value()) {
-                errors.forbidden(&now, detail);
-            }
+            removed(&new.field("resources"), &old.field("resources"), "resource", errors);
         }
+    }
+    for (new, old) in now.field("containers").items().zip(was.field("containers").items()) {
+        if !same(Some(&sized(new.value(), old.value())), old.value()) {
+            errors.forbidden(&now, "only cpu and memory resources are mutable");
+        }
+    }
+    for (new, old) in now.field("initContainers").items().zip(was.field("initContainers").items()) {
+        init_container(&new, &old, errors);
     }
     let (Some(new), Some(old)) = (now.value(), was.value()) else { return };
     let mut whole = sized(Some(new), Some(old));
@@ -257,8 +260,52 @@ pub(crate) fn validate_resize(new: &Object, old: &Object, errors: &mut Errors) {
             restore(map, list, old.get(list).cloned());
         }
     }
-    if errors.0.len() == before && !same(Some(&whole), Some(old)) {
+    if errors.0.is_empty() && !same(Some(&whole), Some(old)) {
         errors.forbidden(&now, "only cpu and memory resources are mutable");
+    }
+}
+
+/// A node that resizes says what its running containers have.
+fn takes_resizes(pod: &Object) -> bool {
+    let statuses = print::list(pod, "/status/containerStatuses");
+    let running = statuses.iter().find(|status| status.pointer("/state/running").is_some());
+    running.is_none_or(|status| status.get("resources").is_some())
+}
+
+/// The resources of the pod itself.
+fn whole_pod(now: &At<'_, '_>, was: &At<'_, '_>, errors: &mut Errors) {
+    let (new, old) = (now.field("resources"), was.field("resources"));
+    let said = |at: &At<'_, '_>| at.field("requests").count() + at.field("limits").count() > 0;
+    if !said(&new) && !said(&old) {
+        return;
+    }
+    if old.exists() && !new.exists() {
+        return errors.forbidden(&new, "pod-level resources cannot be removed");
+    }
+    removed(&new, &old, "pod-level resource", errors);
+    let only = |spec: &At<'_, '_>| json!({ "resources": spec.field("resources").owned() });
+    let (new, old) = (only(now), only(was));
+    if !same(Some(&sized(Some(&new), Some(&old))), Some(&old)) {
+        errors.forbidden(now, "only cpu and memory resources are mutable at pod-level");
+    }
+}
+
+/// One that runs to its end may be resized too, unless it would have to start again.
+fn init_container(new: &At<'_, '_>, old: &At<'_, '_>, errors: &mut Errors) {
+    if !same(Some(&sized(new.value(), old.value())), old.value()) {
+        let detail = "only cpu and memory resources for init or sidecar containers are mutable";
+        errors.forbidden(new, detail);
+    }
+    let stays = new.field("restartPolicy").text() == "Always";
+    if stays || same(new.value(), old.value()) {
+        return;
+    }
+    for policy in new.field("resizePolicy").items() {
+        if policy.field("restartPolicy").text() == "RestartContainer" {
+            let detail = "non-sidecar init containers with a resize policy of RestartContainer cannot be \
+                 resized";
+            errors.forbidden(new, detail);
+        }
     }
 }
 
@@ -281,11 +328,11 @@ fn same_containers(now: &At<'_, '_>, was: &At<'_, '_>, errors: &mut Errors) -> b
 }
 
 /// An amount once said may change but not go.
-fn removed(new: &At<'_, '_>, old: &At<'_, '_>, errors: &mut Errors) {
+fn removed(new: &At<'_, '_>, old: &At<'_, '_>, what: &str, errors: &mut Errors) {
     for kind in ["requests", "limits"] {
         let (new, old) = (new.field(kind), old.field(kind));
         if old.entries().any(|(name, _)| !new.key(name).exists()) {
-            errors.forbidden(&new, format!("resource {kind} cannot be removed"));
+            errors.forbidden(&new, format!("{what} {kind} cannot be removed"));
         }
     }
 }
@@ -296,6 +343,14 @@ fn sized(new: Option<&Value>, old: Option<&Value>) -> Value {
     for kind in ["requests", "limits"] {
         let path = format!("/resources/{kind}");
         let was = |name: &str| old?.pointer(&path)?.get(name).cloned();
+        let had = old.and_then(|old| old.pointer(&path)).is_some_and(Value::is_object);
+        if had
+            && new.pointer(&path).is_none()
+            && let Some(new) = new.as_object_mut()
+            && let Some(resources) = made(new, "resources")
+        {
+            made(resources, kind);
+        }
         if let Some(Value::Object(amounts)) = new.pointer_mut(&path) {
             for name in ["cpu", "memory"] {
                 restore(amounts, name, was(name));
