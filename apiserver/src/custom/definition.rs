@@ -1,6 +1,11 @@
 //! One state of a CustomResourceDefinition, compiled.
 
-use super::{CLEANUP, columns::Columns, intern};
+use super::{
+    CLEANUP,
+    columns::Columns,
+    intern,
+    rules::{self, Rules},
+};
 use crate::{
     kinds::{KindDef, Subresource, Verbs, common},
     memo,
@@ -47,6 +52,8 @@ pub(crate) struct Version {
     pub(crate) schema: (Schema, TypeId),
     /// As it was written.
     pub(crate) source: Value,
+    /// `x-kubernetes-validations`
+    pub(crate) rules: Option<Rules>,
     pub(crate) columns: Columns,
     /// With their names: `spec.color`.
     pub(crate) selectable: Vec<(Box<str>, FieldPath)>,
@@ -151,6 +158,7 @@ fn version(group: &str, kind: &str, source: &Value, all: &[Value]) -> Version {
         name,
         served: source["served"] == true,
         schema: Schema::custom(&format!("{group}.{name}.{kind}"), &node),
+        rules: rules::compile(&schema, &node, "").0,
         node,
         source: schema,
         columns: Columns::read(&source["additionalPrinterColumns"]),

@@ -11,6 +11,7 @@ mod embedded;
 mod intern;
 mod keeper;
 pub(crate) mod names;
+pub(crate) mod rules;
 mod serve;
 mod validate;
 

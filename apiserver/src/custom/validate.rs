@@ -1,21 +1,22 @@
 //! Objects of a custom kind against everything its definition says of them.
 
-use super::{CustomKind, definition::Scale, embedded};
+use super::{CustomKind, definition::Scale, embedded, rules};
 use crate::encode;
 use k8s::{
-    FieldError, Object,
+    CauseReason, FieldError, Object,
     structural::{FieldPath, Target, unique_errors, validate as against},
 };
+use kcel::Budget;
 use serde_json::Value;
 
-/// Everything wrong with `new` besides its metadata; `old` is `None` on create. `status`: only that
-/// part has been written.
+/// Everything wrong with `new` besides its metadata, and what of it is forgiven; `old` is `None` on
+/// create. `status`: only that part has been written.
 pub(crate) fn validate(
     custom: &CustomKind,
     new: &Object,
     old: Option<&Object>,
     status: bool,
-) -> Vec<FieldError> {
+) -> rules::Verdict {
     let version = custom.version();
     let node = &version.node;
     let whole = |object: &Object| {
@@ -44,7 +45,31 @@ pub(crate) fn validate(
     if was_unique {
         errors.extend(unique_errors(&new, node));
     }
-    errors
+    let Some(rules) = &version.rules else {
+        return rules::Verdict { errors, ..Default::default() };
+    };
+    if errors.iter().any(blocks_rules) {
+        let why = "some validation rules were not checked because the object was invalid; correct the \
+                   existing errors to complete validation";
+        errors.push(FieldError::invalid("<nil>", Value::Null, why));
+        return rules::Verdict { errors, ..Default::default() };
+    }
+    let mut budget = Budget::new(kcel::RUNTIME_BUDGET);
+    let mut verdict = rules::run(rules, node, "", (&new, old.as_ref()), true, &mut budget);
+    verdict.errors.splice(0..0, errors);
+    verdict
+}
+
+/// A value of another form than the rules are written for.
+fn blocks_rules(error: &FieldError) -> bool {
+    matches!(
+        error.reason,
+        CauseReason::FieldValueNotSupported
+            | CauseReason::FieldValueRequired
+            | CauseReason::FieldValueTooLong
+            | CauseReason::FieldValueTooMany
+            | CauseReason::FieldValueTypeInvalid
+    )
 }
 
 fn scale_errors(scale: &Scale, object: &Value, status: bool, errors: &mut Vec<FieldError>) {

@@ -8,7 +8,7 @@ use super::{
         made, set_text,
     },
 };
-use crate::custom::{CLEANUP, names};
+use crate::custom::{CLEANUP, names, rules};
 use k8s::{
     FieldError, Object,
     names::{is_dns1035_label, is_dns1123_subdomain},
@@ -102,7 +102,7 @@ fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     check_name(new, &spec, &mut errors);
     check_group(&spec.field("group"), &mut errors);
     errors.one_of(&spec.field("scope"), &["Cluster", "Namespaced"], true);
-    check_versions(&spec, &mut errors);
+    check_versions(&spec, old, &mut errors);
     let names = spec.field("names");
     for field in ["plural", "singular", "kind", "listKind"] {
         errors.needs_text(&names.field(field));
@@ -165,7 +165,12 @@ fn check_group(group: &At<'_, '_>, errors: &mut Errors) {
     }
 }
 
-fn check_versions(spec: &At<'_, '_>, errors: &mut Errors) {
+fn check_versions(spec: &At<'_, '_>, old: Option<&Object>, errors: &mut Errors) {
+    let before = old.and_then(|old| old.at("/spec/versions")).and_then(Value::as_array);
+    let before = |name: &str| {
+        let version = before?.iter().find(|version| version["name"] == name)?;
+        version.pointer("/schema/openAPIV3Schema")
+    };
     let versions = spec.field("versions");
     let mut seen: Vec<&str> = Vec::new();
     let (mut unique, mut stored) = (true, 0);
@@ -178,7 +183,7 @@ fn check_versions(spec: &At<'_, '_>, errors: &mut Errors) {
         unique &= !seen.contains(&name.text());
         seen.push(name.text());
         stored += usize::from(version.field("storage").flag());
-        check_version(&version, errors);
+        check_version(&version, before(name.text()), errors);
     }
     if !unique {
         errors.invalid(&versions, "must contain unique version names");
@@ -188,7 +193,8 @@ fn check_versions(spec: &At<'_, '_>, errors: &mut Errors) {
     }
 }
 
-fn check_version(version: &At<'_, '_>, errors: &mut Errors) {
+/// `before`: the schema the version had before an update.
+fn check_version(version: &At<'_, '_>, before: Option<&Value>, errors: &mut Errors) {
     check_deprecation(version, errors);
     let subresources = version.field("subresources");
     let outer = version.field("schema");
@@ -197,11 +203,12 @@ fn check_version(version: &At<'_, '_>, errors: &mut Errors) {
         None => errors.required(&schema, ""),
         Some(value) => {
             let with_status = subresources.field("status").exists();
-            errors.0.extend(structural::check(value, &schema.to_string(), with_status));
-            if Node::read(value).any(&|node| !node.rules.is_empty()) {
-                let why = "x-kubernetes-validations are not supported by this server yet";
-                errors.forbidden(&schema, why);
+            let found = structural::check(value, &schema.to_string(), with_status);
+            // Rules are about values of a schema that makes sense, and were checked when they were new.
+            if found.is_empty() && before != Some(value) {
+                check_rules(value, &schema.to_string(), errors);
             }
+            errors.0.extend(found);
         }
     }
     let scale = subresources.field("scale");
@@ -214,6 +221,17 @@ fn check_version(version: &At<'_, '_>, errors: &mut Errors) {
     let selectable = version.field("selectableFields");
     if let Some(value) = schema.value() {
         check_selectable(&selectable, &Node::read(value), errors);
+    }
+}
+
+fn check_rules(schema: &Value, path: &str, errors: &mut Errors) {
+    let node = Node::read(schema);
+    let (rules, wrong) = rules::compile(schema, &node, path);
+    match rules {
+        Some(rules) if wrong.is_empty() => {
+            errors.0.extend(rules::check_defaults(&rules, &node, path));
+        }
+        _ => errors.0.extend(wrong),
     }
 }
 

@@ -320,13 +320,14 @@ impl Core {
             meta::count_generation(&call.kind, &mut new, &old);
         }
         Self::settle_times(&present, &mut new);
-        self.refuse_invalid(&call.kind, &new, Some((&old, part)))?;
+        let forgiven = self.refuse_invalid(&call.kind, &new, Some((&old, part)))?;
         admission::validate(&cx, &new).await?;
         let charge = admission::charge(&cx, &new).await?;
-        let warnings = match part {
+        let mut warnings = match part {
             Part::Main => (call.kind.warnings)(&new, Some(&old)),
             _ => Vec::new(),
         };
+        warnings.extend(forgiven);
         Ok(Next { new, allocation, charge, warnings })
     }
 
@@ -378,19 +379,23 @@ impl Core {
         }
     }
 
+    /// What an update leaves wrong that was wrong before, or the refusal.
     fn refuse_invalid(
         &self,
         kind: &Kind,
         new: &Object,
         old: Option<(&Object, Part)>,
-    ) -> Result<(), Status> {
+    ) -> Result<Vec<String>, Status> {
         let mut found = meta::validate(kind, new);
+        let mut forgiven = Vec::new();
         if let Some((old, _)) = old {
             found.extend(meta::validate_update(new, old));
         }
         if let Some(custom) = kind.custom() {
             let status = matches!(old, Some((_, Part::Status)));
-            found.extend(custom::validate(custom, new, old.map(|(old, _)| old), status));
+            let verdict = custom::validate(custom, new, old.map(|(old, _)| old), status);
+            found.extend(verdict.errors);
+            forgiven = verdict.forgiven;
         }
         found.extend(match old {
             Some((old, Part::Status)) => (kind.validate_status)(new, old),
@@ -399,7 +404,7 @@ impl Core {
             Some((_, Part::Own)) => Vec::new(),
             None => (kind.validate)(new, None),
         });
-        if found.is_empty() { Ok(()) } else { Err(invalid(kind, new.name(), &found)) }
+        if found.is_empty() { Ok(forgiven) } else { Err(invalid(kind, new.name(), &found)) }
     }
 }
 

@@ -147,6 +147,57 @@ async fn what_does_not_fit_the_schema_is_refused() {
     cluster.stop().await;
 }
 
+/// A version whose sizes have rules.
+fn ruled() -> Value {
+    let mut version = version("v1", true);
+    let schema = &mut version["schema"]["openAPIV3Schema"];
+    schema["x-kubernetes-validations"] = json!([
+        { "rule": "self.metadata.name != 'root'" },
+        { "rule": "!has(self.status) || self.status.replicas <= self.spec.replicas",
+          "messageExpression": "'more than ' + (self.spec.replicas == 2 ? 'two' : 'wanted')",
+          "fieldPath": ".status.replicas" },
+    ]);
+    schema["properties"]["spec"]["properties"]["size"]["x-kubernetes-validations"] = json!([
+        { "rule": "self >= oldSelf", "message": "may not shrink", "reason": "FieldValueForbidden" },
+    ]);
+    version
+}
+
+#[tokio::test]
+async fn rules_are_kept_by_every_write() {
+    let mut cluster = Cluster::start().await;
+    let mut wrong = definition(vec![ruled()]);
+    let schema = &mut wrong["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    schema["x-kubernetes-validations"][0]["rule"] = "self.spec.absent".into();
+    let refused = cluster.post(DEFINITIONS, wrong).await;
+    assert_eq!(refused.code, 422, "{}", refused.body);
+    let cause = &refused.body["details"]["causes"][0];
+    assert_eq!(
+        cause["field"],
+        "spec.versions[0].schema.openAPIV3Schema.x-kubernetes-validations[0].rule"
+    );
+    let mut crd = define(&mut cluster, definition(vec![ruled()])).await;
+    let root = cluster.post(WIDGETS, widget("root", json!({ "size": 1 }))).await;
+    let blocked = cluster.post(WIDGETS, widget("root", json!({ "size": "x" }))).await;
+    let made = cluster.post(WIDGETS, widget("a", json!({ "size": 3, "replicas": 2 }))).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let shrunk = cluster.merge(&path("a"), json!({ "spec": { "size": 2 } })).await;
+    let status = format!("{}/status", path("a"));
+    let many = cluster.merge(&status, json!({ "status": { "replicas": 3 } })).await;
+    insta::assert_snapshot!([&root, &blocked, &shrunk, &many].map(message).join("\n"));
+    // What is there when a rule comes may stay as it is.
+    let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    schema["properties"]["spec"]["properties"]["replicas"]["x-kubernetes-validations"] =
+        json!([{ "rule": "self > 5" }]);
+    let ruled = cluster.put(&format!("{DEFINITIONS}/widgets.example.com"), crd).await;
+    assert_eq!(ruled.code, 200, "{}", ruled.body);
+    let grown = cluster.merge(&path("a"), json!({ "spec": { "size": 4 } })).await;
+    assert_eq!(grown.code, 200, "{}", grown.body);
+    let warning = "299 - \"spec.replicas: Invalid value: 2: failed rule: self > 5\"";
+    assert_eq!(grown.warnings, [warning]);
+    cluster.stop().await;
+}
+
 #[tokio::test]
 async fn status_and_scale_are_apart_from_the_rest() {
     let mut cluster = Cluster::start().await;

@@ -4,7 +4,7 @@
 
 use crate::{
     Kind, Type, Value,
-    ast::{Access, Call, Expr, ExprKind, Literal, Loop, LoopKind},
+    ast::{Access, Call, Expr, ExprKind, Literal, Loop, LoopKind, Means},
     value::{List, Opaque},
 };
 
@@ -188,6 +188,9 @@ impl Estimator {
     fn node(&self, expr: &Expr) -> Estimate {
         match &expr.kind {
             ExprKind::Literal(literal) => (Cost::fixed(0), Some(literal_size(literal))),
+            // `type(x) == int`: upstream has no size for the name of a type, and takes that of `self`,
+            // which for objects is none.
+            ExprKind::Ident { means: Means::TypeName(_), .. } => (ONE, Some(Cost::fixed(0))),
             ExprKind::Ident { .. } => (ONE, declared(expr)),
             ExprKind::Select { operand, how, .. } => {
                 let (cost, _) = self.node(operand);

@@ -35,7 +35,7 @@ pub use escape::{escape, unescape};
 pub use eval::{Budget, Vars};
 pub use functions::authorizer::{Attributes, Authorizer, Decision};
 pub use program::{Env, Program};
-pub use schema::{of_open_api, of_schema};
+pub use schema::{REQUEST_BYTES_MAX, min_bytes, of_open_api, of_schema};
 pub use types::{Field, Identity, Kind, ListType, ObjectType, Type};
 pub use value::{Fields, Value};
 

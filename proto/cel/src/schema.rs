@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Bytes of the largest request (`MaxRequestSizeBytes`).
-const REQUEST_BYTES_MAX: u64 = 3 * 1024 * 1024;
+pub const REQUEST_BYTES_MAX: u64 = 3 * 1024 * 1024;
 /// Levels of a schema that are looked at; a deeper part is not reachable by expressions.
 const LEVELS_MAX: u16 = 100;
 
@@ -20,6 +20,12 @@ const LEVELS_MAX: u16 = 100;
 /// not name them. `name` is what messages call the type, and must differ where schemas differ.
 pub fn of_open_api(name: &str, schema: &Json, resource_root: bool) -> Option<Type> {
     open_api(name, schema, resource_root, 0).map(|sized| sized.ty)
+}
+
+/// The fewest bytes JSON needs for a value of such a schema, by which upstream reckons how often one may
+/// stand in a request; `None` as for [`of_open_api`].
+pub fn min_bytes(schema: &Json) -> Option<u64> {
+    open_api("", schema, false, 0).map(|sized| sized.min_bytes)
 }
 
 /// A type, and the fewest bytes JSON needs for a value of it.
@@ -42,7 +48,8 @@ fn open_api(name: &str, schema: &Json, root: bool, level: u16) -> Option<Sized> 
         return None;
     }
     if flag(schema, "x-kubernetes-int-or-string") {
-        let max = bound(schema, "maxLength").map_or(REQUEST_BYTES_MAX - 2, |max| max * 4);
+        let max =
+            bound(schema, "maxLength").map_or(REQUEST_BYTES_MAX - 2, |max| max.saturating_mul(4));
         return Some(Sized { ty: Type::DYN.at_most(max), min_bytes: 1 });
     }
     // Upstream's estimate takes what has no elements for nothing to walk.
@@ -73,7 +80,7 @@ fn string(schema: &Json) -> Sized {
                 lengths.max().unwrap_or(0) as u64
             });
             // A code point has up to four bytes.
-            let max = bound(schema, "maxLength").map(|max| max * 4).or(longest);
+            let max = bound(schema, "maxLength").map(|max| max.saturating_mul(4)).or(longest);
             sized(Type::STRING, max.unwrap_or(unbounded), 2)
         }
     }

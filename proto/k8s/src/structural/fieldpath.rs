@@ -58,6 +58,23 @@ impl FieldPath {
         self.steps.iter().try_fold(root, |at, step| at.as_object()?.get(&**step))
     }
 
+    /// As upstream prints a path in values of this schema: `.spec.labels[a.b/c]` is
+    /// `spec.labels[a.b/c]`, and so is `.spec.labels['a.b/c']`.
+    pub fn printed(&self, node: &Node) -> String {
+        let mut at = Some(node);
+        let mut text = String::new();
+        for step in &self.steps {
+            let declared = at.is_none_or(|node| !node.properties.is_empty());
+            match declared {
+                false => text.push_str(&format!("[{step}]")),
+                true if text.is_empty() => text.push_str(step),
+                true => text.push_str(&format!(".{step}")),
+            }
+            at = at.and_then(|node| node.field(step));
+        }
+        text
+    }
+
     /// `spec.replicas`
     pub fn dotted(&self) -> String {
         self.steps.join(".")

@@ -1,4 +1,5 @@
-//! `x-kubernetes-list-type`: entries of sets and keys of maps are unique.
+//! `x-kubernetes-list-type`: entries of sets and keys of maps are unique, and a key finds the entry
+//! that was there before.
 
 use super::{Additional, Node, Path, Step};
 use crate::FieldError;
@@ -60,6 +61,51 @@ fn keys(list: &[Value], node: &Node, path: &Path<'_>, errors: &mut Vec<FieldErro
         let at = path.below(Step::Index(index)).to_string();
         errors.push(FieldError::duplicate(at, Value::Object(key(&list[index]))));
     }
+}
+
+/// The entries of a list before an update, found by what stands in their place now. Only lists of
+/// type map have any: in others nothing says which entry became which.
+pub struct Counterparts<'a> {
+    by_key: HashMap<String, &'a Value>,
+    keys: &'a [Box<str>],
+}
+
+impl<'a> Counterparts<'a> {
+    /// Of the old list, whose schema is `node`. Linear in its length.
+    pub fn of(old: Option<&'a Value>, node: &'a Node) -> Counterparts<'a> {
+        let keys = &node.list_map_keys[..];
+        let mut by_key = HashMap::new();
+        let known = node.list_type == Some(ListType::Map) && !keys.is_empty();
+        let old = old.filter(|_| known).and_then(Value::as_array);
+        for entry in old.into_iter().flatten() {
+            if let Some(key) = composite(entry, keys) {
+                by_key.entry(key).or_insert(entry);
+            }
+        }
+        Counterparts { by_key, keys }
+    }
+
+    /// The entry `new` is a new version of.
+    pub fn get(&self, new: &Value) -> Option<&'a Value> {
+        if self.by_key.is_empty() {
+            return None;
+        }
+        self.by_key.get(&composite(new, self.keys)?).copied()
+    }
+}
+
+/// `None`: a key is missing, or is no scalar.
+fn composite(entry: &Value, keys: &[Box<str>]) -> Option<String> {
+    let mut composite = String::new();
+    for key in keys {
+        let value = entry.get(&**key)?;
+        if matches!(value, Value::Null | Value::Array(_) | Value::Object(_)) {
+            return None;
+        }
+        composite.push_str(&value.to_string());
+        composite.push('\0');
+    }
+    Some(composite)
 }
 
 /// Places of the second of each that stands more than once.

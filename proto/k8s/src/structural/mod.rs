@@ -18,7 +18,7 @@ pub use check::check;
 pub use default::default;
 pub use fieldpath::FieldPath;
 pub use format::is_known as is_known_format;
-pub use lists::unique_errors;
+pub use lists::{Counterparts, unique_errors};
 pub use prune::{prune, prune_nulls};
 pub use validate::{Target, validate};
 
@@ -288,13 +288,14 @@ fn rules(schema: &Value) -> Vec<Rule> {
 
 /// Where in an object: rendered only when something is wrong there.
 #[derive(Clone, Copy)]
-struct Path<'a> {
+pub struct Path<'a> {
     parent: Option<&'a Path<'a>>,
     step: Step<'a>,
 }
 
+/// One step of a [`Path`].
 #[derive(Clone, Copy)]
-enum Step<'a> {
+pub enum Step<'a> {
     /// The root, under a name of its own or none.
     Root(&'a str),
     /// `.name`
@@ -305,12 +306,17 @@ enum Step<'a> {
 }
 
 impl<'a> Path<'a> {
-    fn root(name: &'a str) -> Path<'a> {
+    /// Where a path begins, under a name of its own or none.
+    pub fn root(name: &'a str) -> Path<'a> {
         Path { parent: None, step: Step::Root(name) }
     }
 
-    fn below(&'a self, step: Step<'a>) -> Path<'a> {
+    pub fn below(&'a self, step: Step<'a>) -> Path<'a> {
         Path { parent: Some(self), step }
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.parent.is_none()
     }
 }
 

@@ -1,8 +1,7 @@
 //! Values against their schema, with upstream's paths and words. On an update, what was wrong
 //! before and has not changed is forgiven (KEP-4008).
 
-use super::{Additional, Limits, Node, Path, Step, Ty, format};
-use crate::schema::ListType;
+use super::{Additional, Counterparts, Limits, Node, Path, Step, Ty, format};
 use crate::text::{go_float, go_quote};
 use crate::{CauseReason, FieldError};
 use serde_json::{Map, Number, Value};
@@ -305,9 +304,12 @@ impl Walk<'_> {
     fn list(&self, list: &[Value], node: &Node, path: &Path<'_>, old: Old<'_>) -> Outcome {
         let mut outcome = Outcome { matches: 1, ..Outcome::default() };
         if let Some(items) = &node.items {
+            let known = old.and_then(|(old, shape)| {
+                Some((Counterparts::of(Some(old), shape), shape.items.as_deref()?))
+            });
             for (index, value) in list.iter().enumerate() {
                 let below = path.below(Step::Index(index));
-                let old = old.and_then(|(old, shape)| counterpart(value, old, shape));
+                let old = known.as_ref().and_then(|(old, shape)| Some((old.get(value)?, *shape)));
                 outcome.merge(self.ratcheted(value, items, &below, old));
             }
         }
@@ -400,18 +402,6 @@ impl Tried {
         }
         Tried { valid, told: told.unwrap_or_default() }
     }
-}
-
-/// The entry of the old list that `value` is a new version of: only lists of type map have them.
-fn counterpart<'a>(value: &Value, old: &'a Value, shape: &'a Node) -> Old<'a> {
-    if shape.list_type != Some(ListType::Map) {
-        return None;
-    }
-    let same = |entry: &&Value| {
-        shape.list_map_keys.iter().all(|key| entry.get(&**key) == value.get(&**key))
-    };
-    let entry = old.as_array()?.iter().find(same)?;
-    Some((entry, shape.items.as_deref()?))
 }
 
 /// `integer with format int32` if the number is not one.
