@@ -135,9 +135,11 @@ pub struct Server {
 impl Server {
     pub fn new(config: Config) -> Server {
         let view: Arc<dyn view::View> = Arc::new(config.store.clone());
+        let ways = backend::Ways { view: view.clone(), kubelet_tls: config.kubelet_tls.clone() };
         Server {
             core: Arc::new(Core {
-                machine: admission::Machine::new(&config.registry, view.clone()),
+                machine: admission::Machine::new(&config.registry, ways.clone()),
+                ways,
                 store: config.store.clone(),
                 authorizer: authz::authorizer(config.store.clone()),
                 view: view.clone(),

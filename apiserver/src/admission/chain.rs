@@ -7,7 +7,8 @@ use super::{
     rbac_escalation, resource_quota, runtime_class, service_account, storage_protection,
     taint_nodes_by_condition, webhook,
 };
-use k8s::{Object, Status};
+use k8s::{Object, Status, apply::Managers};
+use serde_json::Value;
 use std::time::Instant;
 
 /// One step. `F` fills in or refuses ([`Mutate`]), or only refuses ([`Validate`]).
@@ -75,8 +76,28 @@ pub(crate) async fn mutate(cx: &Cx<'_>, object: &mut Object) -> Result<(), Statu
     if concerned.is_empty() {
         return if policies.changed { again(object) } else { Ok(()) };
     }
+    let managed = object.at(MANAGED).cloned();
     // Boxed only here: most requests concern nobody and shall not carry its size.
-    Box::pin(webhook::mutate(cx, object, concerned, policies.changed, again)).await
+    Box::pin(webhook::mutate(cx, object, concerned, policies.changed, again)).await?;
+    keep_managed(cx, object, managed);
+    Ok(())
+}
+
+const MANAGED: &str = "/metadata/managedFields";
+
+/// Managers that somebody outside made unreadable are as they were before.
+fn keep_managed(cx: &Cx<'_>, object: &mut Object, before: Option<Value>) {
+    let after = object.at(MANAGED);
+    if after == before.as_ref() {
+        return;
+    }
+    let list = after.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let Err(why) = Managers::parse(list) else { return };
+    cx.notes.warn(format!(
+        ".metadata.managedFields was in an invalid state after admission; this could be caused by \
+         an outdated mutating admission controller; please fix your requests: {why}"
+    ));
+    before.map(Managers::trusted).unwrap_or_default().put(object);
 }
 
 /// After validation.

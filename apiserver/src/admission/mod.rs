@@ -2,9 +2,9 @@
 //! file. The steps are plain functions over values; only webhooks wait for somebody, and only where
 //! one is concerned.
 
-use crate::{authz, identity::Identity, kind::Kind, view::View};
+use crate::{authz, backend::Ways, identity::Identity, kind::Kind, view::View};
 use k8s::{Object, Options, Status};
-use std::{fmt::Display, sync::Arc};
+use std::fmt::Display;
 
 mod certificates;
 mod chain;
@@ -97,10 +97,10 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(registry: &prometheus::Registry, view: Arc<dyn View>) -> Machine {
+    pub(crate) fn new(registry: &prometheus::Registry, ways: Ways) -> Machine {
         Machine {
             metrics: Metrics::new(registry),
-            webhooks: webhook::Clients::new(view),
+            webhooks: webhook::Clients::new(ways),
             turns: resource_quota::Turns::default(),
         }
     }

@@ -29,6 +29,12 @@ impl authz::Authorizer for Allows<'_> {
     }
 }
 
+/// What the steps share; nobody is reached.
+pub(super) fn machine() -> Machine {
+    let ways = Ways { view: std::sync::Arc::new(World::default()), kubelet_tls: None };
+    Machine::new(&prometheus::Registry::new(), ways)
+}
+
 /// A request for the tests; its fields may be set before it is decided.
 pub(super) struct Asked<'a> {
     pub(super) world: &'a World,
@@ -71,7 +77,7 @@ impl<'a> Asked<'a> {
             options: &options,
             dry_run: false,
             notes: &notes,
-            machine: &Machine::new(&prometheus::Registry::new(), Arc::new(World::default())),
+            machine: &machine(),
             reader: &AsIs,
         };
         let decided = async {

@@ -67,7 +67,7 @@ fn service_trouble(core: &Core, remote: &Remote) -> Option<Trouble> {
         return Some(("ServicePortError".into(), text));
     }
     let port = remote.port.to_string();
-    let found = backend::service::endpoint(core, namespace, name, &port);
+    let found = backend::service::endpoint(&*core.view, namespace, name, &port);
     found.err().map(|_| {
         let text = format!(
             "endpoints for service/{name} in {namespace:?} have no addresses with port name {:?}",

@@ -209,7 +209,7 @@ async fn asked(core: &Core, node: Arc<Object>) -> Option<(String, Value)> {
 
 async fn summary(core: &Core, node: &Object) -> Result<Value, Status> {
     let address = backend::kubelet_address(node)?;
-    let io = backend::dial_kubelet(core, address, Trust::Cluster).await?;
+    let io = backend::dial_kubelet(&core.ways, address, Trust::Cluster).await?;
     let (mut sender, _link) = backend::http(io).await?;
     let request = Request::get("/stats/summary")
         .header(header::HOST, address.to_string())

@@ -89,8 +89,8 @@ impl Remote {
     pub(super) async fn connect(&self, core: &Core) -> Result<Io, Status> {
         let tls = self.tls.clone().map_err(unreachable)?;
         let port = self.port.to_string();
-        let endpoint = service::endpoint(core, &self.namespace, &self.service, &port)?;
-        let io = backend::dial_pod(core, endpoint.node.as_deref(), endpoint.address).await?;
+        let endpoint = service::endpoint(&*core.view, &self.namespace, &self.service, &port)?;
+        let io = backend::dial_pod(&core.ways, endpoint.node.as_deref(), endpoint.address).await?;
         let name = ServerName::try_from(self.host()).map_err(unreachable)?;
         backend::secure(io, tls, name).await
     }

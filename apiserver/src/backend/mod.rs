@@ -9,7 +9,7 @@ mod trust;
 
 pub(crate) use pass::{Pass, Sender};
 
-use crate::{memo, pipeline::Core, server::Body};
+use crate::{memo, pipeline::Core, server::Body, view::View};
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
@@ -43,6 +43,14 @@ const KUBELET_PORT: u16 = 10250;
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub(crate) type Io = Box<dyn Stream>;
+
+/// What it takes to reach nodes and, through them, pods.
+#[derive(Clone)]
+pub(crate) struct Ways {
+    pub(crate) view: Arc<dyn View>,
+    /// This master's own certificate; without it nodes are not connected to.
+    pub(crate) kubelet_tls: Option<Arc<ClientConfig>>,
+}
 
 /// A node by name.
 pub(crate) async fn node(core: &Core, name: &str) -> Result<Arc<Object>, Status> {
@@ -78,11 +86,11 @@ pub(crate) enum Trust {
 
 /// A TLS connection to a node's kubelet API, with this master's own certificate.
 pub(crate) async fn dial_kubelet(
-    core: &Core,
+    ways: &Ways,
     address: SocketAddr,
     trust: Trust,
 ) -> Result<Io, Status> {
-    let Some(tls) = core.config.kubelet_tls.clone() else {
+    let Some(tls) = ways.kubelet_tls.clone() else {
         return Err(Status::not_implemented("this server has no credentials for nodes"));
     };
     let tls = match trust {
@@ -114,16 +122,16 @@ pub(crate) fn unreachable(why: impl std::fmt::Display) -> Status {
 
 /// A connection to an address in the pod network; `node` is the node that the pod is on.
 pub(crate) async fn dial_pod(
-    core: &Core,
+    ways: &Ways,
     node: Option<&str>,
     address: SocketAddr,
 ) -> Result<Io, Status> {
     if !is_proxyable(address.ip()) {
         return Err(Status::bad_request("address not allowed"));
     }
-    if let Some(node) = node.and_then(|name| core.view.object("nodes", name))
-        && core.config.kubelet_tls.is_some()
-        && let Some(stream) = tunnel(core, &node, address).await?
+    if let Some(node) = node.and_then(|name| ways.view.object("nodes", name))
+        && ways.kubelet_tls.is_some()
+        && let Some(stream) = tunnel(ways, &node, address).await?
     {
         return Ok(stream);
     }
@@ -159,9 +167,9 @@ fn plain(error: &io::Error) -> String {
 }
 
 /// A connection through the node's agent; `None` if the node has no such endpoint.
-async fn tunnel(core: &Core, node: &Object, address: SocketAddr) -> Result<Option<Io>, Status> {
+async fn tunnel(ways: &Ways, node: &Object, address: SocketAddr) -> Result<Option<Io>, Status> {
     let kubelet = kubelet_address(node).map_err(|status| unreachable(status.message))?;
-    let io = dial_kubelet(core, kubelet, Trust::Cluster).await;
+    let io = dial_kubelet(ways, kubelet, Trust::Cluster).await;
     let io = io.map_err(|status| unreachable(status.message))?;
     let (mut sender, link) = http(io).await?;
     let request = Request::get(format!("/coxswain/dial/{}/{}", address.ip(), address.port()))

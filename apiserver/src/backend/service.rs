@@ -1,6 +1,6 @@
 //! Which pod answers for a service: one of the ready endpoints of one of its ports.
 
-use crate::{memo, pipeline::Core};
+use crate::{memo, view::View};
 use k8s::{Object, Status};
 use rand::seq::IndexedRandom;
 use serde_json::Value;
@@ -20,16 +20,16 @@ pub(crate) struct Endpoint {
 /// One of the ready endpoints behind `port` of a service: the port's name, its number, or nothing for
 /// an unnamed port.
 pub(crate) fn endpoint(
-    core: &Core,
+    view: &dyn View,
     namespace: &str,
     name: &str,
     port: &str,
 ) -> Result<Endpoint, Status> {
     let resource = k8s::Resource::new("", "v1", "services");
-    let service = core.view.object("services", &format!("{namespace}/{name}"));
+    let service = view.object("services", &format!("{namespace}/{name}"));
     let service = service.ok_or_else(|| Status::not_found(&resource, name))?;
     let port_name = port_name(&service, port)?;
-    let slices = core.view.range("discovery.k8s.io/endpointslices", &format!("{namespace}/"));
+    let slices = view.range("discovery.k8s.io/endpointslices", &format!("{namespace}/"));
     let slices: Vec<Arc<Object>> = slices.iter().map(|stored| memo::object(stored)).collect();
     let of_service = |slice: &&Arc<Object>| slice.label("kubernetes.io/service-name") == Some(name);
     let found: Vec<Endpoint> = slices

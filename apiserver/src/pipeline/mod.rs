@@ -20,6 +20,7 @@ use crate::{
     Config, admission,
     aggregator::Aggregator,
     authz::{Attributes, Authorizer, Decision},
+    backend::Ways,
     catalog::{self, Catalog, Catalogs},
     custom::{self, Converter},
     encode, errors,
@@ -49,6 +50,7 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
     pub(crate) machine: admission::Machine,
+    pub(crate) ways: Ways,
     /// Streams between clients and nodes, which outlive their requests.
     pub(crate) tasks: TaskTracker,
     /// What is known of API groups that are served elsewhere.

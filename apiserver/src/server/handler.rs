@@ -9,7 +9,7 @@ use super::{
     request_info::RequestInfo,
 };
 use crate::{
-    aggregator, authn,
+    admission, aggregator, authn,
     authz::Attributes,
     catalog, discovery, health,
     identity::Identity,
@@ -18,7 +18,7 @@ use crate::{
     openapi,
     pipeline::{self, Call, Core, manage, watch::WatchCall},
     protobuf, rotation,
-    subresources::{proxy, stream},
+    subresources::{connect::Asker, proxy, stream},
 };
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
@@ -122,11 +122,17 @@ async fn answer(
         return aggregator::metrics_api::answer(core, info, &query.options).await;
     }
     let kind = find_kind(core, info).await?;
-    if stream::is_stream(&kind, &info.subresource) {
-        return stream::proxy(core, connection, info, identity, request).await;
-    }
-    if proxy::is_proxy(&kind, &info.subresource) {
-        return proxy::proxy(core, connection, info, request).await;
+    let (streams, proxies) =
+        (stream::is_stream(&kind, &info.subresource), proxy::is_proxy(&kind, &info.subresource));
+    if streams || proxies {
+        let decisions = admission::Notes::default();
+        let asker = Asker { kind: &kind, identity: &identity, notes: &decisions };
+        let answer = match streams {
+            true => stream::proxy(core, connection, info, asker, request).await,
+            false => proxy::proxy(core, connection, info, asker, request).await,
+        };
+        notes.decided(&decisions, true);
+        return answer;
     }
     if !matches!(
         *request.method(),

@@ -24,7 +24,7 @@ const ID_BYTES_MAX: usize = 64;
 pub(super) struct Notes {
     flow: Option<(Arc<str>, Arc<str>)>,
     audit: Option<Exchange>,
-    /// Goes out with a refusal; an answer has its own.
+    /// Goes out with a refusal or a connection; other answers have their own.
     warnings: Vec<String>,
 }
 
@@ -114,9 +114,10 @@ impl Notes {
         }
     }
 
-    /// What those who decided on the request left behind.
-    pub(super) fn decided(&mut self, decisions: &admission::Notes, refused: bool) {
-        if refused {
+    /// What those who decided on the request left behind; `unsaid`: the answer does not say what they
+    /// warn of.
+    pub(super) fn decided(&mut self, decisions: &admission::Notes, unsaid: bool) {
+        if unsaid {
             self.warnings = decisions.take_warnings();
         }
         if let Some(exchange) = &mut self.audit {

@@ -1,6 +1,7 @@
 //! What hangs below an object besides its status, and the kinds that are only asked, never kept.
 
 pub(crate) mod binding;
+pub(crate) mod connect;
 pub(crate) mod eviction;
 pub(crate) mod finalize;
 pub(crate) mod pod_parts;

@@ -1,6 +1,7 @@
 //! pods/proxy, services/proxy and nodes/proxy: any HTTP request, handed on to what the name in the
 //! path means.
 
+use super::connect::{self, Asker};
 use crate::{
     backend::{self, Io, Pass, Trust, html, pass::Outgoing, service, unreachable},
     kinds::KindDef,
@@ -14,7 +15,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use k8s::{Object, Resource, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
@@ -59,10 +60,12 @@ pub(crate) async fn proxy(
     core: &Arc<Core>,
     connection: Connection,
     info: &RequestInfo,
+    asker: Asker<'_>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
     let upgrade = request.headers().contains_key(header::UPGRADE);
-    let (prefix, mut path) = split(request.uri().path());
+    let (prefix, path) = split(request.uri().path());
+    let mut path = admitted(core, info, asker, request.uri().query(), path).await?;
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     let named = info.name.as_str();
     if path.is_empty() && !upgrade && matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -106,6 +109,30 @@ pub(crate) async fn proxy(
     }
     let page = html::Page { prefix: &prefix, hosts: [&host, &client_host] };
     rewritten(answer, &page, method == Method::HEAD).await
+}
+
+/// The path behind the proxy as admission wants it, of which it knows nothing else.
+async fn admitted(
+    core: &Core,
+    info: &RequestInfo,
+    asker: Asker<'_>,
+    query: Option<&str>,
+    path: String,
+) -> Result<String, Status> {
+    connect::refuse_dry_run(query.unwrap_or_default())?;
+    let mut asked = info.rest.clone();
+    if path.ends_with('/') && !asked.ends_with('/') {
+        asked.push('/');
+    }
+    let options = Object::from_value(json!({ "path": asked })).unwrap_or_default();
+    let wanted = connect::admit(core, info, asker, options).await?;
+    let wanted = wanted.str_at("/path");
+    if wanted == asked {
+        return Ok(path);
+    }
+    let mut url = url::Url::parse("http://proxied").map_err(Status::internal)?;
+    url.set_path(wanted);
+    Ok(url.path().to_string())
 }
 
 fn singular(info: &RequestInfo) -> &str {
@@ -155,14 +182,14 @@ async fn node(core: &Core, named: &Named<'_>) -> Result<Backend, Status> {
     let node = backend::node(core, named.name).await?;
     let kubelet = backend::kubelet_address(&node)?;
     if named.port.is_empty() || named.port.parse() == Ok(kubelet.port()) {
-        let io = backend::dial_kubelet(core, kubelet, Trust::Cluster).await?;
+        let io = backend::dial_kubelet(&core.ways, kubelet, Trust::Cluster).await?;
         return Ok(Backend { io, host: kubelet.to_string(), rewrites: false });
     }
     let port = named.port.parse().map_err(|_| {
         Status::bad_request(format!("invalid port {:?} of node {:?}", named.port, named.name))
     })?;
     let address = SocketAddr::new(kubelet.ip(), port);
-    dressed(backend::dial_pod(core, None, address).await?, address, named.secure).await
+    dressed(backend::dial_pod(&core.ways, None, address).await?, address, named.secure).await
 }
 
 async fn pod(core: &Core, namespace: &str, named: &Named<'_>) -> Result<Backend, Status> {
@@ -181,7 +208,7 @@ async fn pod(core: &Core, namespace: &str, named: &Named<'_>) -> Result<Backend,
     let ip = ip.map_err(|_| Status::bad_request("address not allowed"))?;
     let address = SocketAddr::new(ip, port);
     let node = Some(pod.str_at("/spec/nodeName")).filter(|node| !node.is_empty());
-    dressed(backend::dial_pod(core, node, address).await?, address, named.secure).await
+    dressed(backend::dial_pod(&core.ways, node, address).await?, address, named.secure).await
 }
 
 /// The first port any container says it has.
@@ -197,8 +224,8 @@ async fn service_endpoint(
     named: &Named<'_>,
 ) -> Result<Backend, Status> {
     core.barrier().await?;
-    let found = service::endpoint(core, namespace, named.name, named.port)?;
-    let io = backend::dial_pod(core, found.node.as_deref(), found.address).await?;
+    let found = service::endpoint(&*core.view, namespace, named.name, named.port)?;
+    let io = backend::dial_pod(&core.ways, found.node.as_deref(), found.address).await?;
     dressed(io, found.address, named.secure).await
 }
 

@@ -1,11 +1,9 @@
 //! Logs, exec, attach and port-forward: bytes between the client and a node. What the client speaks
 //! (WebSocket, SPDY) ends in the node; here bytes only pass.
 
+use super::connect::{self, Asker};
 use crate::{
-    admission,
     backend::{self, Pass, Trust, pass::Outgoing},
-    identity::Identity,
-    kind::Kind,
     kinds::KindDef,
     memo,
     pipeline::{Core, key},
@@ -50,16 +48,16 @@ pub(crate) async fn proxy(
     core: &Arc<Core>,
     connection: Connection,
     info: &RequestInfo,
-    identity: Arc<Identity>,
+    asker: Asker<'_>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
     if info.subresource != "log" && *request.method() == Method::GET {
         // A WebSocket is opened by a GET, but what it does is no reading.
         let create = RequestInfo { verb: "create".into(), ..info.clone() };
-        core.authorize(&crate::server::attributes(&identity, &create))?;
+        core.authorize(&crate::server::attributes(asker.identity, &create))?;
     }
     let query = request.uri().query().unwrap_or_default().to_string();
-    let Some(target) = pod_target(core, info, &identity, &query).await? else {
+    let Some(target) = pod_target(core, info, asker, &query).await? else {
         // As upstream: the logs of a pod that is nowhere yet are empty.
         return Ok(crate::server::bytes(StatusCode::OK, "text/plain", ""));
     };
@@ -68,7 +66,7 @@ pub(crate) async fn proxy(
     }
     connection.may_pause.store(true, Ordering::Relaxed);
     let running = core.metrics.longrunning(info);
-    let io = backend::dial_kubelet(core, target.address, target.trust).await?;
+    let io = backend::dial_kubelet(&core.ways, target.address, target.trust).await?;
     let (sender, link) = backend::http(io).await?;
     let pass = Pass { core: core.clone(), draining: connection.draining, running, link };
     let outgoing = Outgoing {
@@ -84,20 +82,23 @@ pub(crate) async fn proxy(
 async fn pod_target(
     core: &Core,
     info: &RequestInfo,
-    identity: &Identity,
+    asker: Asker<'_>,
     query: &str,
 ) -> Result<Option<Target>, Status> {
     core.barrier().await?;
-    let kind =
-        crate::kinds::find("", "pods").ok_or_else(|| Status::internal("pods are not served"))?;
-    let stored = core.store.get(&key(kind, &info.namespace, &info.name));
+    let stored = core.store.get(&key(asker.kind, &info.namespace, &info.name));
     let stored = stored
         .ok_or_else(|| Status::not_found(&k8s::Resource::new("", "v1", "pods"), &info.name))?;
     let pod = memo::object(&stored);
     // Logs are read, not connected to.
     let query = match info.subresource.as_str() {
         "log" => query.to_string(),
-        _ => connect(core, info, &Kind::from(kind), identity, &pod, query).await?,
+        _ => {
+            connect::refuse_dry_run(query)?;
+            let asked = connect::options(query);
+            let wanted = connect::admit(core, info, asker, asked.clone()).await?;
+            if wanted == asked { query.to_string() } else { connect::query(&wanted) }
+        }
     };
     let query = query.as_str();
     let node_name = pod.str_at("/spec/nodeName");
@@ -114,79 +115,6 @@ async fn pod_target(
     let trust = if insecure { Trust::Anybody } else { Trust::Cluster };
     let address = backend::kubelet_address(&*backend::node(core, node_name).await?)?;
     Ok(Some(Target { address, trust, path }))
-}
-
-/// Asks admission about a connection to a pod: it sees what was asked for, as options, and may change
-/// it. The query as it is to be.
-async fn connect(
-    core: &Core,
-    info: &RequestInfo,
-    kind: &Kind,
-    identity: &Identity,
-    pod: &Object,
-    query: &str,
-) -> Result<String, Status> {
-    let (notes, options) = Default::default();
-    let cx = admission::Cx {
-        operation: admission::Operation::Connect,
-        kind,
-        version: &info.version,
-        namespace: &info.namespace,
-        name: &info.name,
-        subresource: &info.subresource,
-        identity,
-        old: Some(pod),
-        view: &*core.view,
-        authorizer: &*core.authorizer,
-        config: &core.config.admission,
-        options: &options,
-        dry_run: false,
-        notes: &notes,
-        machine: &core.machine,
-        reader: core,
-    };
-    let asked = connect_options(query);
-    let mut wanted = asked.clone();
-    admission::mutate(&cx, &mut wanted).await?;
-    admission::validate(&cx, &wanted).await?;
-    Ok(if wanted == asked { query.to_string() } else { connect_query(&wanted) })
-}
-
-/// The options as a query again.
-fn connect_query(options: &Object) -> String {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    for (key, value) in &options.0 {
-        let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-        for value in values {
-            match value {
-                Value::String(text) => query.append_pair(key, text),
-                other => query.append_pair(key, &other.to_string()),
-            };
-        }
-    }
-    query.finish()
-}
-
-/// The query as an options object (`PodExecOptions` and its fellows).
-fn connect_options(query: &str) -> Object {
-    let mut options = Object::default();
-    let mut commands = Vec::new();
-    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        let value: Value = match (&*key, &*value) {
-            ("command", word) => {
-                commands.push(Value::from(word));
-                continue;
-            }
-            (_, "true" | "1") if key != "container" => true.into(),
-            (_, "false" | "0") => false.into(),
-            (_, text) => text.into(),
-        };
-        options.0.insert(key.into_owned(), value);
-    }
-    if !commands.is_empty() {
-        options.0.insert("command".into(), commands.into());
-    }
-    options
 }
 
 /// The path on the node for what is asked of a pod.
@@ -321,15 +249,6 @@ mod tests {
             Ok("/exec/default/web/a?command=sh&command=-c&input=1&output=1".into())
         );
         assert_eq!(path("log", "container=b"), Err("container b is not valid for pod web".into()));
-    }
-
-    #[test]
-    fn options_are_a_query_and_back() {
-        let query = "command=sh&command=-c&container=1&stdin=true";
-        let options = connect_options(query);
-        assert_eq!(options.0["command"], json!(["sh", "-c"]));
-        assert_eq!((&options.0["stdin"], &options.0["container"]), (&json!(true), &json!("1")));
-        assert_eq!(connect_query(&options), query);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Admission from outside: webhooks on loopback, quotas under many hands, budgets in eviction.
 
+use crate::custom;
 use crate::harness::{CONFIG_MAPS, Cluster, config_map, config_map_path};
 use apiserver::Identity;
 use base64::Engine as _;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -202,6 +203,24 @@ async fn who_was_asked_too_early_is_asked_again() {
 }
 
 #[tokio::test]
+async fn who_manages_what_is_not_made_unreadable_from_outside() {
+    let hooks = Hooks::start(|_, _| {
+        let nonsense = json!([{ "manager": "m", "operation": "Guess" }]);
+        let path = "/metadata/managedFields";
+        Some(patch(json!([{ "op": "add", "path": path, "value": nonsense }])))
+    })
+    .await;
+    let mut cluster = Cluster::start().await;
+    let hook = hooks.hook("h", "/", &["CREATE"], json!({}));
+    configure(&mut cluster, "Mutating", "m", json!([hook])).await;
+    let made = cluster.post(CONFIG_MAPS, config_map("a")).await;
+    assert_eq!(made.body["metadata"]["managedFields"][0]["operation"], "Update", "{}", made.body);
+    let warned = ".metadata.managedFields was in an invalid state after admission";
+    assert!(made.warnings.iter().any(|text| text.contains(warned)), "{:?}", made.warnings);
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn a_webhook_that_does_not_answer_holds_up_only_what_it_guards() {
     let hooks = Hooks::start(|_, _| None).await;
     let mut cluster = Cluster::start().await;
@@ -240,6 +259,76 @@ async fn no_webhook_keeps_its_own_configuration_or_a_dry_run_it_does_not_know() 
     let gone = cluster.delete(&format!("{path}/v")).await;
     assert_eq!(gone.code, 200, "{}", gone.body);
     assert_eq!(cluster.post(CONFIG_MAPS, config_map("a")).await.code, 201);
+    cluster.stop().await;
+}
+
+/// A kind whose first version knows `start` and `first` only, and whose second keeps everything.
+fn stepping() -> Value {
+    let text = json!({ "type": "string" });
+    let strict = json!({ "type": "object", "properties": {
+        "data": { "type": "object", "properties": { "start": text, "first": text, "keep": text } },
+    } });
+    let loose = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    let version = |name: &str, storage: bool, schema: Value| {
+        json!({ "name": name, "served": true, "storage": storage,
+                "schema": { "openAPIV3Schema": schema } })
+    };
+    custom::definition(vec![version("v1", true, strict), version("v2", false, loose)])
+}
+
+#[tokio::test]
+async fn objects_of_users_kinds_are_changed_pruned_and_kept_by_webhooks() {
+    let hooks = Hooks::start(|path, request| {
+        let has = |field: &str| !request["object"]["data"][field].is_null();
+        let add = |field: &str| {
+            let path = format!("/data/{field}");
+            Some(patch(json!([{ "op": "add", "path": path, "value": "yes" }])))
+        };
+        match path {
+            "/first" if has("start") && !has("first") => add("first"),
+            "/second" if has("first") && !has("second") => add("second"),
+            "/keep" if request["oldObject"]["data"]["keep"] == "yes" => Some(json!({
+                "allowed": false, "status": { "message": "it is to be kept" },
+            })),
+            _ => Some(json!({ "allowed": true })),
+        }
+    })
+    .await;
+    let mut cluster = Cluster::start().await;
+    custom::define(&mut cluster, stepping()).await;
+    let of_kind = |operations: &[&str]| {
+        json!({ "rules": [{ "apiGroups": ["example.com"], "apiVersions": ["v1", "v2"],
+                            "resources": ["widgets"], "operations": operations }] })
+    };
+    let writes = of_kind(&["CREATE", "UPDATE"]);
+    let list = json!([
+        hooks.hook("first", "/first", &[], writes.clone()),
+        hooks.hook("second", "/second", &[], writes),
+    ]);
+    configure(&mut cluster, "Mutating", "m", list).await;
+    let keep = hooks.hook("keep", "/keep", &[], of_kind(&["DELETE"]));
+    configure(&mut cluster, "Validating", "v", json!([keep])).await;
+    let widget = json!({ "metadata": { "name": "w" }, "data": { "start": "yes", "keep": "yes" } });
+    let widget = |version: &str| {
+        let mut widget = widget.clone();
+        widget["apiVersion"] = format!("example.com/{version}").into();
+        widget["kind"] = "Widget".into();
+        widget
+    };
+    let made = cluster.post(custom::WIDGETS, widget("v1")).await;
+    let pruned = json!({ "start": "yes", "first": "yes", "keep": "yes" });
+    assert_eq!((made.code, &made.body["data"]), (201, &pruned), "{}", made.body);
+    let second = custom::WIDGETS.replace("/v1/", "/v2/");
+    let add = r#"[{ "op": "add", "path": "/dummy", "value": "test" }]"#;
+    let media = "application/json-patch+json";
+    let patched = cluster.ask(Method::PATCH, &format!("{second}/w"), media, add).await;
+    assert_eq!((patched.code, &patched.body["dummy"]), (200, &json!("test")), "{}", patched.body);
+    assert_eq!(patched.body["data"]["second"], "yes", "v2 prunes nothing");
+    let kept = cluster.delete(&format!("{}/w", custom::WIDGETS)).await;
+    insta::assert_snapshot!(kept.body["message"].as_str().unwrap_or_default(), @r#"admission webhook "keep.example.com" denied the request: it is to be kept"#);
+    let free = json!({ "data": { "keep": null } });
+    assert_eq!(cluster.merge(&format!("{}/w", custom::WIDGETS), free).await.code, 200);
+    assert_eq!(cluster.delete(&format!("{}/w", custom::WIDGETS)).await.code, 200);
     cluster.stop().await;
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Cluster {
     pub(crate) store: Store,
     address: SocketAddr,
     admin: Arc<ClientConfig>,
+    /// The authority's certificate, in PEM.
+    pub(crate) ca: String,
     /// What a node serves with.
     pub(crate) node_tls: Arc<ServerConfig>,
     nobody: Arc<ClientConfig>,
@@ -51,7 +53,8 @@ fn authority() -> (Certificate, Issuer<'static, KeyPair>) {
 
 fn leaf(issuer: &Issuer<'static, KeyPair>, user: &str, group: &str) -> Pair {
     let key = KeyPair::generate().expect("a key");
-    let names = vec!["127.0.0.1".to_string(), "localhost".to_string()];
+    // The last is a service that a node's pods are behind.
+    let names = ["127.0.0.1", "localhost", "web.default.svc"].map(str::to_string).to_vec();
     let mut params = CertificateParams::new(names).expect("valid names");
     params.distinguished_name.push(DnType::CommonName, user);
     params.distinguished_name.push(DnType::OrganizationName, group);
@@ -150,6 +153,7 @@ impl Cluster {
             store,
             address,
             admin,
+            ca: ca.pem(),
             node_tls: Arc::new(node_tls),
             nobody: Arc::new(client().with_no_client_auth()),
             proxy: Arc::new(proxy),

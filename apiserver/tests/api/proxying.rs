@@ -2,9 +2,10 @@
 //! flow control's and the audit log's view of requests.
 
 use crate::harness::{Answer, Cluster, read, request};
+use base64::Engine as _;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -16,8 +17,28 @@ const POD: &str = "/api/v1/namespaces/default/pods/p";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const GROUP: &str = "/apis/wardle.example.com/v1alpha1";
 
+/// A webhook's answer: no to whatever has to do with something secret.
+async fn review(request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let body = request.into_body().collect().await.expect("a body").to_bytes();
+    let review: Value = serde_json::from_slice(&body).expect("a review");
+    let asked = &review["request"];
+    let text = |field: &str| asked[field].as_str().unwrap_or_default().to_string();
+    let what = format!("{} {} {}", text("operation"), text("name"), asked["object"]);
+    let answer = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "response": {
+            "uid": asked["uid"], "allowed": !what.contains("secret"),
+            "warnings": [text("operation")], "status": { "message": what },
+        },
+    });
+    Response::new(answer.to_string().into())
+}
+
 /// What is behind an address in the pod network: a page, a redirect, an extension server, an echo.
 async fn pod(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.uri().path() == "/review" {
+        return Ok(review(request).await);
+    }
     let header = |name: &str| {
         let value = request.headers().get(name).and_then(|value| value.to_str().ok());
         value.unwrap_or_default().to_string()
@@ -203,6 +224,49 @@ async fn redirects_lead_back_and_refusals_are_told() {
         (refused.code, refused.body["message"].as_str()),
         (400, Some("address not allowed"))
     );
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_webhook_in_a_pod_is_asked_of_writes_and_of_connections() {
+    let mut tasks = JoinSet::new();
+    let mut cluster = cluster(&mut tasks).await;
+    let ca = base64::engine::general_purpose::STANDARD.encode(&cluster.ca);
+    let service = json!({ "namespace": "default", "name": "web", "path": "/review" });
+    let configuration = json!({ "metadata": { "name": "h" }, "webhooks": [{
+        "name": "h.example.com", "clientConfig": { "service": service, "caBundle": ca },
+        "rules": [
+            { "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+              "resources": ["configmaps"] },
+            { "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CONNECT"],
+              "resources": ["pods/attach", "pods/proxy", "services/proxy"] },
+        ],
+        "sideEffects": "None", "admissionReviewVersions": ["v1"],
+    }] });
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    made(&cluster.post(path, configuration).await);
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let made = cluster.post(maps, json!({ "metadata": { "name": "a" } })).await;
+    assert_eq!((made.code, made.warnings), (201, vec![r#"299 - "CREATE""#.to_string()]));
+    let mut refusals = Vec::new();
+    refusals.push(cluster.post(maps, json!({ "metadata": { "name": "secret" } })).await);
+    let attach = format!("{POD}/attach?container=secret&stdin=true");
+    refusals.push(cluster.ask(Method::POST, &attach, "", "").await);
+    refusals.push(cluster.get(&format!("{POD}:8080/proxy/a/secret/?x=1")).await);
+    refusals.push(cluster.get(&format!("{SERVICES}/web:http/proxy/secret")).await);
+    refusals.push(cluster.get(&format!("{POD}:8080/proxy/a?dryRun=All")).await);
+    let told: Vec<String> = refusals
+        .iter()
+        .map(|answer| {
+            let message = answer.body["message"].as_str().unwrap_or_default();
+            let object = message.find('{').filter(|_| message.contains("\"uid\""));
+            format!("{} {}", answer.code, &message[..object.unwrap_or(message.len())])
+        })
+        .collect();
+    insta::assert_snapshot!(told.join("\n"));
+    let seen = cluster.get(&format!("{POD}:8080/proxy/a/")).await;
+    assert_eq!((seen.code, &seen.body["path"]), (200, &json!("/a/")));
+    assert_eq!(seen.warnings, [r#"299 - "CONNECT""#]);
     cluster.stop().await;
 }
 

@@ -1,28 +1,25 @@
 //! Calls to webhooks: HTTPS over connections that are kept and bounded in number. A service is
-//! reached at one of its endpoints, for a master has no cluster DNS and need not have a service proxy.
+//! reached at one of its endpoints, through the node that it is on: a master has no cluster DNS and
+//! no route to pods.
 
 use super::config::{At, Server};
-use crate::{memo, view::View};
+use crate::backend::{self, Io, Ways, service};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use k8s::Object;
-use rand::Rng;
+use k8s::Status;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
-use serde_json::Value;
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::{net::TcpStream, sync::Semaphore};
-use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Calls of one webhook server under way at once; further ones wait within their time.
@@ -44,7 +41,7 @@ const SYSTEM_ROOTS: &[&str] = &[
 
 /// Everybody who is called.
 pub(in crate::admission) struct Clients {
-    view: Arc<dyn View>,
+    ways: Ways,
     pools: Mutex<HashMap<Server, Arc<Pool>>>,
 }
 
@@ -78,8 +75,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Clients {
-    pub(in crate::admission) fn new(view: Arc<dyn View>) -> Clients {
-        Clients { view, pools: Mutex::default() }
+    pub(in crate::admission) fn new(ways: Ways) -> Clients {
+        Clients { ways, pools: Mutex::default() }
     }
 
     /// Posts a review and returns the body of the answer, within `timeout`.
@@ -96,7 +93,7 @@ impl Clients {
             let Ok(_permit) = pool.calls.clone().acquire_owned().await else {
                 return Err(Failed::new("the server is stopping"));
             };
-            pool.call(&*self.view, &body, timeout).await
+            pool.call(&self.ways, &body, timeout).await
         };
         match tokio::time::timeout(timeout, call).await {
             Ok(Ok(bytes)) => Ok(bytes),
@@ -143,12 +140,7 @@ fn tls(ca: &[u8]) -> Result<Arc<ClientConfig>, String> {
 }
 
 impl Pool {
-    async fn call(
-        &self,
-        view: &dyn View,
-        body: &Bytes,
-        timeout: Duration,
-    ) -> Result<Bytes, Failed> {
+    async fn call(&self, ways: &Ways, body: &Bytes, timeout: Duration) -> Result<Bytes, Failed> {
         // A kept connection may have been closed meanwhile; a new one has not.
         while let Some(mut link) = self.kept() {
             if link.sender.ready().await.is_err() {
@@ -163,7 +155,7 @@ impl Pool {
                 },
             }
         }
-        let mut link = self.dial(view).await?;
+        let mut link = self.dial(ways).await?;
         let response = link.sender.send_request(self.request(body, timeout)?).await;
         let response = response.map_err(|error| Failed::new(error.to_string()))?;
         self.read(link, response).await
@@ -209,27 +201,14 @@ impl Pool {
         if code.is_success() { Ok(bytes) } else { Err(answered(code, &bytes)) }
     }
 
-    async fn dial(&self, view: &dyn View) -> Result<Link, Failed> {
-        let failed = |error: &dyn std::fmt::Display| Failed::new(error.to_string());
-        let port = self.server.at.port();
-        let tcp = match &self.server.at {
-            At::Url { host, port } => TcpStream::connect((host.as_str(), *port)).await,
-            At::Service { namespace, name, .. } => {
-                let address = endpoint(view, namespace, name, port).map_err(Failed::new)?;
-                match address {
-                    Endpoint::Address(ip, port) => TcpStream::connect((ip, port)).await,
-                    Endpoint::Name(host) => TcpStream::connect((host.as_str(), port)).await,
-                }
-            }
-        };
-        let tcp = tcp.map_err(|error| Failed::new(format!("dial tcp: {error}")))?;
-        tcp.set_nodelay(true).map_err(|error| failed(&error))?;
+    async fn dial(&self, ways: &Ways) -> Result<Link, Failed> {
+        let io = self.reach(ways).await?;
         let host = self.server.at.host();
-        let name = ServerName::try_from(host).map_err(|error| failed(&error))?;
-        let tls = TlsConnector::from(self.tls.clone()).connect(name, tcp).await;
-        let tls = tls.map_err(|error| Failed::new(format!("tls: {error}")))?;
-        let handshake = http1::handshake::<_, Full<Bytes>>(TokioIo::new(tls)).await;
-        let (sender, connection) = handshake.map_err(|error| failed(&error))?;
+        let name = ServerName::try_from(host).map_err(|error| Failed::new(error.to_string()))?;
+        let io = backend::secure(io, self.tls.clone(), name).await;
+        let io = io.map_err(|status| Failed::new(format!("tls: {}", plain(&status))))?;
+        let handshake = http1::handshake::<_, Full<Bytes>>(TokioIo::new(io)).await;
+        let (sender, connection) = handshake.map_err(|error| Failed::new(error.to_string()))?;
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to a webhook ended");
@@ -237,6 +216,40 @@ impl Pool {
         });
         Ok(Link { sender, _task: AbortOnDropHandle::new(task) })
     }
+
+    /// A connection to where the server is.
+    async fn reach(&self, ways: &Ways) -> Result<Io, Failed> {
+        let (host, port) = match &self.server.at {
+            At::Url { host, port } => (host.clone(), *port),
+            At::Service { namespace, name, port } => {
+                let service = ways.view.object("services", &format!("{namespace}/{name}"));
+                let external = service.filter(|it| it.str_at("/spec/type") == "ExternalName");
+                let Some(external) = external else {
+                    return of_service(ways, namespace, name, *port).await;
+                };
+                (external.str_at("/spec/externalName").to_string(), *port)
+            }
+        };
+        let tcp = TcpStream::connect((host, port)).await;
+        let tcp = tcp.map_err(|error| Failed::new(format!("dial tcp: {error}")))?;
+        tcp.set_nodelay(true).map_err(|error| Failed::new(error.to_string()))?;
+        Ok(Box::new(tcp))
+    }
+}
+
+/// A connection to one of the pods behind a service.
+async fn of_service(ways: &Ways, namespace: &str, name: &str, port: u16) -> Result<Io, Failed> {
+    let reached = async {
+        let found = service::endpoint(&*ways.view, namespace, name, &port.to_string())?;
+        backend::dial_pod(ways, found.node.as_deref(), found.address).await
+    };
+    reached.await.map_err(|status| Failed::new(plain(&status)))
+}
+
+/// What went wrong, without what proxies say first.
+fn plain(status: &Status) -> &str {
+    let text = status.message.as_str();
+    text.strip_prefix("error trying to reach service: ").unwrap_or(text)
 }
 
 /// An answer that is no success, told as client-go tells it.
@@ -253,98 +266,4 @@ fn answered(code: StatusCode, body: &[u8]) -> Failed {
     // 503 means that there was no answer.
     let code = if code == StatusCode::SERVICE_UNAVAILABLE { 500 } else { code.as_u16() };
     Failed { why, code }
-}
-
-enum Endpoint {
-    Address(IpAddr, u16),
-    /// Of a service that only stands for another name.
-    Name(String),
-}
-
-/// One of the ready endpoints of a service, for its port number `port`.
-fn endpoint(view: &dyn View, namespace: &str, name: &str, port: u16) -> Result<Endpoint, String> {
-    let service = view.object("services", &format!("{namespace}/{name}"));
-    let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
-    if service.str_at("/spec/type") == "ExternalName" {
-        return Ok(Endpoint::Name(service.str_at("/spec/externalName").to_string()));
-    }
-    let ports = service.at("/spec/ports").and_then(Value::as_array).into_iter().flatten();
-    let mut ports = ports.filter(|one| one["port"].as_u64() == Some(u64::from(port)));
-    let wanted =
-        ports.next().ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
-    let port_name = wanted.get("name").and_then(Value::as_str).unwrap_or_default();
-    let slices = view.range("discovery.k8s.io/endpointslices", &format!("{namespace}/"));
-    let mut found = Vec::new();
-    for stored in &slices {
-        let slice = memo::object(stored);
-        if slice.label("kubernetes.io/service-name") == Some(name) {
-            of_slice(&slice, port_name, &mut found);
-        }
-    }
-    if found.is_empty() {
-        return Err(format!("no endpoints available for service {name:?}"));
-    }
-    let (ip, port) = found[rand::rng().random_range(0..found.len())];
-    Ok(Endpoint::Address(ip, port))
-}
-
-fn of_slice(slice: &Object, port_name: &str, found: &mut Vec<(IpAddr, u16)>) {
-    let list = |field: &str| slice.0.get(field).and_then(Value::as_array).into_iter().flatten();
-    let port = list("ports")
-        .find(|port| port.get("name").and_then(Value::as_str).unwrap_or_default() == port_name);
-    let number = port.and_then(|port| u16::try_from(port.get("port")?.as_u64()?).ok());
-    let Some(number) = number else { return };
-    let ready =
-        |endpoint: &&Value| endpoint.pointer("/conditions/ready") != Some(&Value::Bool(false));
-    for endpoint in list("endpoints").filter(ready) {
-        let addresses = endpoint.get("addresses").and_then(Value::as_array).into_iter().flatten();
-        let ips = addresses.filter_map(|address| address.as_str()?.parse().ok());
-        found.extend(ips.map(|ip| (ip, number)));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::authz::testing::World;
-    use serde_json::json;
-
-    fn world() -> World {
-        let mut world = World::default();
-        let meta = |name: &str| json!({ "name": name, "namespace": "n" });
-        let ports = json!([{ "name": "https", "port": 443, "targetPort": 8443 }]);
-        let spec = json!({ "type": "ClusterIP", "ports": ports });
-        world.put("services", json!({ "metadata": meta("hook"), "spec": spec }));
-        world.put("services", json!({ "metadata": meta("idle"), "spec": spec }));
-        let other = json!({ "type": "ExternalName", "externalName": "hooks.example.com" });
-        world.put("services", json!({ "metadata": meta("other"), "spec": other }));
-        let mut slice = json!({
-            "metadata": meta("hook-1"),
-            "ports": [{ "name": "metrics", "port": 9090 }, { "name": "https", "port": 8443 }],
-            "endpoints": [
-                { "addresses": ["10.0.0.1"], "conditions": { "ready": false } },
-                { "addresses": ["10.0.0.2"], "conditions": { "ready": true } },
-            ],
-        });
-        slice["metadata"]["labels"] = json!({ "kubernetes.io/service-name": "hook" });
-        world.put("discovery.k8s.io/endpointslices", slice);
-        world
-    }
-
-    #[test]
-    fn a_service_is_reached_at_a_ready_endpoint() {
-        let text = |name: &str, port: u16| match endpoint(&world(), "n", name, port) {
-            Ok(Endpoint::Address(ip, port)) => format!("{ip}:{port}"),
-            Ok(Endpoint::Name(name)) => name,
-            Err(why) => why,
-        };
-        let found = [
-            text("hook", 443),
-            text("hook", 80),
-            text("idle", 443),
-            text("other", 443),
-            text("none", 443),
-        ];
-        insta::assert_snapshot!(found.join("\n"));
-    }
 }

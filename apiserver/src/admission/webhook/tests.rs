@@ -7,7 +7,7 @@ use super::{
 };
 use crate::admission::*;
 use crate::{
-    admission::tests::{Allows, AsIs, active_namespace},
+    admission::tests::{Allows, AsIs, active_namespace, machine},
     authz::testing::World,
     kinds,
 };
@@ -52,7 +52,7 @@ fn with_cx<T>(world: &World, asked: &Request<'_>, act: impl FnOnce(&Cx<'_>) -> T
     let kind = Kind::from(kinds::find(asked.kind.0, asked.kind.1).expect("a kind"));
     let identity = Identity::authenticated("jane", &["devs"]);
     let (notes, options, config) = (Notes::default(), Options::default(), Config::default());
-    let machine = Machine::new(&prometheus::Registry::new(), Arc::new(World::default()));
+    let machine = machine();
     act(&Cx {
         operation: asked.operation,
         kind: &kind,
