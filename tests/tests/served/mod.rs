@@ -80,6 +80,11 @@ impl Served {
         client(&self.directory, &self.authority, self.address, user, group).await
     }
 
+    /// The admin's, for programs.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.directory.path().join("admin-kubeconfig")
+    }
+
     /// What `/metrics` shows.
     pub(crate) async fn metrics(&self) -> String {
         let request = http::Request::get("/metrics").body(Vec::new()).expect("a request");
@@ -130,6 +135,7 @@ async fn client(
             "client-key": write("key", &key),
         }}],
     });
+    write("kubeconfig", &config.to_string());
     let config: Kubeconfig = serde_json::from_value(config).expect("a kubeconfig");
     let options = KubeConfigOptions::default();
     let config = Config::from_custom_kubeconfig(config, &options).await.expect("a usable one");
