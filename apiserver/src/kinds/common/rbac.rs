@@ -71,7 +71,10 @@ pub(crate) fn validate_binding(
                 if !group.text().is_empty() {
                     errors.not_supported(&group, &[""]);
                 }
-                errors.needs_text(&subject.field("namespace"));
+                // In a RoleBinding it is the binding's own, if it says nothing.
+                if new.namespace().is_empty() {
+                    errors.needs_text(&subject.field("namespace"));
+                }
             }
             "User" | "Group" if group.text() != GROUP => errors.not_supported(&group, &[GROUP]),
             "User" | "Group" => (),
