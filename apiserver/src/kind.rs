@@ -53,6 +53,15 @@ impl Kind {
         }
     }
 
+    /// The other served versions that an object of `version` can be shown in without asking anybody.
+    pub(crate) fn equivalents(&self, version: &str) -> Vec<&'static str> {
+        let all = match &self.0 {
+            Origin::BuiltIn(kind) => kind.versions.to_vec(),
+            Origin::Custom(custom) => custom.definition.alike(),
+        };
+        all.into_iter().filter(|other| *other != version).collect()
+    }
+
     /// The columns of a table, in order.
     pub(crate) fn column_definitions(&self) -> Vec<Value> {
         match &self.0 {

@@ -265,6 +265,17 @@ impl Version {
 }
 
 impl Definition {
+    /// The served versions that differ in `apiVersion` alone.
+    pub(crate) fn alike(&self) -> Vec<&'static str> {
+        match self.conversion {
+            Conversion::None => {
+                let served = self.versions.iter().filter(|version| version.served);
+                served.map(|version| version.name).collect()
+            }
+            Conversion::Webhook(_) => Vec::new(),
+        }
+    }
+
     /// The version of an `apiVersion`.
     pub(crate) fn version(&self, api_version: &str) -> Option<&Version> {
         let (group, name) = api_version.rsplit_once('/')?;

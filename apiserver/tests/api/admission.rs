@@ -296,17 +296,18 @@ async fn objects_of_users_kinds_are_changed_pruned_and_kept_by_webhooks() {
     .await;
     let mut cluster = Cluster::start().await;
     custom::define(&mut cluster, stepping()).await;
-    let of_kind = |operations: &[&str]| {
-        json!({ "rules": [{ "apiGroups": ["example.com"], "apiVersions": ["v1", "v2"],
+    let of_kind = |versions: &[&str], operations: &[&str]| {
+        json!({ "rules": [{ "apiGroups": ["example.com"], "apiVersions": versions,
                             "resources": ["widgets"], "operations": operations }] })
     };
-    let writes = of_kind(&["CREATE", "UPDATE"]);
+    let writes = ["CREATE", "UPDATE"];
+    // The second sees the second version only, whichever was sent (`matchPolicy: Equivalent`).
     let list = json!([
-        hooks.hook("first", "/first", &[], writes.clone()),
-        hooks.hook("second", "/second", &[], writes),
+        hooks.hook("first", "/first", &[], of_kind(&["v1", "v2"], &writes)),
+        hooks.hook("second", "/second", &[], of_kind(&["v2"], &writes)),
     ]);
     configure(&mut cluster, "Mutating", "m", list).await;
-    let keep = hooks.hook("keep", "/keep", &[], of_kind(&["DELETE"]));
+    let keep = hooks.hook("keep", "/keep", &[], of_kind(&["*"], &["DELETE"]));
     configure(&mut cluster, "Validating", "v", json!([keep])).await;
     let widget = json!({ "metadata": { "name": "w" }, "data": { "start": "yes", "keep": "yes" } });
     let widget = |version: &str| {
@@ -318,6 +319,12 @@ async fn objects_of_users_kinds_are_changed_pruned_and_kept_by_webhooks() {
     let made = cluster.post(custom::WIDGETS, widget("v1")).await;
     let pruned = json!({ "start": "yes", "first": "yes", "keep": "yes" });
     assert_eq!((made.code, &made.body["data"]), (201, &pruned), "{}", made.body);
+    let asked = hooks.seen.lock().expect("no panic")[1].1.clone();
+    assert_eq!(asked["object"]["apiVersion"], "example.com/v2");
+    assert_eq!(
+        (&asked["resource"]["version"], &asked["requestResource"]["version"]),
+        (&json!("v2"), &json!("v1"))
+    );
     let second = custom::WIDGETS.replace("/v1/", "/v2/");
     let add = r#"[{ "op": "add", "path": "/dummy", "value": "test" }]"#;
     let media = "application/json-patch+json";

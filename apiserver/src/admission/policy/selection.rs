@@ -76,9 +76,12 @@ impl Selection {
         if rules.iter().any(|rule| rule.matches(cx, cx.version)) {
             return Some(cx.version);
         }
-        let others = || cx.kind.versions.iter().filter(|version| **version != cx.version);
-        let mut equivalent = rules.iter().filter(|_| self.equivalent);
-        equivalent.find_map(|rule| others().find(|version| rule.matches(cx, version)).copied())
+        if !self.equivalent {
+            return None;
+        }
+        let others = cx.kind.equivalents(cx.version);
+        let found = |rule: &Named| others.iter().find(|version| rule.matches(cx, version)).copied();
+        rules.iter().find_map(found)
     }
 
     fn selected(&self, cx: &Cx<'_>, object: &Object) -> Result<bool, Outcome> {

@@ -58,9 +58,12 @@ fn version<'a>(cx: &Cx<'a>, hook: &Hook) -> Option<&'a str> {
     if hook.rules.iter().any(|rule| rule.matches(cx, cx.version)) {
         return Some(cx.version);
     }
-    let others = || cx.kind.versions.iter().filter(|version| **version != cx.version);
-    let mut equivalent = hook.rules.iter().filter(|_| hook.equivalent);
-    equivalent.find_map(|rule| others().find(|version| rule.matches(cx, version)).copied())
+    if !hook.equivalent {
+        return None;
+    }
+    let others = cx.kind.equivalents(cx.version);
+    let found = |rule: &Rule| others.iter().find(|version| rule.matches(cx, version)).copied();
+    hook.rules.iter().find_map(found)
 }
 
 fn takes(list: &[String], value: &str) -> bool {
