@@ -101,6 +101,7 @@ pub(crate) fn body_kind(
     let schema = match subresource {
         Subresource::Status => "",
         Subresource::Scale { .. } => "autoscaling.v1.Scale",
+        Subresource::Named { schema, .. } if *schema == kind.schema => "",
         Subresource::Named { schema, .. } => schema,
     };
     let mut parts = schema.splitn(3, '.');

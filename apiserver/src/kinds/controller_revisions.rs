@@ -8,6 +8,7 @@ use super::{
     },
 };
 use k8s::{FieldError, Object};
+use serde_json::Value;
 
 pub(super) const KIND: KindDef = KindDef {
     group: "apps",
@@ -27,8 +28,11 @@ pub(super) const KIND: KindDef = KindDef {
 fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let data = At::top(new, "data");
-    if !data.exists() {
-        errors.required(&data, "data is mandatory");
+    match data.value() {
+        None | Some(Value::Null) => errors.required(&data, "data is mandatory"),
+        // Others may have been let in before.
+        Some(data) if data.is_object() || old.is_some() => (),
+        Some(_) => errors.required(&data, "data must be a valid JSON object"),
     }
     errors.not_negative(&At::top(new, "revision"));
     if let Some(old) = old {

@@ -99,6 +99,11 @@ fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
             _ => (),
         }
     }
+    let in_secrets = spec.field("serviceAccountTokenInSecrets");
+    if in_secrets.exists() && spec.field("tokenRequests").count() == 0 {
+        let detail = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+        errors.invalid(&in_secrets, detail);
+    }
     let modes = spec.field("volumeLifecycleModes");
     for mode in modes.texts().filter(|mode| !matches!(*mode, "Ephemeral" | "Persistent")) {
         errors.not_supported_value(&modes, mode, &["Ephemeral", "Persistent"]);

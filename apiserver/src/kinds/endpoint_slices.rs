@@ -113,7 +113,8 @@ fn validate_endpoint(endpoint: &At<'_, '_>, kind: &str, kept: &[&str], errors: &
             _ => continue,
         }
         if errors.0.len() == before && v6 != (kind == "IPv6") {
-            errors.invalid(&address, format!("must be an {kind} address"));
+            // Upstream names the list here.
+            errors.invalid_value(&addresses, address.text(), format!("must be an {kind} address"));
         }
         if errors.0.len() == before {
             errors.endpoint_ip(&address);

@@ -152,8 +152,10 @@ fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
         errors.invalid(&least, "must be greater than or equal to 1");
     }
     let ceiling = most.int().unwrap_or(0);
-    if ceiling < 1 {
-        errors.invalid_value(&most, ceiling, "must be greater than 0");
+    match ceiling {
+        0 => errors.required(&most, "must be set and greater than 0"),
+        ..0 => errors.invalid(&most, "must be greater than or equal to 1"),
+        _ => (),
     }
     if least.int().is_some_and(|least| ceiling < least) {
         let detail = "must be greater than or equal to `minReplicas`";

@@ -87,19 +87,21 @@ fn validate_port(port: &At<'_, '_>, errors: &mut Errors) {
     let (number, end) = (port.field("port"), port.field("endPort"));
     match number.value() {
         None if end.exists() => {
-            errors.required(&number, "must be specified when `endPort` is specified");
+            errors.invalid(&end, "may not be specified when `port` is not specified");
         }
         None => (),
         Some(Value::String(_)) => {
             if end.exists() {
-                errors.forbidden(&end, "may not be specified when `port` is non-numeric");
+                errors.invalid(&end, "may not be specified when `port` is non-numeric");
             }
             errors.port(&number);
         }
         Some(_) => {
             errors.port(&number);
             if end.exists() && end.int() < number.int() {
-                errors.invalid(&end, "must be greater than or equal to `port`");
+                // Upstream shows the port.
+                let detail = "must be greater than or equal to `port`";
+                errors.invalid_value(&end, number.owned(), detail);
             }
             errors.port_number(&end);
         }

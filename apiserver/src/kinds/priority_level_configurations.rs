@@ -75,8 +75,8 @@ fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let spec = At::top(new, "spec");
     let (kind, limited, exempt) = (spec.field("type"), spec.field("limited"), spec.field("exempt"));
-    if (new.name() == "exempt") != (kind.text() == "Exempt") && !kind.text().is_empty() {
-        let detail = "type must be 'Exempt' if and only if name is 'exempt'";
+    if (new.name() == "exempt") != (kind.text() == "Exempt") {
+        let detail = "must be 'Exempt' if and only if `name` is 'exempt'";
         errors.invalid(&kind, detail);
     }
     match kind.text() {

@@ -634,7 +634,7 @@ fn warnings(new: &Object, _: Option<&Object>) -> Vec<String> {
     for (set, what) in [
         (!text("loadBalancerIP").is_empty(), "spec.loadBalancerIP"),
         (outside, "spec.externalIPs"),
-        (!text("sessionAffinity").is_empty(), "spec.SessionAffinity"),
+        (text("sessionAffinity") != "None", "spec.SessionAffinity"),
     ] {
         if alone && set {
             warnings.push(format!("{what} is ignored for headless services"));
@@ -643,12 +643,20 @@ fn warnings(new: &Object, _: Option<&Object>) -> Vec<String> {
     for list in ["clusterIPs", "externalIPs"] {
         warnings.extend(spec.field(list).items().filter_map(|ip| common::warn_ip(&ip)));
     }
+    if outside && !alone && text("type") != "ExternalName" {
+        let text = "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
+        warnings.push(text.into());
+    }
     warnings.extend(common::warn_ip(&spec.field("loadBalancerIP")));
     if text("type") == "ExternalName" && outside {
         warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".into());
     }
     if text("type") != "ExternalName" && !text("externalName").is_empty() {
         let text = "spec.externalName is ignored when spec.type is not \"ExternalName\"";
+        warnings.push(text.into());
+    }
+    if text("trafficDistribution") == "PreferClose" {
+        let text = "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"";
         warnings.push(text.into());
     }
     warnings

@@ -43,14 +43,17 @@ fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let (inline, volume) = (source.field("inlineVolumeSpec"), source.field("persistentVolumeName"));
     match (inline.exists(), volume.exists()) {
         (false, false) => {
-            let detail = "must specify one of inlineVolumeSpec and persistentVolumeName";
+            let detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
             errors.required(&source, detail);
         }
         (true, true) => {
             let detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
             errors.forbidden(&source, detail);
         }
-        (false, true) => errors.needs_subdomain(&volume),
+        (false, true) if volume.text().is_empty() => {
+            errors.required(&volume, "must specify non empty persistentVolumeName");
+        }
+        (false, true) => (),
         (true, false) if !inline.field("csi").exists() => {
             let detail = "has to be specified in the context of inline volumes";
             errors.required(&inline.field("csi"), detail);
