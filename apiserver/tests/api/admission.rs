@@ -177,6 +177,7 @@ async fn webhooks_change_and_refuse() {
     assert_eq!(first["object"]["kind"], "ConfigMap");
     assert_eq!(first["userInfo"]["username"], "admin");
     assert_eq!(last["oldObject"]["data"]["color"], "blue");
+    assert_eq!(last["oldObject"]["metadata"], made.body["metadata"], "managed fields and all");
     cluster.stop().await;
 }
 

@@ -34,10 +34,9 @@ impl Documents {
     pub(crate) fn new(cx: &Cx<'_>, version: &str, object: &Object) -> Documents {
         let shown = |object: &Object| webhook::document(cx, version, object);
         let deletes = cx.operation == Operation::Delete;
-        let connects = cx.operation == Operation::Connect;
         Documents {
             object: if deletes { Json::Null } else { shown(object) },
-            old: cx.old.filter(|_| !connects).map_or(Json::Null, shown),
+            old: webhook::old_document(cx, version).unwrap_or_default(),
             request: webhook::request(cx, version),
             namespace: namespace(cx).unwrap_or_default(),
         }

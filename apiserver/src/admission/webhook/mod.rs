@@ -15,7 +15,7 @@ pub(super) use client::Clients;
 pub(super) use config::Rule;
 pub(super) use dispatch::{mutate, validate};
 pub(super) use matching::{concerned, of_namespace};
-pub(super) use review::{document, object, request};
+pub(super) use review::{document, object, old_document, request};
 
 pub(super) const MUTATING: &str = "MutatingAdmissionWebhook";
 pub(super) const VALIDATING: &str = "ValidatingAdmissionWebhook";

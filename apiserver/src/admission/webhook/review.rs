@@ -3,8 +3,8 @@
 use super::{Part, matching::Invocation};
 use crate::{
     admission::{Cx, Operation},
-    encode,
-    pipeline::convert,
+    encode, memo,
+    pipeline::{convert, key},
     subresources,
 };
 use base64::Engine as _;
@@ -68,6 +68,27 @@ pub(in crate::admission) fn document(cx: &Cx<'_>, version: &str, object: &Object
     shown.into_value()
 }
 
+/// The old object of a write as the webhook sees it, with its managed fields, which nobody in here
+/// carries along.
+pub(in crate::admission) fn old_document(cx: &Cx<'_>, version: &str) -> Option<Value> {
+    let old = cx.old.filter(|_| cx.operation != Operation::Connect)?;
+    let mut shown = document(cx, version, old);
+    if cx.subresource != "scale"
+        && let Some(managed) = managed(cx, old)
+    {
+        shown["metadata"]["managedFields"] = managed;
+    }
+    Some(shown)
+}
+
+/// `None` also if the object was changed meanwhile: then this write fails and is decided again.
+fn managed(cx: &Cx<'_>, old: &Object) -> Option<Value> {
+    let key = key(cx.kind, cx.namespace, cx.name);
+    let stored = cx.view.stored(&key.space, &key.path)?;
+    let same = old.revision() == Some(encode::revision(stored.revision));
+    memo::managed(&stored).filter(|_| same)
+}
+
 /// The request without its objects, as `version` of its kind has it.
 pub(in crate::admission) fn request(cx: &Cx<'_>, version: &str) -> Value {
     let gvk = |version: &str| {
@@ -101,12 +122,10 @@ pub(in crate::admission) fn request(cx: &Cx<'_>, version: &str) -> Value {
 impl Question<'_> {
     pub(super) fn body(&self, cx: &Cx<'_>) -> Value {
         let version = &self.invocation.version;
-        let old = cx.old.filter(|_| cx.operation != Operation::Connect);
-        let shown = |object: Option<&Object>| object.map(|it| document(cx, version, it));
         let mut request = request(cx, version);
         request["uid"] = self.uid.clone().into();
-        request["object"] = shown(self.object).unwrap_or_default();
-        request["oldObject"] = shown(old).unwrap_or_default();
+        request["object"] = self.object.map(|it| document(cx, version, it)).unwrap_or_default();
+        request["oldObject"] = old_document(cx, version).unwrap_or_default();
         let version = self.invocation.hook.review.unwrap_or("v1");
         json!({
             "kind": "AdmissionReview",
