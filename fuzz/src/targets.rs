@@ -1,19 +1,23 @@
 //! The decoders of crate k8s. A target is a name, by which its corpus is found, and a function.
 
 use k8s::{
+    Object,
+    apply::{self, AnyKind, Managers, OneVersion, Scope, Write},
     decode, patch, protobuf,
     quantity::Quantity,
     schema::{Schema, TypeId},
     selector::{FieldSelector, LabelSelector},
+    structural::Node,
     yaml,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A name, and what runs under it.
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// Sorted; adding one is one word here, one `[[bin]]` in `fuzz/Cargo.toml` and a corpus.
 pub(crate) const TARGETS: &[Target] = &[
+    ("apply", apply),
     ("field_selector", field_selector),
     ("json", json),
     ("json_patch", json_patch),
@@ -110,6 +114,72 @@ fn strategic_patch(data: &[u8]) {
     for name in TYPES {
         let _ = patch::strategic(schema, ty(name), document.clone(), &patch);
     }
+}
+
+/// A live object with its managers, and a configuration: applied twice, the second time to no effect.
+fn apply(data: &[u8]) {
+    let Some((live, config)) = pair(data) else { return };
+    let Ok((config, _)) = apply::parse(&config) else { return };
+    let (Some(live), Some(mut config)) = (Object::from_value(live), Object::from_value(config))
+    else {
+        return;
+    };
+    let schema = Schema::built_in();
+    let node = custom_schema();
+    let built_in = TYPES.iter().map(|name| AnyKind::built_in(schema, ty(name)));
+    for place in built_in.chain([AnyKind::custom(&node)]) {
+        // Whatever they say they are, so that all of them are walked.
+        config.0.insert("apiVersion".into(), "v1".into());
+        config.0.insert("kind".into(), "Pod".into());
+        apply_twice(place, live.clone(), &config);
+    }
+}
+
+fn apply_twice(place: AnyKind<'_>, mut live: Object, config: &Object) {
+    let sent = live.0.get("metadata").and_then(|metadata| metadata.get("managedFields")).cloned();
+    let _ = Managers::take(&mut live);
+    let list = sent.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
+    let managers = Managers::parse(&list).unwrap_or_default();
+    let write = Write {
+        place,
+        api_version: "v1",
+        kind: "Pod",
+        subresource: "",
+        manager: "fuzz",
+        scope: Scope::MAIN,
+        now: "2026-01-01T00:00:00Z",
+        versions: &OneVersion,
+    };
+    let kept = write.update(managers.clone(), sent.as_ref(), &Object::default(), &live);
+    let read = kept.clone().into_value();
+    assert_eq!(Managers::parse(read.as_array().expect("a list")), Ok(Managers::trusted(read)));
+    let Ok(once) = write.apply(managers, &live, config, true) else { return };
+    let twice = write.apply(once.managers.clone(), &once.object, config, false);
+    assert_eq!(twice.map(|twice| twice.object), Ok(once.object));
+}
+
+fn custom_schema() -> Node {
+    Node::read(&json!({ "type": "object", "properties": {
+        "spec": { "type": "object", "properties": {
+            "tags": {
+                "type": "array", "x-kubernetes-list-type": "set", "items": { "type": "string" },
+            },
+            "containers": {
+                "type": "array", "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name", "protocol"],
+                "items": { "type": "object", "properties": {
+                    "name": { "type": "string" },
+                    "protocol": { "type": "string", "default": "TCP" },
+                    "image": { "type": "string" },
+                } },
+            },
+            "whole": { "type": "object", "x-kubernetes-map-type": "atomic" },
+            "each": { "type": "object", "additionalProperties": { "type": "integer" } },
+            "open": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
+            "either": { "x-kubernetes-int-or-string": true },
+            "pod": { "type": "object", "x-kubernetes-embedded-resource": true },
+        } },
+    } }))
 }
 
 fn label_selector(data: &[u8]) {
