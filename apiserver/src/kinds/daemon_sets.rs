@@ -69,6 +69,10 @@ fn prepare_update(new: &mut Object, old: &Object) {
 }
 
 fn default(daemon_set: &mut Object) {
+    if daemon_set.annotation(TEMPLATE_GENERATION).is_none() {
+        // Whoever leaves it out counts as its writer, as with upstream's conversion.
+        annotate(daemon_set, 0);
+    }
     let spec = daemon_set.map_mut("spec");
     set_default(spec, "revisionHistoryLimit", 10);
     if let Some(strategy) = made(spec, "updateStrategy") {

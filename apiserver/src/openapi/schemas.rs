@@ -243,6 +243,9 @@ fn extensions(field: &Field) -> Map<String, Value> {
         None if field.atomic => {
             more.insert("x-kubernetes-map-type".into(), "atomic".into());
         }
+        None if field.granular => {
+            more.insert("x-kubernetes-map-type".into(), "granular".into());
+        }
         None => {}
     }
     if let Some(key) = &field.patch_merge_key {

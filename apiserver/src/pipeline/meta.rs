@@ -154,9 +154,16 @@ pub(crate) fn validate(kind: &KindDef, object: &Object) -> Vec<FieldError> {
     }
     owner_reference_errors(object, &mut errors);
     for finalizer in object.finalizers() {
-        finalizer_errors(finalizer, &mut errors);
+        finalizer_errors(finalizer, has_strict_finalizers(kind), &mut errors);
     }
     errors
+}
+
+/// True where upstream checks metadata as the core's kinds do, and not as an extension's.
+fn has_strict_finalizers(kind: &KindDef) -> bool {
+    const EXTENSIONS: &[&str] =
+        &["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"];
+    !kind.is_custom() && !EXTENSIONS.contains(&kind.group)
 }
 
 fn name_errors(kind: &KindDef, name: &str) -> Vec<String> {
@@ -223,14 +230,14 @@ fn owner_reference_errors(object: &Object, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn finalizer_errors(finalizer: &str, errors: &mut Vec<FieldError>) {
+fn finalizer_errors(finalizer: &str, strict: bool, errors: &mut Vec<FieldError>) {
     const STANDARD: &[&str] = &["kubernetes", "foregroundDeletion", "orphan"];
     let path = "metadata.finalizers";
     let messages = names::is_qualified_name(finalizer);
     let bad_name = !messages.is_empty();
     errors
         .extend(messages.into_iter().map(|text| FieldError::invalid(path, finalizer.into(), text)));
-    if !bad_name && !finalizer.contains('/') && !STANDARD.contains(&finalizer) {
+    if strict && !bad_name && !finalizer.contains('/') && !STANDARD.contains(&finalizer) {
         let why = "name is neither a standard finalizer name nor is it fully qualified";
         errors.push(FieldError::invalid(path, finalizer.into(), why));
     }
@@ -287,10 +294,11 @@ mod tests {
     fn a_finalizer_is_standard_or_qualified() {
         let mut errors = Vec::new();
         for name in ["kubernetes", "foregroundDeletion", "example.com/x"] {
-            finalizer_errors(name, &mut errors);
+            finalizer_errors(name, true, &mut errors);
         }
+        finalizer_errors("mine", false, &mut errors);
         assert_eq!(errors, vec![]);
-        finalizer_errors("mine", &mut errors);
+        finalizer_errors("mine", true, &mut errors);
         assert_eq!(errors.len(), 1);
     }
 }

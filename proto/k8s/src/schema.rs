@@ -121,6 +121,8 @@ pub struct Field {
     pub list_map_keys: Vec<Box<str>>,
     /// The map or struct is owned as a whole.
     pub atomic: bool,
+    /// It is owned field by field, even if its type says otherwise.
+    pub granular: bool,
     pub patch: PatchStrategy,
     pub patch_merge_key: Option<Box<str>>,
     pub default: Option<Value>,
@@ -153,6 +155,7 @@ impl Field {
             list_type: None,
             list_map_keys: Vec::new(),
             atomic: false,
+            granular: false,
             patch: PatchStrategy::default(),
             patch_merge_key: None,
             default: None,
@@ -445,7 +448,10 @@ fn read_attributes(field: &mut Field, text: &str) -> Result<(), String> {
         match key {
             "L" => field.list_type = Some(read_list_type(value)?),
             "K" => field.list_map_keys = value.split('+').map(Into::into).collect(),
-            "M" | "S" => field.atomic = value == "atomic",
+            "M" | "S" => {
+                field.atomic = value == "atomic";
+                field.granular = value == "granular";
+            }
             "P" => field.patch = read_strategy(value)?,
             "k" => field.patch_merge_key = Some(value.into()),
             "D" => field.default = Some(read_default(value)?),

@@ -146,11 +146,18 @@ impl Entry {
 pub struct Managers(pub(super) Vec<Entry>);
 
 impl Managers {
-    /// Reads `metadata.managedFields` that anyone may have written.
+    /// Reads `metadata.managedFields` that anyone may have written. Of two entries of one manager the
+    /// later one counts.
     pub fn parse(list: &[Value]) -> Result<Managers, String> {
-        let entries =
-            list.iter().enumerate().map(|(position, value)| Entry::parse(value, position));
-        entries.collect::<Result<_, _>>().map(Managers)
+        let mut entries: Vec<Entry> = Vec::with_capacity(list.len());
+        for (position, value) in list.iter().enumerate() {
+            let entry = Entry::parse(value, position)?;
+            let (manager, version) = (entry.manager(), entry.api_version());
+            entries
+                .retain(|known| !known.is(manager, entry.applied(), version, entry.subresource()));
+            entries.push(entry);
+        }
+        Ok(Managers(entries))
     }
 
     /// `metadata.managedFields` that this server wrote.

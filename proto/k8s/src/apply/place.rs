@@ -117,7 +117,7 @@ impl<'s> BuiltIn<'s> {
                 if ty.properties().is_empty() && !atomic {
                     return Form::Deduced;
                 }
-                Form::Map { atomic: atomic || ty.atomic }
+                Form::Map { atomic: atomic || (ty.atomic && !field.granular) }
             }
             _ => Form::Deduced,
         }
