@@ -74,13 +74,14 @@ fn rules_hold_or_say_why_not() {
     insta::assert_snapshot!(table(&schema, &cases));
 }
 
+/// An object whose only field `f` is of that type and has that rule.
+fn field(mut ty: Value, rule: &str) -> Value {
+    ty["x-kubernetes-validations"] = json!([{ "rule": rule }]);
+    json!({ "type": "object", "properties": { "f": ty } })
+}
+
 #[test]
 fn types_are_those_of_the_schema() {
-    let field = |ty: Value, rule: &str| {
-        let mut ty = ty;
-        ty["x-kubernetes-validations"] = json!([{ "rule": rule }]);
-        json!({ "type": "object", "properties": { "f": ty } })
-    };
     let string = |format: &str| json!({ "type": "string", "format": format });
     let embedded = json!({
         "type": "object", "x-kubernetes-embedded-resource": true,
