@@ -140,7 +140,8 @@ fn object(value: Value) -> Object {
     Object::from_value(value).expect("an object literal")
 }
 
-const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+pub(crate) const NAMESPACES: [&str; 4] =
+    ["default", "kube-node-lease", "kube-public", "kube-system"];
 
 /// A controller makes them in every namespace; here, so that a pod need not wait for it.
 fn default_accounts() -> Vec<Object> {
@@ -162,7 +163,7 @@ fn namespaces() -> Vec<Object> {
 }
 
 /// Upstream's two, which critical add-ons name.
-fn priority_classes() -> Vec<Object> {
+pub(crate) fn priority_classes() -> Vec<Object> {
     let class = |name: &str, value: i64| {
         object(json!({
             "apiVersion": "scheduling.k8s.io/v1",

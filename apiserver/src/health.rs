@@ -24,12 +24,15 @@ pub(crate) async fn answer(core: &Core, path: &str, query: &str) -> Option<Respo
         None => (path.trim_start_matches('/'), None),
     };
     let mut checks = match (endpoint, path) {
-        ("livez", _) => vec![ping()],
-        ("readyz" | "healthz", _) => {
-            let mut checks = vec![ping(), quorum(core).await];
-            if endpoint == "readyz" {
-                checks.push(shutdown(core));
-            }
+        // A master without a quorum is alive: starting it again would help nobody. Its store is open;
+        // were it not, this process would have ended.
+        ("livez", _) => checks(core, None),
+        ("healthz", _) => checks(core, Some(quorum(core).await)),
+        ("readyz", _) => {
+            let outcome = quorum(core).await;
+            let mut checks = checks(core, Some(outcome.clone()));
+            checks.push(Check { name: "informer-sync", outcome });
+            checks.push(shutdown(core));
             checks
         }
         (_, "/metrics") => {
@@ -66,18 +69,26 @@ fn text(code: StatusCode, text: impl Into<String>) -> Response<Body> {
     response
 }
 
-fn ping() -> Check {
-    Check { name: "ping", outcome: Ok(()) }
+/// Upstream's checks in its order. `etcd` is the store: open, and with a quorum where that is asked.
+fn checks(core: &Core, quorum: Option<Result<(), String>>) -> Vec<Check> {
+    let check = |name, outcome| Check { name, outcome };
+    let store = quorum.clone().unwrap_or(Ok(()));
+    let mut checks = vec![check("ping", Ok(())), check("log", Ok(())), check("etcd", store)];
+    checks.extend(quorum.map(|outcome| check("quorum", outcome)));
+    checks.extend(core.boot.steps(core).map(|(name, done)| {
+        let outcome = if done { Ok(()) } else { Err("not finished".to_string()) };
+        check(name, outcome)
+    }));
+    checks
 }
 
 /// Ready means: reads and writes would be answered.
-async fn quorum(core: &Core) -> Check {
-    let outcome = match tokio::time::timeout(QUORUM_WAIT, core.store.barrier()).await {
+async fn quorum(core: &Core) -> Result<(), String> {
+    match tokio::time::timeout(QUORUM_WAIT, core.store.barrier()).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("no quorum answered in time".to_string()),
-    };
-    Check { name: "quorum", outcome }
+    }
 }
 
 /// Upstream's name: clients are to go elsewhere before this process ends.
@@ -94,7 +105,7 @@ fn report(endpoint: &str, checks: &[Check], query: &str) -> Response<Body> {
     let mut excluded: Vec<&str> =
         pairs().filter(|(key, _)| *key == "exclude").map(|(_, check)| check).collect();
     let asked = excluded.clone();
-    let (mut lines, mut healthy) = (String::new(), true);
+    let (mut lines, mut failed) = (String::new(), Vec::new());
     for check in checks {
         let line = match &check.outcome {
             _ if asked.contains(&check.name) => {
@@ -103,8 +114,7 @@ fn report(endpoint: &str, checks: &[Check], query: &str) -> Response<Body> {
             }
             Ok(()) => format!("[+]{} ok\n", check.name),
             Err(why) => {
-                healthy = false;
-                tracing::info!(check = check.name, why, endpoint, "a check failed");
+                failed.push(format!("{}: {why}", check.name));
                 // Anybody may ask.
                 format!("[-]{} failed: reason withheld\n", check.name)
             }
@@ -120,8 +130,9 @@ fn report(endpoint: &str, checks: &[Check], query: &str) -> Response<Body> {
             "warn: some health checks cannot be excluded: no matches for {names}\n"
         ));
     }
-    match (healthy, verbose) {
+    match (failed.is_empty(), verbose) {
         (false, _) => {
+            tracing::info!(endpoint, failed = failed.join("; "), "not healthy");
             let failed = format!("{lines}{endpoint} check failed\n");
             text(StatusCode::INTERNAL_SERVER_ERROR, failed)
         }

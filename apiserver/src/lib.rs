@@ -13,6 +13,7 @@ pub mod audit;
 pub mod authn;
 pub mod authz;
 mod backend;
+mod boot;
 mod bootstrap;
 mod catalog;
 mod certificates;
@@ -151,6 +152,7 @@ impl Server {
                 aggregator: Default::default(),
                 flow: flow::Flow::new(&config.registry),
                 stopping: Default::default(),
+                boot: Default::default(),
                 config,
             }),
         }

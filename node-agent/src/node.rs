@@ -169,12 +169,13 @@ impl Node {
         let mut last = Value::Null;
         loop {
             let due = reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL);
+            // Before the report: what changes while it is written is in the next one at once.
+            let was_ready = self.network.is_ready();
             match self.report(due, &mut last).await {
                 Ok(true) => reported = Some(Instant::now()),
                 Ok(false) => {}
                 Err(status) => tracing::warn!(%status, "node status not written"),
             }
-            let was_ready = self.network.is_ready();
             let changes = async {
                 while self.network.is_ready() == was_ready {
                     tokio::time::sleep(READY_INTERVAL).await;

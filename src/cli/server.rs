@@ -442,8 +442,12 @@ fn start_controllers(
     let manager = as_user("system:kube-controller-manager");
     let (registry, stop) = (registry.clone(), shutdown.clone());
     let (controllers_gate, controllers_registry) = (gate.clone(), registry.clone());
-    let controllers_stop = stop.clone();
+    let (controllers_stop, begun) = (stop.clone(), server.clone());
     tasks.spawn(async move {
+        // Before that they may neither read nor write.
+        if controllers_stop.run_until_cancelled(begun.bootstrapped()).await.is_none() {
+            return;
+        }
         controllers::run(
             manager,
             controllers_gate,
@@ -453,8 +457,11 @@ fn start_controllers(
         )
         .await;
     });
-    let scheduler = as_user("system:kube-scheduler");
+    let (scheduler, begun) = (as_user("system:kube-scheduler"), server.clone());
     tasks.spawn(async move {
+        if stop.run_until_cancelled(begun.bootstrapped()).await.is_none() {
+            return;
+        }
         controllers::scheduler::run(scheduler, gate, &registry, stop).await;
     });
     Ok(())

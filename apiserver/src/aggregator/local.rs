@@ -7,6 +7,7 @@ use crate::{
     memo,
     pipeline::{Body, Call, Core},
 };
+use futures::StreamExt;
 use k8s::{Status, Verb};
 use raft_store::{Key, Term};
 use serde_json::json;
@@ -38,6 +39,9 @@ const PRIORITIES: &[(&str, i64, i64)] = &[
     ("scheduling.k8s.io", 16600, 15),
     ("storage.k8s.io", 16800, 15),
 ];
+
+/// As many as one log entry groups without delaying others.
+const AT_ONCE: usize = 32;
 
 /// What a local APIService says.
 #[derive(Debug, PartialEq)]
@@ -92,25 +96,23 @@ fn group_versions(core: &Core) -> Vec<(String, String)> {
     versions.map(|(group, version)| (group.to_string(), (*version).to_string())).collect()
 }
 
+/// True if the groups that this server has from the start are registered.
+pub(crate) fn has_all(core: &Core) -> bool {
+    wanted(core)
+        .iter()
+        .filter(|(_, local)| !local.passing)
+        .all(|(name, _)| core.view.stored(SPACE, name).is_some())
+}
+
 /// Makes what is missing, removes what is served no more. Reads only, when all is well.
 pub(super) async fn keep(core: &Core, term: Term) {
     let wanted = wanted(core);
-    for (name, local) in &wanted {
-        let result = match core.view.stored(SPACE, name) {
-            None => create(core, term, local).await,
-            Some(stored) => {
-                let object = memo::object(&stored);
-                // With a service it is somebody else's now.
-                if object.at("/spec/service").is_some_and(|service| service.is_object()) {
-                    continue;
-                }
-                mark_available(core, term, name).await
-            }
-        };
-        if let Err(error) = result {
+    let ensure = async |(name, local): (&String, &Local)| {
+        if let Err(error) = ensure(core, term, name, local).await {
             tracing::debug!(name, %error, "a local APIService is not there yet");
         }
-    }
+    };
+    futures::stream::iter(&wanted).for_each_concurrent(AT_ONCE, ensure).await;
     for stored in core.store.range(SPACE, "", None, None).items {
         let object = memo::object(&stored);
         let ours = object.label(AUTOMANAGED) == Some("true");
@@ -123,6 +125,17 @@ pub(super) async fn keep(core: &Core, term: Term) {
             }
         }
     }
+}
+
+async fn ensure(core: &Core, term: Term, name: &str, local: &Local) -> Result<(), Status> {
+    let Some(stored) = core.view.stored(SPACE, name) else {
+        return create(core, term, local).await;
+    };
+    // With a service it is somebody else's now.
+    if memo::object(&stored).at("/spec/service").is_some_and(|service| service.is_object()) {
+        return Ok(());
+    }
+    mark_available(core, term, name).await
 }
 
 async fn create(core: &Core, term: Term, local: &Local) -> Result<(), Status> {

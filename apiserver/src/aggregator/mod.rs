@@ -12,6 +12,7 @@ mod remote;
 pub(crate) const METRICS: (&str, &str) = (metrics_api::GROUP, metrics_api::VERSION);
 
 pub(crate) use listing::{discovery_group, discovery_items, openapi_paths, resource_list};
+pub(crate) use local::has_all as has_local;
 pub(crate) use remote::{Remote, proxy, remote};
 
 use crate::{Server, flow, pipeline::Core};
@@ -101,8 +102,13 @@ impl Server {
 async fn run(core: &Core) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut leadership = core.store.leadership();
     loop {
-        ticks.tick().await;
+        // A new leader looks at once: its readiness waits for what it makes.
+        tokio::select! {
+            _ = ticks.tick() => {}
+            changed = leadership.changed() => if changed.is_err() { return },
+        }
         let leads = core.store.leadership().borrow().leading;
         if let Some(term) = leads {
             local::keep(core, term).await;

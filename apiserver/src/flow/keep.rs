@@ -10,18 +10,35 @@ use crate::{
     memo,
     pipeline::{Body, Call, Core, meta},
 };
+use futures::StreamExt;
 use k8s::{Object, PatchType, Status, Verb};
 use raft_store::Term;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// As many as one log entry groups without delaying others.
+const AT_ONCE: usize = 32;
+
+/// True if everything that every cluster starts with is there.
+pub(crate) fn has_objects(core: &Core) -> bool {
+    bootstrap::objects()
+        .iter()
+        .all(|wanted| core.view.stored(space(wanted), wanted.name()).is_some())
+}
+
+fn space(object: &Object) -> &'static str {
+    if object.kind() == "FlowSchema" { SCHEMAS } else { LEVELS }
+}
+
 /// Reads only, when all is well.
 pub(crate) async fn keep(core: &Core, term: Term) {
-    for object in bootstrap::objects() {
+    let objects = futures::stream::iter(bootstrap::objects());
+    let ensure = async |object: Object| {
         if let Err(error) = ensure(core, term, &object).await {
             tracing::debug!(name = object.name(), %error, "flow control's object is not there yet");
         }
-    }
+    };
+    objects.for_each_concurrent(AT_ONCE, ensure).await;
     for stored in core.view.range(SCHEMAS, "") {
         if let Err(error) = mark(core, term, &memo::object(&stored)).await {
             tracing::debug!(name = &*stored.key.path, %error, "a FlowSchema is not marked now");
@@ -30,8 +47,7 @@ pub(crate) async fn keep(core: &Core, term: Term) {
 }
 
 async fn ensure(core: &Core, term: Term, wanted: &Object) -> Result<(), Status> {
-    let space = if wanted.kind() == "FlowSchema" { SCHEMAS } else { LEVELS };
-    let Some(stored) = core.view.stored(space, wanted.name()) else {
+    let Some(stored) = core.view.stored(space(wanted), wanted.name()) else {
         let body = wanted.clone().into_value();
         let Some(call) = call(wanted.kind(), Verb::Create, "", "", body, term) else {
             return Ok(());

@@ -12,7 +12,7 @@ mod keep;
 mod metrics;
 mod seats;
 
-pub(crate) use keep::keep;
+pub(crate) use keep::{has_objects, keep};
 
 use crate::{identity::Identity, pipeline::Core, server::RequestInfo};
 use config::Config;

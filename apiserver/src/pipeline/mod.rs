@@ -58,6 +58,7 @@ pub(crate) struct Core {
     pub(crate) flow: crate::flow::Flow,
     /// The process is about to end: it says that it is not ready.
     pub(crate) stopping: std::sync::atomic::AtomicBool,
+    pub(crate) boot: crate::boot::Boot,
 }
 
 /// One request for one kind, routed and authorized.

@@ -181,6 +181,7 @@ async fn patches_that_do_not_apply() {
 #[tokio::test]
 async fn who_shows_no_certificate_sees_health_and_version_only() {
     let mut cluster = Cluster::start().await;
+    cluster.tend().await;
     let nobody = cluster.nobody();
     for path in ["/healthz", "/livez", "/readyz?verbose", "/version"] {
         let request = request(Method::GET, path, "", "");

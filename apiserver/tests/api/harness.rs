@@ -6,7 +6,7 @@ use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use raft_store::Store;
+use raft_store::{Revision, Store};
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -14,7 +14,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 use serde_json::{Value, json};
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, net::TcpStream, task::JoinSet};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
@@ -159,6 +159,23 @@ impl Cluster {
             proxy: Arc::new(proxy),
             shutdown,
             tasks,
+        }
+    }
+
+    /// Tends the aggregation layer and flow control from now on; waits until all their objects are there.
+    pub(crate) async fn tend(&mut self) {
+        let (server, stop) = (self.server.clone(), self.shutdown.clone());
+        self.tasks.spawn(async move {
+            let _ = stop.run_until_cancelled(server.tend()).await;
+        });
+        loop {
+            let next = Revision(self.store.revision().0 + 1);
+            let health = self.get("/healthz").await;
+            if health.code == 200 {
+                return;
+            }
+            let waited = self.store.wait_for(next, Duration::from_secs(20)).await;
+            waited.unwrap_or_else(|_| panic!("still not healthy: {}", health.body));
         }
     }
 
