@@ -1,8 +1,10 @@
 //! The README's walk through a cluster, with the real `kubectl`, real containers and real deaths.
 
 use std::{
+    fs,
     io::{BufRead as _, Read as _, Write as _},
     net::TcpStream,
+    path::PathBuf,
     process::Command,
     time::Instant,
 };
@@ -25,6 +27,8 @@ fn a_user_follows_the_readme() {
     deploy(&cluster);
     look_inside(&cluster);
     reach_into(&cluster);
+    converse(&cluster);
+    call_from_inside(&cluster);
     change(&cluster);
     ask(&cluster);
     reach_the_service(&cluster);
@@ -88,7 +92,7 @@ fn reach_into(cluster: &Cluster) {
     let directory = tempfile::tempdir().expect("a directory");
     let copy = directory.path().join("page");
     cluster.kubectl(&format!("cp {pod}:/srv/www/..data/index.html {}", copy.display()));
-    assert_eq!(std::fs::read_to_string(&copy).expect("copied"), "Hello from Coxswain.\n");
+    assert_eq!(fs::read_to_string(&copy).expect("copied"), "Hello from Coxswain.\n");
     let look = ["debug", pod, "--image=coxswain.local/demo:1", "--target=web", "-c", "look", "--"];
     let look = [&look[..], &["sh", "-c", "ps | grep -c httpd; wget -qO- localhost:8080"]].concat();
     cluster.kubectl_with(&look, "");
@@ -105,6 +109,99 @@ fn reach_into(cluster: &Cluster) {
         let both = text.contains("n1 ") && text.contains("web");
         both.then_some(()).ok_or(text)
     });
+}
+
+const TALKER: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: talker}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: coxswain.local/demo:1
+    stdin: true
+    command: ["sh", "-c", "echo begun; read line; echo heard $line; read line; exit 3"]
+"#;
+
+/// Attached, followed and looked back at; and what `kubectl run` and `debug` make of it.
+fn converse(cluster: &Cluster) {
+    cluster.kubectl_with(&["apply", "-f", "-"], TALKER);
+    cluster.kubectl("wait --for=condition=Ready pod/talker --timeout=60s");
+    let output = cluster.try_kubectl(&["logs", "talker", "--previous"], "");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = r#"previous terminated container "main" in pod "talker" not found"#;
+    assert!(error.contains(expected), "{error}");
+    let (mut following, mut log) = cluster.spawn_kubectl(&["logs", "-f", "talker"]);
+    let mut line = String::new();
+    log.read_line(&mut line).expect("a line");
+    assert_eq!(line, "begun\n");
+    cluster.try_kubectl(&["attach", "-i", "talker"], "you\nagain\n");
+    let mut rest = String::new();
+    // Ends with the container.
+    log.read_to_string(&mut rest).expect("the rest of the log");
+    assert_eq!(rest, "heard you\n");
+    following.wait().expect("ended");
+    cluster.eventually("the log of the container before", || {
+        let output = cluster.try_kubectl(&["logs", "talker", "--previous"], "");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (text == "begun\nheard you\n").then_some(()).ok_or(text)
+    });
+    cluster.kubectl("delete pod talker --now");
+    let words = ["run", "once", "-i", "--rm", "--restart=Never", "--image=coxswain.local/demo:1"];
+    let words = [&words[..], &["--command", "--", "sh", "-c", "cat; exit 4"]].concat();
+    let output = cluster.try_kubectl(&words, "to and fro\n");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("to and fro\n") && said.contains("deleted"), "{said}");
+    assert_eq!(output.status.code(), Some(4), "of the process inside");
+    let words =
+        ["debug", "node/n1", "--image=coxswain.local/demo:1", "--", "test", "-d", "/host/etc"];
+    let made = cluster.kubectl_with(&words, "");
+    let pod = made.split(' ').find(|word| word.starts_with("node-debugger")).expect("a name");
+    cluster.kubectl(&format!("wait --for=jsonpath={{.status.phase}}=Succeeded pod/{pod}"));
+    cluster.kubectl(&format!("delete pod {pod}"));
+}
+
+/// A program in a pod calls the API with what the pod was given: the kubectl of this test, if it
+/// needs no libraries, which the image does not have.
+fn call_from_inside(cluster: &Cluster) {
+    let Some(program) = static_kubectl() else {
+        eprintln!("SKIPPED: calls from inside a pod need a kubectl without shared libraries");
+        return;
+    };
+    let pod = format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: inside}}, spec: {{
+           terminationGracePeriodSeconds: 0,
+           volumes: [{{name: kubectl, hostPath: {{path: {program:?}, type: File}}}}],
+           containers: [{{name: main, image: coxswain.local/demo:1, command: [sleep, '1000'],
+                          volumeMounts: [{{name: kubectl, mountPath: /kubectl}}]}}]}}}}"
+    );
+    cluster.kubectl_with(&["apply", "-f", "-"], &pod);
+    cluster.kubectl("wait --for=condition=Ready pod/inside --timeout=60s");
+    let get = ["exec", "inside", "--", "/kubectl", "get", "pods", "-o", "name"];
+    let refused = cluster.try_kubectl(&get, "");
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let expected = "User \"system:serviceaccount:default:default\" cannot list resource \"pods\"";
+    assert!(error.contains(expected), "{error}");
+    cluster
+        .kubectl("create rolebinding inside --clusterrole=view --serviceaccount=default:default");
+    assert!(cluster.kubectl_with(&get, "").contains("pod/inside\n"));
+    let who = cluster.kubectl("exec inside -- /kubectl auth whoami");
+    assert!(who.contains("authentication.kubernetes.io/pod-name"), "{who}");
+    cluster.kubectl("delete pod/inside rolebinding/inside --wait=false");
+}
+
+/// The path of this test's kubectl, if it is one file that needs no other: no program interpreter.
+fn static_kubectl() -> Option<PathBuf> {
+    let named = kubectl();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let candidates = std::env::split_paths(&path).map(|directory| directory.join(&named));
+    let file =
+        candidates.filter_map(|path| path.canonicalize().ok()).find(|path| path.is_file())?;
+    let mut head = Vec::new();
+    fs::File::open(&file).ok()?.take(4096).read_to_end(&mut head).ok()?;
+    let is_elf = head.starts_with(b"\x7fELF");
+    (is_elf && !head.windows(4).any(|four| four == b"/ld-")).then_some(file)
 }
 
 fn change(cluster: &Cluster) {

@@ -10,6 +10,7 @@ use crate::{
     server::{Body, Connection, RequestInfo},
 };
 use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use k8s::{FieldError, Object, Status};
 use serde_json::Value;
@@ -29,6 +30,9 @@ const LOG_OPTIONS: &[&str] = &[
     "tailLines",
     "timestamps",
 ];
+
+/// Of a node's refusal, as much as is told (upstream's `maxReadLength`).
+const REFUSAL_BYTES_MAX: usize = 50_000;
 
 /// True if this subresource is a conversation with a node.
 pub(crate) fn is_stream(kind: &KindDef, subresource: &str) -> bool {
@@ -75,7 +79,54 @@ pub(crate) async fn proxy(
         headers: Vec::new(),
         client: connection.peer.ip(),
     };
-    pass.on(sender, outgoing, request).await
+    let answer = pass.on(sender, outgoing, request).await?;
+    match (info.subresource.as_str(), answer.status().as_u16()) {
+        // A client that streams gets the node's refusal as it is.
+        ("log", 200..=206) | ("exec" | "attach" | "portforward", _) => Ok(answer),
+        (_, code) => {
+            let text = beginning(answer.into_body()).await;
+            Err(refused_log(code, &info.name, &text))
+        }
+    }
+}
+
+/// Of a body as much as is told; what cannot be read is not.
+async fn beginning(mut body: Body) -> String {
+    let mut text = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await
+        && text.len() < REFUSAL_BYTES_MAX
+    {
+        text.extend_from_slice(frame.data_ref().map_or(&[][..], |bytes| bytes));
+    }
+    text.truncate(REFUSAL_BYTES_MAX);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// A node's refusal of a log in the words of upstream's `GenericHttpResponseChecker`.
+fn refused_log(code: u16, pod: &str, text: &str) -> Status {
+    let (reason, message) = match code {
+        400 => return Status::bad_request(text),
+        500 => return Status::internal(text),
+        404 => ("NotFound", "the server could not find the requested resource".to_string()),
+        403 => ("Forbidden", text.to_string()),
+        code if code > 500 => {
+            let text = k8s::text::go_quote(text);
+            let message = format!(
+                "an error on the server ({text}) has prevented the request from succeeding"
+            );
+            ("InternalError", message)
+        }
+        code => {
+            let message = format!(
+                "the server responded with the status code {code} but did not return more information"
+            );
+            ("", message)
+        }
+    };
+    let mut status = Status::new(code, reason, format!("{message} ( pods/log {pod})"));
+    status.kind = "pods/log".to_string();
+    status.name = pod.to_string();
+    status
 }
 
 /// `None`: a pod without a node, whose logs are asked for.
@@ -249,6 +300,21 @@ mod tests {
             Ok("/exec/default/web/a?command=sh&command=-c&input=1&output=1".into())
         );
         assert_eq!(path("log", "container=b"), Err("container b is not valid for pod web".into()));
+    }
+
+    #[test]
+    fn a_nodes_refusal_of_a_log_is_a_status() {
+        let told = |code| {
+            let status = refused_log(code, "web", "why");
+            (status.code, status.reason, status.message)
+        };
+        assert_eq!(told(400), (400, "BadRequest".into(), "why".into()));
+        assert_eq!(told(500), (500, "InternalError".into(), "Internal error occurred: why".into()));
+        let missing = "the server could not find the requested resource ( pods/log web)";
+        assert_eq!(told(404), (404, "NotFound".into(), missing.into()));
+        let failed = "an error on the server (\"why\") has prevented the request from succeeding \
+                      ( pods/log web)";
+        assert_eq!(told(502), (502, "InternalError".into(), failed.into()));
     }
 
     #[test]
