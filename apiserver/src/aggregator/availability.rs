@@ -156,7 +156,11 @@ pub(super) async fn set(
         namespace: String::new(),
         name: name.to_string(),
         subresource: "status".into(),
-        body: Body::Value(json!({ "status": { "conditions": conditions } })),
+        // The others' conditions are theirs: who wrote one in between is not written over.
+        body: Body::Value(json!({
+            "metadata": { "resourceVersion": object.str_at("/metadata/resourceVersion") },
+            "status": { "conditions": conditions },
+        })),
         options: k8s::Options::default(),
         fence: Some(term.0),
         notes: Arc::default(),
