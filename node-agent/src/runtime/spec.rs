@@ -199,7 +199,7 @@ pub(crate) fn config(
         "ociVersion": "1.1.0",
         "process": process(spec, ids, &spec.args, spec.tty, means),
         "root": {"path": places.root, "readonly": spec.security.read_only_root},
-        "mounts": mounts(spec),
+        "mounts": mounts(spec, places.processes.is_none() || means.unified_cgroup),
         "linux": linux,
         "annotations": {
             "io.kubernetes.pod.namespace": pod.namespace,
@@ -341,7 +341,9 @@ fn propagation(spec: &ContainerSpec) -> &'static str {
     }
 }
 
-fn mounts(spec: &ContainerSpec) -> Vec<Value> {
+/// `cgroups`: false for a container of cgroup v1 among another's processes. libcontainer looks for
+/// itself in `/proc`, under its number among them: it finds nobody, or somebody else.
+fn mounts(spec: &ContainerSpec, cgroups: bool) -> Vec<Value> {
     let privileged = spec.security.privileged;
     let writable = if privileged { "rw" } else { "ro" };
     let special = |destination, kind, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
@@ -355,8 +357,11 @@ fn mounts(spec: &ContainerSpec) -> Vec<Value> {
         ),
         special("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         special("/sys", "sysfs", &["nosuid", "noexec", "nodev", writable]),
-        special("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", writable]),
     ];
+    if cgroups {
+        let options = ["nosuid", "noexec", "nodev", "relatime", writable];
+        list.push(special("/sys/fs/cgroup", "cgroup", &options));
+    }
     if !spec.mounts.iter().any(|mount| mount.target == "/dev/shm") {
         let options = ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"];
         list.push(special("/dev/shm", "tmpfs", &options));
@@ -430,5 +435,24 @@ mod tests {
             cgroup: "/pods/u/c",
         };
         insta::assert_json_snapshot!(config(&pod, &spec, &ids, places, MEANS));
+    }
+
+    #[test]
+    fn among_anothers_processes_there_are_no_cgroups_of_version_1() {
+        let has_cgroups = |means: Means, processes: Option<&Path>| {
+            let places = Places {
+                root: Path::new("/r"),
+                namespaces: Path::new("/n"),
+                processes,
+                cgroup: "/pods/u/c",
+            };
+            let spec = with(Security::default());
+            let config = config(&SandboxSpec::default(), &spec, &Ids::default(), places, means);
+            let mounts = config["mounts"].as_array().expect("mounts").clone();
+            mounts.iter().any(|mount| mount["type"] == "cgroup")
+        };
+        let (unified, other) = (Means { unified_cgroup: true, ..MEANS }, Some(Path::new("/p")));
+        assert!(has_cgroups(MEANS, None) && has_cgroups(unified, other));
+        assert!(!has_cgroups(MEANS, other));
     }
 }
