@@ -140,13 +140,13 @@ impl Server {
         Server {
             core: Arc::new(Core {
                 machine: admission::Machine::new(&config.registry, ways.clone()),
-                ways,
+                ways: ways.clone(),
                 store: config.store.clone(),
                 authorizer: authz::authorizer(config.store.clone()),
-                view: view.clone(),
+                view,
                 schema: k8s::schema::Schema::built_in(),
                 catalogs: Arc::new(catalog::Catalogs::new(config.store.clone())),
-                converter: Arc::new(custom::Converter { view }),
+                converter: Arc::new(custom::Converter::new(ways)),
                 metrics: Metrics::new(config.registry.clone()),
                 tasks: Default::default(),
                 aggregator: Default::default(),

@@ -39,6 +39,7 @@ pub(crate) use metrics::Metrics;
 pub(crate) use notes::Notes;
 pub(crate) use resource_quota::Charge;
 pub(crate) use service_account::await_account;
+pub(crate) use webhook::{Clients, Server as WebhookServer};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {

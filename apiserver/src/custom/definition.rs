@@ -5,6 +5,7 @@ use super::{
     columns::Columns,
     intern,
     rules::{self, Rules},
+    webhook::Webhook,
 };
 use crate::{
     kinds::{KindDef, Subresource, Verbs, common},
@@ -39,8 +40,7 @@ pub(crate) enum Conversion {
     /// All versions look the same but for `apiVersion`.
     None,
     /// `spec.conversion.webhook`
-    #[expect(dead_code, reason = "no webhook is called yet")]
-    Webhook(Value),
+    Webhook(Webhook),
 }
 
 /// One version of a kind, served or not.
@@ -128,7 +128,7 @@ fn compile(object: &Object, revision: u64) -> Option<Compiled> {
     let defs = defs.collect();
     let webhook = object.str_at("/spec/conversion/strategy") == "Webhook";
     let conversion = match object.at("/spec/conversion/webhook") {
-        Some(webhook_config) if webhook => Conversion::Webhook(webhook_config.clone()),
+        Some(webhook_config) if webhook => Conversion::Webhook(Webhook::read(webhook_config)),
         _ => Conversion::None,
     };
     let terminating = object.deletion_timestamp().is_some()

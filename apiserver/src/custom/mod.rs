@@ -14,6 +14,7 @@ pub(crate) mod names;
 pub(crate) mod rules;
 mod serve;
 mod validate;
+mod webhook;
 
 pub(crate) use decode::unsupported_patch;
 pub(crate) use definition::CustomKind;

@@ -5,7 +5,7 @@ use super::{
     CustomKind,
     definition::{Conversion, Definition, Version},
 };
-use crate::{encode, kind::Kind, memo, view::View};
+use crate::{admission::Clients, backend::Ways, encode, kind::Kind, memo};
 use bytes::Bytes;
 use k8s::{
     Object, Status,
@@ -17,53 +17,49 @@ use std::sync::Arc;
 
 /// Brings objects from one version to another.
 pub(crate) struct Converter {
-    #[expect(dead_code, reason = "webhooks are looked up there")]
-    pub(crate) view: Arc<dyn View>,
+    clients: Clients,
 }
 
 impl Converter {
-    /// The stored versions as `kind` shows them, in order; those of built-in kinds unchanged.
+    pub(crate) fn new(ways: Ways) -> Converter {
+        Converter { clients: Clients::new(ways) }
+    }
+
+    /// The stored versions as `kind` shows them, in order; those of built-in kinds unchanged. A webhook
+    /// is asked once for all.
     pub(crate) async fn served(
         &self,
         kind: &Kind,
-        items: Vec<Arc<Stored>>,
+        mut items: Vec<Arc<Stored>>,
     ) -> Result<Vec<Arc<Stored>>, Status> {
         let Some(custom) = kind.custom() else { return Ok(items) };
-        let mut served = Vec::with_capacity(items.len());
-        for stored in items {
-            served.push(self.serve(kind, custom, stored).await?);
+        let (definition, version) = (&custom.definition, custom.version());
+        let mut others = Vec::new();
+        for (index, stored) in items.iter_mut().enumerate() {
+            if let Some(known) = memo::served(stored, kind.state(), version.name) {
+                if let Some(known) = known {
+                    *stored = known;
+                }
+                continue;
+            }
+            let mut object: Object = serde_json::from_slice(&stored.body).map_err(|error| {
+                Status::internal(format!("a stored object is not JSON: {error}"))
+            })?;
+            let from = written_in(definition, &object)?;
+            shape(&mut object, from);
+            fill(&mut object, from);
+            if from.name == version.name {
+                *stored = keep(kind, version, stored, &object);
+            } else {
+                others.push((index, object));
+            }
         }
-        Ok(served)
-    }
-
-    async fn serve(
-        &self,
-        kind: &Kind,
-        custom: &CustomKind,
-        stored: Arc<Stored>,
-    ) -> Result<Arc<Stored>, Status> {
-        let version = custom.version();
-        if let Some(known) = memo::served(&stored, kind.state(), version.name) {
-            return Ok(known.unwrap_or(stored));
+        let (places, objects): (Vec<usize>, Vec<Object>) = others.into_iter().unzip();
+        let converted = self.convert(definition, objects, version).await?;
+        for (index, object) in places.into_iter().zip(converted) {
+            items[index] = keep(kind, version, &items[index], &object);
         }
-        let mut object: Object = serde_json::from_slice(&stored.body)
-            .map_err(|error| Status::internal(format!("a stored object is not JSON: {error}")))?;
-        let definition = &custom.definition;
-        let from = written_in(definition, &object)?;
-        shape(&mut object, from);
-        fill(&mut object, from);
-        if from.name != version.name {
-            object = self.convert(definition, object, version).await?;
-        }
-        let body = encode::body(&object);
-        if body == stored.body {
-            memo::keep_served(&stored, kind.state(), version.name, None);
-            return Ok(stored);
-        }
-        let shown = Stored::new(stored.key.clone(), stored.revision, stored.created, body);
-        let shown = Arc::new(shown);
-        memo::keep_served(&stored, kind.state(), version.name, Some(&shown));
-        Ok(shown)
+        Ok(items)
     }
 
     /// The bytes an object of `kind` is stored as: complete, in the storage version.
@@ -74,31 +70,46 @@ impl Converter {
         let mut object = object.clone();
         encode::stamp(&mut object, kind, custom.version().name);
         if storage.name != custom.version().name {
-            object = self.convert(definition, object, storage).await?;
+            let mut converted = self.convert(definition, vec![object], storage).await?;
+            object = converted.pop().ok_or_else(|| Status::internal("nothing was converted"))?;
         }
         Ok(encode::body(&object))
     }
 
+    /// As many objects as there were, in order.
     async fn convert(
         &self,
         definition: &Definition,
-        mut object: Object,
+        mut objects: Vec<Object>,
         to: &Version,
-    ) -> Result<Object, Status> {
+    ) -> Result<Vec<Object>, Status> {
+        let api_version = encode::api_version(definition.group, to.name);
         match &definition.conversion {
-            Conversion::None => {}
-            Conversion::Webhook(_) => {
-                let (group, kind) = (definition.group, definition.kind);
-                return Err(Status::not_implemented(format!(
-                    "conversion of {kind}.{group} by webhook is not implemented yet"
-                )));
+            Conversion::Webhook(webhook) if !objects.is_empty() => {
+                objects = webhook.convert(&self.clients, definition, objects, &api_version).await?;
+            }
+            _ => {
+                for object in &mut objects {
+                    object.0.insert("apiVersion".into(), api_version.as_str().into());
+                }
             }
         }
-        let api_version = encode::api_version(definition.group, to.name);
-        object.0.insert("apiVersion".into(), api_version.into());
-        shape(&mut object, to);
-        Ok(object)
+        objects.iter_mut().for_each(|object| shape(object, to));
+        Ok(objects)
     }
+}
+
+/// What is served in place of `stored`, remembered for the next who asks.
+fn keep(kind: &Kind, version: &Version, stored: &Arc<Stored>, object: &Object) -> Arc<Stored> {
+    let body = encode::body(object);
+    if body == stored.body {
+        memo::keep_served(stored, kind.state(), version.name, None);
+        return stored.clone();
+    }
+    let shown = Stored::new(stored.key.clone(), stored.revision, stored.created, body);
+    let shown = Arc::new(shown);
+    memo::keep_served(stored, kind.state(), version.name, Some(&shown));
+    shown
 }
 
 fn written_in<'a>(definition: &'a Definition, object: &Object) -> Result<&'a Version, Status> {

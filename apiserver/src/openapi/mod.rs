@@ -1,6 +1,7 @@
 //! `/openapi/v3` and `/openapi/v2`: what this server serves, for people and for machines. Made of the
 //! list of kinds and the schema table when first asked for, and kept as bytes.
 
+mod custom;
 mod gnostic;
 mod operations;
 mod schemas;
@@ -8,7 +9,7 @@ mod swagger;
 
 use crate::{
     aggregator,
-    catalog::Catalog,
+    catalog::{Catalog, Group},
     kind::Kind,
     pipeline::Core,
     server::{Body, Format, bytes, respond},
@@ -52,7 +53,7 @@ impl Document {
 struct Documents {
     catalog: Arc<Catalog>,
     /// By path below `/openapi/v3/`: `api/v1`, `apis/apps/v1`.
-    group_versions: OnceLock<BTreeMap<String, Document>>,
+    group_versions: OnceLock<BTreeMap<String, Arc<Document>>>,
     swagger: OnceLock<Document>,
 }
 
@@ -71,11 +72,22 @@ impl Documents {
         documents
     }
 
-    fn group_versions(&self) -> &BTreeMap<String, Document> {
+    fn group_versions(&self) -> &BTreeMap<String, Arc<Document>> {
         self.group_versions.get_or_init(|| {
-            let descriptions = Descriptions::load();
-            let values = values(&self.catalog, &descriptions);
-            values.map(|(path, value)| (path, Document::new(Model::V3, &value))).collect()
+            let descriptions = OnceLock::new();
+            let descriptions = || descriptions.get_or_init(Descriptions::load);
+            let known = built_in_documents();
+            let mut documents = BTreeMap::new();
+            for (path, group, version) in group_versions(&self.catalog) {
+                let has_custom = Catalog::of_version(group, version).any(|kind| kind.is_custom());
+                let document = known.get(&path).filter(|_| !has_custom).cloned();
+                let document = document.unwrap_or_else(|| {
+                    let value = value(&path, group, version, descriptions());
+                    Arc::new(Document::new(Model::V3, &value))
+                });
+                documents.insert(path, document);
+            }
+            documents
         })
     }
 
@@ -88,17 +100,35 @@ impl Documents {
     }
 }
 
+/// Those of the built-in kinds, which are the same whatever else there is.
+fn built_in_documents() -> &'static BTreeMap<String, Arc<Document>> {
+    static DOCUMENTS: OnceLock<BTreeMap<String, Arc<Document>>> = OnceLock::new();
+    DOCUMENTS.get_or_init(|| {
+        let (descriptions, catalog) = (Descriptions::load(), Catalog::built_in());
+        let values = values(&catalog, &descriptions);
+        values.map(|(path, value)| (path, Arc::new(Document::new(Model::V3, &value)))).collect()
+    })
+}
+
+/// Each group and version, with the path of its document.
+fn group_versions(catalog: &Catalog) -> impl Iterator<Item = (String, &Group, &'static str)> {
+    catalog.groups().iter().flat_map(|group| {
+        group.versions.iter().map(move |version| (path(group.name, version), group, *version))
+    })
+}
+
 /// The document of each group and version, by its path.
 fn values(catalog: &Catalog, descriptions: &Descriptions) -> impl Iterator<Item = (String, Value)> {
-    catalog.groups().iter().flat_map(move |group| {
-        group.versions.iter().map(move |version| {
-            let kinds: Vec<Kind> = Catalog::of_version(group, version).cloned().collect();
-            let root = path(group.name, version);
-            let served = Served { group: group.name, version, kinds: &kinds };
-            let value = document(&root, served, descriptions);
-            (root, value)
-        })
+    group_versions(catalog).map(move |(path, group, version)| {
+        let value = value(&path, group, version, descriptions);
+        (path, value)
     })
+}
+
+fn value(root: &str, group: &Group, version: &str, descriptions: &Descriptions) -> Value {
+    let kinds: Vec<Kind> = Catalog::of_version(group, version).cloned().collect();
+    let served = Served { group: group.name, version, kinds: &kinds };
+    document(root, served, descriptions)
 }
 
 /// What one document is about.

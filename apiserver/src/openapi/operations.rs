@@ -19,6 +19,7 @@ const STREAMS: &[&str] = &[
     "application/vnd.kubernetes.protobuf;stream=watch",
     YAML,
 ];
+/// The last is for kinds whose types say how lists are merged: kubectl looks here before it sends one.
 const PATCHES: &[&str] = &[
     "application/apply-patch+yaml",
     "application/json-patch+json",
@@ -284,7 +285,8 @@ impl Writer<'_> {
             "" => format!("the specified {kind}"),
             subresource => format!("{subresource} of the specified {kind}"),
         };
-        let patch = || body(PATCHES, &schemas::reference(PATCH));
+        let patches = PATCHES.len() - usize::from(self.kind.is_custom());
+        let patch = || body(&PATCHES[..patches], &schemas::reference(PATCH));
         let options = || body(&["*/*"], &schemas::reference(DELETE_OPTIONS));
         let whole = || body(&["*/*"], &schema);
         let status = schemas::reference(STATUS);

@@ -1,7 +1,7 @@
 //! Component schemas: the schema table in OpenAPI's words, with upstream's descriptions and the
 //! extensions clients merge by.
 
-use super::Served;
+use super::{Served, custom};
 use crate::{catalog::Catalog, kind::Kind, kinds::Subresource};
 use k8s::schema::{Element, Field, ListType, Schema, Shape, Type, TypeId};
 use k8s_docs::Descriptions;
@@ -32,6 +32,11 @@ pub(super) fn components(served: Served<'_>, descriptions: &Descriptions) -> Map
     let mut tops: Vec<(TypeId, Value)> = Vec::new();
     let mut todo: Vec<TypeId> = COMMON.iter().filter_map(|name| schema.get(name)).collect();
     for kind in served.kinds {
+        if let Some(kind) = kind.custom() {
+            out.extend(custom::components(kind, descriptions));
+            let metas = ["meta.v1.ObjectMeta", "meta.v1.ListMeta"];
+            todo.extend(metas.iter().filter_map(|name| schema.get(name)));
+        }
         let whole = type_name(kind, served.version);
         for (name, suffix) in [(whole.clone(), ""), (format!("{whole}List"), "List")] {
             let Some(id) = schema.get(&name) else { continue };
@@ -298,10 +303,16 @@ fn element(schema: &Schema, element: Element) -> Value {
 
 /// The component of a kind.
 pub(super) fn kind_reference(kind: &Kind, version: &str) -> Value {
+    if let Some(custom) = kind.custom() {
+        return reference(&custom::name(custom, kind.kind));
+    }
     reference(&name(&type_name(kind, version)))
 }
 
 /// The component of its list.
 pub(super) fn list_reference(kind: &Kind, version: &str) -> Value {
+    if let Some(custom) = kind.custom() {
+        return reference(&custom::name(custom, &kind.list_kind()));
+    }
     reference(&name(&format!("{}List", type_name(kind, version))))
 }

@@ -130,10 +130,12 @@ fn schema_of(schema: &Value) -> Value {
         out.insert(key.clone(), value);
     }
     let choice = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
-    if !out.contains_key("type") && schema.get("oneOf").is_some_and(choice) {
+    let either = schema.contains_key("x-kubernetes-int-or-string");
+    if !either && !out.contains_key("type") && schema.get("oneOf").is_some_and(choice) {
         // A number or a string: the one that can write both.
         out.insert("type".into(), "string".into());
     }
+    super::custom::plain(&mut out, schema);
     Value::Object(out)
 }
 

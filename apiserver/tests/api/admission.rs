@@ -22,18 +22,19 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 /// A webhook server: answers each path with what its function makes of the review's request.
-struct Hooks {
-    address: SocketAddr,
-    ca: String,
+pub(crate) struct Hooks {
+    pub(crate) address: SocketAddr,
+    /// PEM.
+    pub(crate) ca: String,
     /// Path and request of every review, in order.
-    seen: Arc<Mutex<Vec<(String, Value)>>>,
+    pub(crate) seen: Arc<Mutex<Vec<(String, Value)>>>,
     _tasks: JoinSet<()>,
 }
 
-type Answer = fn(&str, &Value) -> Option<Value>;
+pub(crate) type Answer = fn(&str, &Value) -> Option<Value>;
 
 impl Hooks {
-    async fn start(answer: Answer) -> Hooks {
+    pub(crate) async fn start(answer: Answer) -> Hooks {
         let key = rcgen::KeyPair::generate().expect("a key");
         let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_string()]).expect("valid");
         let certificate = params.self_signed(&key).expect("self-signed");
@@ -106,7 +107,7 @@ async fn reply(
     };
     response["uid"] = review["request"]["uid"].clone();
     let body = json!({
-        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response,
+        "apiVersion": review["apiVersion"], "kind": review["kind"], "response": response,
     });
     Response::new(Full::new(Bytes::from(body.to_string())))
 }

@@ -1,9 +1,11 @@
 //! Kinds that users define: made, used like any other, changed and removed.
 
 use crate::{
+    admission::Hooks,
     harness::{Answer, Cluster, request},
     watching::Lines,
 };
+use base64::Engine as _;
 use http::{Method, header};
 use serde_json::{Value, json};
 
@@ -375,5 +377,148 @@ async fn a_definition_that_says_nonsense_is_refused() {
         format!("{}: {}", text("field"), message.split(": [{").next().unwrap_or_default())
     });
     insta::assert_snapshot!(causes.collect::<Vec<_>>().join("\n"));
+    cluster.stop().await;
+}
+
+/// What was a size in v1 is an extent in v2.
+fn convert(path: &str, request: &Value) -> Option<Value> {
+    if path == "/refuse" {
+        return Some(json!({ "result": { "status": "Failed", "message": "not today" } }));
+    }
+    let to = request["desiredAPIVersion"].as_str()?;
+    let (old, new) = if to.ends_with("v2") { ("size", "extent") } else { ("extent", "size") };
+    let convert = |object: &Value| {
+        let mut object = object.clone();
+        object["apiVersion"] = to.into();
+        let spec = object["spec"].as_object_mut()?;
+        let value = spec.remove(old)?;
+        spec.insert(new.into(), value);
+        object["metadata"]["labels"] = json!({ "converted": "yes" });
+        object["metadata"]["finalizers"] = json!(["example.com/ignored"]);
+        Some(object)
+    };
+    let objects: Option<Vec<Value>> = request["objects"].as_array()?.iter().map(convert).collect();
+    Some(json!({ "result": { "status": "Success" }, "convertedObjects": objects? }))
+}
+
+#[tokio::test]
+async fn a_webhook_converts_between_versions() {
+    let mut cluster = Cluster::start().await;
+    let hooks = Hooks::start(convert).await;
+    let mut second = version("v2", false);
+    let spec = &mut second["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["required"] = json!(["extent"]);
+    spec["properties"]["extent"] = spec["properties"]["size"].take();
+    spec["properties"].as_object_mut().expect("a map").remove("size");
+    second["selectableFields"] = json!([{ "jsonPath": ".spec.extent" }]);
+    let mut crd = definition(vec![version("v1", true), second]);
+    let ca = base64::engine::general_purpose::STANDARD.encode(&hooks.ca);
+    let conversion = |path: &str| {
+        let url = format!("https://{}{path}", hooks.address);
+        json!({ "strategy": "Webhook", "webhook": {
+            "conversionReviewVersions": ["v1", "v1beta1"],
+            "clientConfig": { "url": url, "caBundle": ca },
+        } })
+    };
+    crd["spec"]["conversion"] = conversion("/convert");
+    define(&mut cluster, crd).await;
+    for name in ["a", "b"] {
+        let made = cluster.post(WIDGETS, widget(name, json!({ "size": 3 }))).await;
+        assert_eq!(made.code, 201, "{}", made.body);
+    }
+    let seconds = "/apis/example.com/v2/namespaces/default/widgets";
+    let list = cluster.get(seconds).await.body;
+    assert_eq!(list["items"][1]["spec"], json!({ "extent": 3, "color": "blue" }), "{list}");
+    let metadata = &list["items"][1]["metadata"];
+    assert_eq!(metadata["labels"], json!({ "converted": "yes" }));
+    assert_eq!(metadata["finalizers"], Value::Null, "only labels and annotations may change");
+    let asked = hooks.seen.lock().expect("no panic").len();
+    assert_eq!(asked, 1, "once for the whole list");
+    let changed = cluster.merge(&format!("{seconds}/a"), json!({ "spec": { "extent": 5 } })).await;
+    assert_eq!(changed.code, 200, "{}", changed.body);
+    assert_eq!(changed.body["spec"]["extent"], 5);
+    let first = cluster.get(&path("a")).await.body;
+    assert_eq!(first["spec"]["size"], 5, "{first}");
+    let large = format!("{seconds}?fieldSelector=spec.extent%3D5");
+    let list = cluster.get(&large).await.body;
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "{list}");
+    let mut watch = Lines::open(&mut cluster, &format!("{large}&watch=1")).await;
+    let event = watch.next().await.expect("an event");
+    assert_eq!(event["object"]["spec"]["extent"], 5, "{event}");
+    cluster.merge(&path("b"), json!({ "spec": { "size": 5 } })).await;
+    assert_eq!(watch.told().await, "ADDED b");
+    cluster.merge(&path("b"), json!({ "spec": { "size": 6 } })).await;
+    let event = watch.next().await.expect("an event");
+    assert_eq!((&event["type"], &event["object"]["kind"]), (&json!("DELETED"), &json!("Widget")));
+    drop(watch);
+    let refusing = json!({ "spec": { "conversion": conversion("/refuse") } });
+    let refusing = cluster.merge(&format!("{DEFINITIONS}/widgets.example.com"), refusing).await;
+    assert_eq!(refusing.code, 200, "{}", refusing.body);
+    let failed = cluster.get(&format!("{seconds}/b")).await;
+    let why = "Internal error occurred: conversion webhook for example.com/v1, Kind=Widget failed: \
+               not today";
+    assert_eq!((failed.code, message(&failed)), (500, why));
+    assert_eq!(cluster.get(&path("b")).await.code, 200, "nothing is to be converted");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn open_api_describes_the_kind() {
+    let mut cluster = Cluster::start().await;
+    let mut described = version("v1", true);
+    let schema = &mut described["schema"]["openAPIV3Schema"];
+    schema["description"] = "A widget.".into();
+    let fields = &mut schema["properties"]["spec"]["properties"];
+    fields["port"] = json!({ "x-kubernetes-int-or-string": true });
+    fields["free"] = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                             "properties": { "a": { "type": "string" } } });
+    fields["maybe"] = json!({ "type": "string", "nullable": true });
+    fields["within"] = json!({ "type": "object", "x-kubernetes-embedded-resource": true,
+                               "properties": { "spec": { "type": "object" } } });
+    let before = cluster.get("/openapi/v3").await.body;
+    define(&mut cluster, definition(vec![described])).await;
+    let after = cluster.get("/openapi/v3").await.body;
+    assert_eq!(after["paths"]["apis/apps/v1"], before["paths"]["apis/apps/v1"]);
+    let url = after["paths"]["apis/example.com/v1"]["serverRelativeURL"].as_str().expect("a URL");
+    let document = cluster.get(url).await.body;
+    let schemas = &document["components"]["schemas"];
+    let paths = document["paths"].as_object().expect("paths");
+    let one = "/apis/example.com/v1/namespaces/{namespace}/widgets/{name}";
+    assert!(paths.contains_key(one) && paths.contains_key(&format!("{one}/scale")));
+    let patches = paths[one]["patch"]["requestBody"]["content"].as_object().expect("a map");
+    assert!(!patches.keys().any(|media| media.contains("strategic")), "{patches:?}");
+    let answer = &paths[one]["get"]["responses"]["200"]["content"]["application/json"];
+    let named = "#/components/schemas/com.example.v1.Widget";
+    assert_eq!(answer["schema"], json!({ "$ref": named }));
+    let old = cluster.get("/openapi/v2").await.body;
+    let shown = json!({
+        "v3": { "Widget": schemas["com.example.v1.Widget"],
+                "WidgetList": schemas["com.example.v1.WidgetList"] },
+        "v2": { "Widget": old["definitions"]["com.example.v1.Widget"] },
+    });
+    insta::assert_snapshot!(serde_json::to_string_pretty(&shown).expect("JSON"));
+    let media = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let mut asked = request(Method::GET, "/openapi/v2", "", "");
+    asked.headers_mut().insert(header::ACCEPT, media.parse().expect("a header"));
+    assert_eq!(cluster.send(cluster.admin(), asked).await.status(), 200);
+    cluster.stop().await;
+}
+
+/// What upstream's conformance does to the status of a definition.
+#[tokio::test]
+async fn the_status_of_a_definition_can_be_written() {
+    let mut cluster = Cluster::start().await;
+    let mut crd = define(&mut cluster, definition(vec![version("v1", true)])).await;
+    let status = format!("{DEFINITIONS}/widgets.example.com/status");
+    assert_eq!(cluster.get(&status).await.body["spec"], crd["spec"]);
+    let updated =
+        json!({ "message": "updated", "lastTransitionTime": null, "type": "", "status": "" });
+    crd["status"]["conditions"].as_array_mut().expect("a list").push(updated);
+    let answer = cluster.put(&status, crd).await;
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    let patch = r#"[{"op":"add","path":"/status/conditions","value":[{"message":"patched"}]}]"#;
+    let answer = cluster.ask(Method::PATCH, &status, "application/json-patch+json", patch).await;
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    assert_eq!(answer.body["status"]["conditions"][0]["message"], "patched");
     cluster.stop().await;
 }

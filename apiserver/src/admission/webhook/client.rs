@@ -40,7 +40,7 @@ const SYSTEM_ROOTS: &[&str] = &[
 ];
 
 /// Everybody who is called.
-pub(in crate::admission) struct Clients {
+pub(crate) struct Clients {
     ways: Ways,
     pools: Mutex<HashMap<Server, Arc<Pool>>>,
 }
@@ -59,8 +59,8 @@ struct Link {
 
 /// Why there is no answer: what is said of it, and the code that metrics count it under.
 #[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) why: String,
+pub(crate) struct Failed {
+    pub(crate) why: String,
     pub(super) code: u16,
 }
 
@@ -75,12 +75,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Clients {
-    pub(in crate::admission) fn new(ways: Ways) -> Clients {
+    pub(crate) fn new(ways: Ways) -> Clients {
         Clients { ways, pools: Mutex::default() }
     }
 
     /// Posts a review and returns the body of the answer, within `timeout`.
-    pub(super) async fn post(
+    pub(crate) async fn post(
         &self,
         server: &Server,
         body: Bytes,

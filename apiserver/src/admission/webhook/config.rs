@@ -33,7 +33,7 @@ pub(super) struct Hook {
 
 /// Where a webhook is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Server {
+pub(crate) struct Server {
     pub(super) at: At,
     /// Starts with `/`, or is empty.
     pub(super) path: String,
@@ -117,7 +117,8 @@ impl Hook {
 }
 
 impl Server {
-    fn of(client: &Value) -> Server {
+    /// Reads a `WebhookClientConfig`.
+    pub(crate) fn of(client: &Value) -> Server {
         use base64::Engine as _;
         let ca = base64::engine::general_purpose::STANDARD.decode(text(client, "/caBundle"));
         let ca = ca.unwrap_or_default();

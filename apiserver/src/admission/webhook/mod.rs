@@ -11,8 +11,9 @@ mod review;
 #[cfg(test)]
 mod tests;
 
-pub(super) use client::Clients;
+pub(crate) use client::Clients;
 pub(super) use config::Rule;
+pub(crate) use config::Server;
 pub(super) use dispatch::{mutate, validate};
 pub(super) use matching::{concerned, of_namespace};
 pub(super) use review::{document, object, old_document, request};
