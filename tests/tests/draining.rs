@@ -1,9 +1,10 @@
-//! `kubectl cordon`, `drain` and `uncordon` against evictions and the budgets they respect: a master
-//! in this process, and pods that nobody runs.
+//! `kubectl cordon`, `drain` and `uncordon` against evictions and the budgets they respect, `attach`
+//! and `exec` against a policy: a master in this process, and pods that nobody runs.
 
 mod served;
 
 use k8s_openapi::api::{
+    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
     core::v1::{Node, Pod},
     policy::v1::PodDisruptionBudget,
 };
@@ -132,5 +133,52 @@ async fn a_node_is_drained_as_far_as_budgets_allow() {
     let nodes: Api<Node> = Api::all(served.admin());
     let spec = nodes.get("n1").await.expect("the node").spec.unwrap_or_default();
     assert_ne!(spec.unschedulable, Some(true));
+    served.stop().await;
+}
+
+/// Nobody attaches to a pod or runs in it what is called `forbidden`.
+async fn guard(served: &Served) {
+    let create = PostParams::default();
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(served.admin());
+    let policy = read(json!({ "metadata": { "name": "guard" }, "spec": {
+        "matchConstraints": { "resourceRules": [{
+            "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CONNECT"],
+            "resources": ["pods/attach", "pods/exec"],
+        }] },
+        "validations": [{
+            "expression": "has(object.command) && !('forbidden' in object.command)",
+            "messageExpression": "'what is done to pod ' + request.name + ' is not allowed'",
+        }],
+    } }));
+    policies.create(&create, &policy).await.expect("a policy");
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(served.admin());
+    let spec = json!({ "policyName": "guard", "validationActions": ["Deny"] });
+    let binding = read(json!({ "metadata": { "name": "guard" }, "spec": spec }));
+    bindings.create(&create, &binding).await.expect("a binding");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_connects_is_told_what_a_policy_says() {
+    if Command::new(kubectl()).args(["version", "--client"]).output().is_err() {
+        eprintln!("SKIPPED: needs kubectl");
+        return;
+    }
+    let served = Served::start().await;
+    fill(&served).await;
+    guard(&served).await;
+    let said = async |arguments: &str| {
+        let mut command = command(&served, arguments);
+        let ran = tokio::task::spawn_blocking(move || command.output());
+        let output = ran.await.expect("no panic").expect("kubectl runs");
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let why = "what is done to pod web-0 is not allowed";
+    for arguments in ["attach web-0 -c c -i", "exec web-0 -c c -- forbidden"] {
+        let told = said(arguments).await;
+        assert!(told.contains(why), "{arguments}: {told}");
+    }
+    let allowed = said("exec web-0 -c c -- ls").await;
+    assert!(!allowed.contains(why), "only the node is missing: {allowed}");
     served.stop().await;
 }
