@@ -263,7 +263,7 @@ impl Core {
         }
         let (new, warnings) = self.applied(call, None, config)?;
         let mut reply = self.create_once(call, new).await?;
-        reply.warnings = warnings;
+        reply.warnings.splice(0..0, warnings);
         Ok(reply)
     }
 

@@ -194,6 +194,32 @@ fn path_segment_errors(name: &str) -> Vec<String> {
     illegal.map(|part| format!("may not contain '{part}'")).collect()
 }
 
+/// Drops owner references that say the same again, and the warning of it (upstream's
+/// `dedupOwnerReferences`).
+pub(crate) fn dedup_owners(object: &mut Object, admitted: bool) -> Option<String> {
+    let references = object.metadata_mut().get_mut("ownerReferences")?.as_array_mut()?;
+    let mut kept: Vec<Value> = Vec::with_capacity(references.len());
+    let mut again = Vec::new();
+    for reference in references.drain(..) {
+        if kept.contains(&reference) {
+            again.push(reference["uid"].as_str().unwrap_or_default().to_string());
+        } else {
+            kept.push(reference);
+        }
+    }
+    *references = kept;
+    if again.is_empty() {
+        return None;
+    }
+    let when = if admitted { " after mutating admission happens" } else { "" };
+    Some(format!(
+        ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner \
+         references in 1.20+, and may reject such requests as early as 1.24; please fix your \
+         requests; duplicate UID(s) observed: {}",
+        again.join(", ")
+    ))
+}
+
 fn owner_reference_errors(object: &Object, errors: &mut Vec<FieldError>) {
     const PATH: &str = "metadata.ownerReferences";
     let references = object.at("/metadata/ownerReferences").and_then(Value::as_array);

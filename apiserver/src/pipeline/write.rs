@@ -86,8 +86,13 @@ impl Core {
         self.fill_in(call, &mut object);
         self.complete(call, &mut object);
         let sent = object.metadata_mut().remove("managedFields");
+        let mut warnings = Vec::new();
+        if call.verb == Verb::Create {
+            warnings.extend(meta::dedup_owners(&mut object, false));
+        }
         self.manage(call, None, sent, &mut object);
         admission::mutate(&cx, &mut object).await?;
+        warnings.extend(meta::dedup_owners(&mut object, true));
         self.fill_in(call, &mut object);
         (call.kind.prepare_create)(&mut object);
         self.complete(call, &mut object);
@@ -96,14 +101,18 @@ impl Core {
         admission::validate(&cx, &object).await?;
         let mut charge = admission::charge(&cx, &object).await?;
         if call.dry_run() {
-            return Ok(Reply { created: true, ..Reply::new(What::Object(object)) });
+            return Ok(Reply { created: true, warnings, ..Reply::new(What::Object(object)) });
         }
         for attempt in 1.. {
             let body = self.converter.stored(&call.kind, &object).await?;
             match self.put_new(call, &object, body, &allocation, &charge).await {
                 Ok(revision) => {
                     encode::stamp_revision(&mut object, revision);
-                    return Ok(Reply { created: true, ..Reply::new(What::Object(object)) });
+                    return Ok(Reply {
+                        created: true,
+                        warnings,
+                        ..Reply::new(What::Object(object))
+                    });
                 }
                 Err(Error::GuardFailed { write: 0, .. })
                     if generated && attempt < NAME_ATTEMPTS =>
@@ -307,8 +316,13 @@ impl Core {
         }
         self.fill_in(call, &mut new);
         self.complete(call, &mut new);
+        let mut warnings = Vec::new();
+        if call.verb == Verb::Update {
+            warnings.extend(meta::dedup_owners(&mut new, false));
+        }
         self.manage(call, Some(&present), sent, &mut new);
         admission::mutate(&cx, &mut new).await?;
+        warnings.extend(meta::dedup_owners(&mut new, true));
         self.fill_in(call, &mut new);
         let mut allocation = services::Allocation::default();
         if part == Part::Main {
@@ -323,10 +337,9 @@ impl Core {
         let forgiven = self.refuse_invalid(&call.kind, &new, Some((&old, part)))?;
         admission::validate(&cx, &new).await?;
         let charge = admission::charge(&cx, &new).await?;
-        let mut warnings = match part {
-            Part::Main => (call.kind.warnings)(&new, Some(&old)),
-            _ => Vec::new(),
-        };
+        if part == Part::Main {
+            warnings.extend((call.kind.warnings)(&new, Some(&old)));
+        }
         warnings.extend(forgiven);
         Ok(Next { new, allocation, charge, warnings })
     }

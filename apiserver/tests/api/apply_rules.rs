@@ -245,6 +245,33 @@ async fn what_was_owned_as_a_whole_once_does_not_conflict() {
     cluster.stop().await;
 }
 
+#[tokio::test]
+async fn an_owner_named_twice_is_one_and_warned_of() {
+    let mut cluster = Cluster::start().await;
+    let owner = |uid: &str| json!({ "apiVersion": "v1", "kind": "Node", "name": "n", "uid": uid });
+    let mut owned = config_map("a");
+    owned["metadata"]["ownerReferences"] = json!([owner("u"), owner("v"), owner("u")]);
+    let warning = |when: &str| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner \
+             references in 1.20+, and may reject such requests as early as 1.24; please fix your \
+             requests; duplicate UID(s) observed: u"
+        )
+    };
+    let made = cluster.post(CONFIG_MAPS, owned.clone()).await;
+    assert_eq!(made.body["metadata"]["ownerReferences"].as_array().map(Vec::len), Some(2));
+    assert!(made.warnings[0].contains(&warning("")), "{:?}", made.warnings);
+    let put = cluster.put(&config_map_path("a"), owned.clone()).await;
+    assert!(put.warnings[0].contains(&warning("")), "{:?}", put.warnings);
+    let references = &owned["metadata"]["ownerReferences"];
+    let patch = json!({ "metadata": { "ownerReferences": references } });
+    let patched = cluster.merge(&config_map_path("a"), patch).await;
+    assert_eq!(patched.body["metadata"]["ownerReferences"].as_array().map(Vec::len), Some(2));
+    let after = warning(" after mutating admission happens");
+    assert!(patched.warnings[0].contains(&after), "{:?}", patched.warnings);
+    cluster.stop().await;
+}
+
 /// Nothing that is only written otherwise is a new version.
 #[tokio::test]
 async fn the_same_said_otherwise_is_no_write() {

@@ -2,6 +2,7 @@
 
 mod admission;
 mod apply;
+mod apply_resets;
 mod apply_rules;
 mod apply_versions;
 mod bad_input;
