@@ -171,3 +171,52 @@ async fn a_user_defines_a_kind_and_uses_it() {
     assert!(gone.contains("the server could not find the requested resource"), "{gone}");
     served.stop().await;
 }
+
+/// A kind of which little is said: `schema` in one line of YAML.
+fn loose(plural: &str, kind: &str, schema: &str) -> String {
+    format!(
+        "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n\
+         metadata: {{ name: {plural}.harbour.example.com }}\n\
+         spec:\n  group: harbour.example.com\n  scope: Namespaced\n  \
+         names: {{ plural: {plural}, kind: {kind} }}\n  versions:\n  \
+         - {{ name: v1, served: true, storage: true, schema: {{ openAPIV3Schema: {schema} }} }}\n"
+    )
+}
+
+/// Upstream's conformance cases of what a schema keeps without knowing it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nothing_is_said_of_is_kept() {
+    if Command::new(kubectl()).args(["version", "--client"]).output().is_err() {
+        eprintln!("SKIPPED: needs kubectl");
+        return;
+    }
+    let served = Served::start().await;
+    let keeps = "type: object, x-kubernetes-preserve-unknown-fields: true";
+    let within = format!(
+        "{{ type: object, description: About tides., properties: {{ spec: {{ {keeps} }} }} }}"
+    );
+    let kinds = [
+        ("winds", "Wind", format!("{{ {keeps} }}"), "a: { b: [{ c: d }] }", "<empty>"),
+        ("tides", "Tide", within, "spec: { a: null, b: [{ c: d }] }", "About tides."),
+    ];
+    for (plural, kind, schema, body, described) in kinds {
+        done(&served, "create -f -", &loose(plural, kind, &schema)).await;
+        let name = format!("crd/{plural}.harbour.example.com");
+        done(&served, &format!("wait --for=condition=established --timeout=30s {name}"), "").await;
+        let object = format!(
+            "apiVersion: harbour.example.com/v1\nkind: {kind}\nmetadata: {{ name: x }}\n{body}\n"
+        );
+        for verb in ["create", "apply"] {
+            done(&served, &format!("{verb} -f -"), &object).await;
+            let path = if kind == "Wind" { "{.a.b[0].c}" } else { "{.spec.b[0].c}" };
+            let shown = done(&served, &format!("get {plural} x -o jsonpath={path}"), "").await;
+            assert_eq!(shown, "d", "{verb} {kind}");
+            done(&served, &format!("delete {plural} x"), "").await;
+        }
+        let explained = done(&served, &format!("explain {plural}"), "").await;
+        assert!(explained.contains(described) && explained.contains(kind), "{explained}");
+        let absent = refused(&served, &format!("explain {plural}.metadata.absent"), "").await;
+        assert!(absent.contains(r#"field "absent" does not exist"#), "{absent}");
+    }
+    served.stop().await;
+}
