@@ -4,7 +4,7 @@
 use crate::{
     Env, Error, Kind, Type,
     ast::{Access, Call, Expr, ExprKind, Literal, Loop, LoopKind, Means, Pos},
-    functions,
+    functions::{self, literals::Kept},
     parse::qualified,
     types::{Bindings, shifted},
 };
@@ -12,7 +12,7 @@ use crate::{
 /// More errors than this in one expression help nobody (cel-go's limit).
 const ERRORS_MAX: usize = 100;
 
-pub(crate) fn check(env: &Env, source: &str, root: &mut Expr) -> Result<(), Vec<Error>> {
+pub(crate) fn check(env: &Env, source: &str, root: &mut Expr) -> Result<Kept, Vec<Error>> {
     let mut checker = Checker {
         env,
         source,

@@ -73,7 +73,8 @@ pub(crate) fn of_call(function: &str, args: &[Value<'_>]) -> Option<u64> {
         "check" => CHECK,
         "fieldSelector" | "labelSelector" => selector(Cost::fixed(size(1))).max,
         "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" => {
-            args.first().map_or(0, tree)
+            let mut nodes = crate::PER_CALL_LIMIT;
+            args.first().map_or(0, |first| tree(first, &mut nodes))
         }
         "url"
         | "lowerAscii"
@@ -149,8 +150,13 @@ fn contained(function: &str, args: &[Value<'_>]) -> u64 {
     cost
 }
 
-/// A walk through all of a value.
-fn tree(value: &Value<'_>) -> u64 {
+/// A walk through all of a value. What is in it twice is walked twice, so it may be longer than anybody
+/// can wait: beyond so many nodes it costs more than any evaluation may.
+fn tree(value: &Value<'_>, nodes: &mut u64) -> u64 {
+    if *nodes == 0 {
+        return crate::PER_CALL_LIMIT + 1;
+    }
+    *nodes -= 1;
     match value {
         Value::String(text) => (text.as_str().len() as f64 * STRING) as u64,
         Value::Bytes(bytes) => (bytes.len() as f64 * STRING) as u64,
@@ -162,7 +168,12 @@ fn tree(value: &Value<'_>) -> u64 {
                 _ => 1,
             })
             .sum(),
-        Value::List(list) => list.iter().map(|item| item.as_ref().map_or(1, tree)).sum(),
+        Value::List(list) => {
+            let cost = |sum: u64, item: Result<Value<'_>, _>| {
+                sum.saturating_add(item.as_ref().map_or(1, |item| tree(item, nodes)))
+            };
+            list.iter().fold(0, cost)
+        }
         Value::Map(map) => map.len() as u64,
         _ => 1,
     }

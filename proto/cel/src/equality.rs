@@ -3,7 +3,7 @@
 
 use crate::{
     EvalError, Identity, Value,
-    eval::Cx,
+    eval::{Cx, KEEP},
     value::{List, Map, Opaque, compare_numbers},
 };
 use std::cmp::Ordering;
@@ -14,7 +14,7 @@ pub(crate) fn equal<'a>(
     a: &Value<'a>,
     b: &Value<'a>,
 ) -> Result<bool, EvalError> {
-    cx.work(1)?;
+    cx.work(2)?;
     Ok(match (a, b) {
         (Value::Null, Value::Null) => true,
         (Value::Bool(a), Value::Bool(b)) => a == b,
@@ -101,6 +101,7 @@ fn maps<'a>(cx: &mut Cx<'a, '_>, a: &Map<'a>, b: &Map<'a>) -> Result<bool, EvalE
     {
         return Ok(false);
     }
+    cx.work((a.len() + b.len()) as u64)?;
     let keys = a.keys();
     if keys.len() != b.keys().len() {
         return Ok(false);
@@ -122,7 +123,7 @@ pub(crate) fn concat<'a>(
     a: &List<'a>,
     b: &List<'a>,
 ) -> Result<Value<'a>, EvalError> {
-    cx.work((a.len() + b.len()) as u64)?;
+    cx.work(KEEP / 2 * (a.len() + b.len()) as u64)?;
     let mut sum = a.iter().collect::<Result<Vec<_>, _>>()?;
     match a.identity() {
         Identity::Atomic => sum.extend(b.iter().collect::<Result<Vec<_>, _>>()?),

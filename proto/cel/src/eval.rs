@@ -5,30 +5,41 @@ use crate::{
     EVAL_DEPTH_MAX, EvalError, PER_CALL_LIMIT, Type, Value,
     ast::{Access, Call, Expr, ExprKind, Literal, Loop, LoopKind, Means},
     cost,
-    functions::regex::Patterns,
+    functions::{literals::Kept, regex::Patterns},
     value::{Key, List, Map, whole},
 };
 use std::{collections::BTreeMap, rc::Rc};
 
-/// Nodes compared, elements copied and 64-byte blocks scanned in one evaluation beyond its cost: a
-/// second's worth.
+/// Work of one evaluation beyond its cost: a second's worth of nodes compared and 64-byte blocks scanned.
 const WORK_MAX: u64 = 20_000_000;
+/// Work a budget pays for per cost: two seconds' worth for a policy or an object.
+const WORK_PER_COST: u64 = 4;
+/// Work of keeping one more value: it is some thirty bytes, and an entry of a map three times as many,
+/// so that what evaluations hold stays below some hundreds of megabytes.
+pub(crate) const KEEP: u64 = 16;
 
 /// What several evaluations may cost together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     remaining: u64,
+    work: u64,
     /// Levels under evaluation.
     depth: u16,
 }
 
 impl Budget {
     pub fn new(cost: u64) -> Budget {
-        Budget { remaining: cost, depth: 0 }
+        Budget { remaining: cost, work: cost.saturating_mul(WORK_PER_COST), depth: 0 }
     }
 
     pub fn remaining(&self) -> u64 {
         self.remaining
+    }
+
+    /// Takes work that has no cost, such as walking a value.
+    pub(crate) fn work(&mut self, units: u64) -> Result<(), EvalError> {
+        self.work = self.work.checked_sub(units).ok_or(EvalError::OutOfBudget)?;
+        Ok(())
     }
 
     /// Takes `cost`, or fails and leaves nothing.
@@ -77,11 +88,18 @@ pub(crate) struct Cx<'a, 'b> {
     work: u64,
     locals: Vec<Value<'a>>,
     pub(crate) patterns: Patterns,
+    /// Those that came with the expression.
+    pub(crate) known: &'a Kept,
 }
 
-pub(crate) fn run<'a>(expr: &'a Expr, vars: &Vars<'a>, budget: &mut Budget) -> Evaluated<'a> {
+pub(crate) fn run<'a>(
+    expr: &'a Expr,
+    known: &'a Kept,
+    vars: &Vars<'a>,
+    budget: &mut Budget,
+) -> Evaluated<'a> {
     let patterns = Patterns::default();
-    let mut cx = Cx { vars, budget, spent: 0, work: 0, locals: Vec::new(), patterns };
+    let mut cx = Cx { vars, budget, spent: 0, work: 0, locals: Vec::new(), patterns, known };
     let result = cx.eval(expr);
     let spent = cx.spent.min(PER_CALL_LIMIT);
     budget.take(spent)?;
@@ -97,7 +115,23 @@ impl<'a> Cx<'a, '_> {
     /// Work that costs nothing upstream and must end all the same.
     pub(crate) fn work(&mut self, units: u64) -> Result<(), EvalError> {
         self.work = self.work.saturating_add(units);
-        if self.work > WORK_MAX { Err(EvalError::CostLimit) } else { Ok(()) }
+        if self.work > WORK_MAX {
+            return Err(EvalError::CostLimit);
+        }
+        self.budget.work(units)
+    }
+
+    /// Walking a text.
+    pub(crate) fn scan(&mut self, text: &str) -> Result<(), EvalError> {
+        self.work(text.len() as u64 / 64)
+    }
+
+    /// Bytes of a document are decoded whenever they are asked for.
+    fn decoded(&mut self, value: Option<Value<'a>>) -> Result<Option<Value<'a>>, EvalError> {
+        if let Some(Value::Bytes(bytes)) = &value {
+            self.work(bytes.len() as u64 / 4)?;
+        }
+        Ok(value)
     }
 
     fn eval(&mut self, expr: &'a Expr) -> Evaluated<'a> {
@@ -112,7 +146,12 @@ impl<'a> Cx<'a, '_> {
 
     fn value(&mut self, expr: &'a Expr) -> Evaluated<'a> {
         match &expr.kind {
-            ExprKind::Literal(literal) => Ok(constant(literal)),
+            ExprKind::Literal(literal) => {
+                if let Literal::Bytes(bytes) = literal {
+                    self.work(bytes.len() as u64 / 4)?;
+                }
+                Ok(constant(literal))
+            }
             ExprKind::Ident { name, means } => self.ident(name, means),
             ExprKind::Select { operand, field, how } => self.select(operand, field, *how),
             ExprKind::Index { operand, index, optional } => self.index(operand, index, *optional),
@@ -169,10 +208,12 @@ impl<'a> Cx<'a, '_> {
     }
 
     fn member(&mut self, of: &Value<'a>, field: &str) -> Result<Option<Value<'a>>, EvalError> {
-        match of {
-            Value::Map(map) => map.member(field, self.budget).transpose(),
-            _ => Err(EvalError::no_such_overload()),
-        }
+        self.scan(field)?;
+        let found = match of {
+            Value::Map(map) => map.member(field, self.budget).transpose()?,
+            _ => return Err(EvalError::no_such_overload()),
+        };
+        self.decoded(found)
     }
 
     fn index(&mut self, operand: &'a Expr, index: &'a Expr, optional: bool) -> Evaluated<'a> {
@@ -198,23 +239,25 @@ impl<'a> Cx<'a, '_> {
         index: &Value<'a>,
         optional: bool,
     ) -> Result<Option<Value<'a>>, EvalError> {
-        match of {
-            Value::Map(map) => map.get(index, self.budget).transpose(),
+        if let Value::String(text) = index {
+            self.scan(text.as_str())?;
+        }
+        let found = match of {
+            Value::Map(map) => map.get(index, self.budget).transpose()?,
             Value::List(list) => {
                 let Some(number) = whole(index) else {
                     let name = index.type_name();
                     return Err(EvalError::new(format!("unsupported index type '{name}' in list")));
                 };
                 let found = usize::try_from(number).ok().and_then(|number| list.get(number));
-                match found {
-                    None if !optional => {
-                        Err(EvalError::new(format!("index out of bounds: {number}")))
-                    }
-                    found => found.transpose(),
+                if found.is_none() && !optional {
+                    return Err(EvalError::new(format!("index out of bounds: {number}")));
                 }
+                found.transpose()?
             }
-            _ => Err(EvalError::no_such_overload()),
-        }
+            _ => return Err(EvalError::no_such_overload()),
+        };
+        self.decoded(found)
     }
 
     fn call(&mut self, call: &'a Call) -> Evaluated<'a> {
@@ -225,6 +268,10 @@ impl<'a> Cx<'a, '_> {
         let mut args = Vec::with_capacity(call.args.len());
         for arg in &call.args {
             args.push(self.eval(arg)?);
+        }
+        // Some functions walk their texts for nothing.
+        if !matches!(function.name, "startsWith" | "endsWith") {
+            args.iter().filter_map(Value::as_str).try_for_each(|text| self.scan(text))?;
         }
         // What a call would cost is known before but for `join`, whose result is its cost.
         if let Some(cost) = cost::of_call(function.name, &args) {
@@ -276,6 +323,7 @@ impl<'a> Cx<'a, '_> {
     }
 
     fn list(&mut self, items: &'a [(Expr, bool)]) -> Evaluated<'a> {
+        self.work(KEEP * items.len() as u64)?;
         let mut built = Vec::with_capacity(items.len());
         for (item, optional) in items {
             built.extend(self.entry(item, *optional)?);
@@ -285,6 +333,7 @@ impl<'a> Cx<'a, '_> {
     }
 
     fn map(&mut self, entries: &'a [(Expr, Expr, bool)]) -> Evaluated<'a> {
+        self.work(3 * KEEP * entries.len() as u64)?;
         let mut built = BTreeMap::new();
         for (key, value, optional) in entries {
             let key = self.eval(key)?;
@@ -299,6 +348,7 @@ impl<'a> Cx<'a, '_> {
     }
 
     fn object(&mut self, name: &'a str, fields: &'a [(String, Expr, bool)]) -> Evaluated<'a> {
+        self.work(3 * KEEP * fields.len() as u64)?;
         let mut built = BTreeMap::new();
         for (field, value, optional) in fields {
             if let Some(value) = self.entry(value, *optional)? {
@@ -343,17 +393,19 @@ impl<'a> Cx<'a, '_> {
         match range {
             Value::List(list) => {
                 for (index, item) in list.iter().enumerate() {
+                    if let Value::Bytes(bytes) = item.as_ref().unwrap_or(&Value::Null) {
+                        self.work(bytes.len() as u64 / 4)?;
+                    }
                     if !step(self, Value::Int(index as i64), item?)? {
                         break;
                     }
                 }
             }
             Value::Map(map) => {
+                self.work(map.len() as u64)?;
                 for key in map.keys() {
-                    let value = match map.get(&key, self.budget) {
-                        Some(value) => value?,
-                        None => Value::Null,
-                    };
+                    let value = map.get(&key, self.budget).transpose()?;
+                    let value = self.decoded(value)?.unwrap_or(Value::Null);
                     if !step(self, key, value)? {
                         break;
                     }
@@ -442,7 +494,7 @@ impl<'a> Cx<'a, '_> {
         self.charge(1)?;
         if all.kind == LoopKind::SortBy {
             self.charge(built.len() as u64)?;
-            return crate::functions::lists::sorted_by(&built, &keys);
+            return crate::functions::lists::sorted_by(self, &built, &keys);
         }
         Ok(Value::list(built))
     }
@@ -463,6 +515,7 @@ impl<'a> Cx<'a, '_> {
                 (LoopKind::TransformEntry, _) => return Err(EvalError::no_such_overload()),
                 (_, value) => BTreeMap::from([(Key::of(key)?, value)]),
             };
+            cx.work(3 * KEEP * entries.len() as u64)?;
             for (key, value) in entries {
                 let shown = functions_text(&key.value());
                 if built.insert(key, value).is_some() {
@@ -522,9 +575,16 @@ fn type_value(ty: &Type) -> Rc<str> {
     }
 }
 
-/// A key as messages show it.
+/// A key as messages show it; of a long one only its beginning.
 fn functions_text(key: &Value<'_>) -> String {
-    crate::functions::strings::text_of(key).unwrap_or_else(|| key.type_name().to_string())
+    const SHOWN_CHARS_MAX: usize = 512;
+    match key {
+        Value::String(text) => text.as_str().chars().take(SHOWN_CHARS_MAX).collect(),
+        key => {
+            let text = crate::functions::strings::text_of(key);
+            text.unwrap_or_else(|| key.type_name().to_string())
+        }
+    }
 }
 
 /// Elements of a list that must be one.

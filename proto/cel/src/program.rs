@@ -3,7 +3,9 @@
 use crate::{
     Budget, Cost, Error, EvalError, Type, Value, Vars,
     ast::{Expr, ExprKind, Means},
-    check, cost, eval, parse,
+    check, cost, eval,
+    functions::literals::Kept,
+    parse,
 };
 use std::collections::BTreeMap;
 
@@ -50,6 +52,7 @@ impl Env {
 #[derive(Debug)]
 pub struct Program {
     root: Expr,
+    patterns: Kept,
     source: Box<str>,
 }
 
@@ -57,8 +60,8 @@ impl Program {
     /// Parses and checks; every error is told, with its place (see [`crate::report`]).
     pub fn compile(env: &Env, source: &str) -> Result<Program, Vec<Error>> {
         let mut root = parse::parse(source).map_err(|error| vec![error])?;
-        check::check(env, source, &mut root)?;
-        Ok(Program { root, source: source.into() })
+        let patterns = check::check(env, source, &mut root)?;
+        Ok(Program { root, patterns, source: source.into() })
     }
 
     /// The type of its values; [`Type::DYN`] where only evaluating tells.
@@ -88,7 +91,7 @@ impl Program {
         vars: &Vars<'a>,
         budget: &mut Budget,
     ) -> Result<Value<'a>, EvalError> {
-        eval::run(&self.root, vars, budget)
+        eval::run(&self.root, &self.patterns, vars, budget)
     }
 }
 

@@ -140,6 +140,16 @@ impl Type {
         Type { max: Some(max), ..self }
     }
 
+    /// How many lists, maps and optionals are within each other.
+    pub fn levels(&self) -> usize {
+        match &self.kind {
+            Kind::List(list) => 1 + list.element.levels(),
+            Kind::Map(map) => 1 + map.1.levels(),
+            Kind::Optional(inner) | Kind::TypeOf(inner) => 1 + inner.levels(),
+            _ => 0,
+        }
+    }
+
     pub(crate) fn is_dyn(&self) -> bool {
         matches!(self.kind, Kind::Dyn | Kind::Error)
     }

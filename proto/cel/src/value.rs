@@ -197,14 +197,22 @@ impl<'a> Value<'a> {
     /// Objects made by `Name{…}` must be called by the path of their fields: in `Object.spec` the field
     /// `template` holds an `Object.spec.template`, or a list or map of them. `Err` says which is not.
     pub fn check_object_names(&self) -> Result<(), String> {
+        self.object_names(&mut Room(JSON_ROOM))
+    }
+
+    fn object_names(&self, room: &mut Room) -> Result<(), String> {
+        room.take(1).map_err(|error| error.to_string())?;
         match self {
-            Value::Map(Map::Object(name, _)) => self.named(name),
-            Value::List(List::Built(items)) => items.iter().try_for_each(Value::check_object_names),
+            Value::Map(Map::Object(name, _)) => self.named(name, room),
+            Value::List(List::Built(items)) => {
+                items.iter().try_for_each(|item| item.object_names(room))
+            }
             _ => Ok(()),
         }
     }
 
-    fn named(&self, wanted: &str) -> Result<(), String> {
+    fn named(&self, wanted: &str, room: &mut Room) -> Result<(), String> {
+        room.take(1 + wanted.len() as u64 / 64).map_err(|error| error.to_string())?;
         match self {
             Value::Map(Map::Object(name, _)) if **name != *wanted => Err(format!(
                 "unexpected type name {name:?}, expected {wanted:?}, which matches field name path \
@@ -212,19 +220,36 @@ impl<'a> Value<'a> {
             )),
             // What a patch puts somewhere begins a path of its own.
             Value::Map(Map::Object(_, fields)) if wanted == "JSONPatch" => {
-                fields.values().try_for_each(Value::check_object_names)
+                fields.values().try_for_each(|value| value.object_names(room))
             }
             Value::Map(Map::Object(_, fields)) => fields
                 .iter()
-                .try_for_each(|(field, value)| value.named(&format!("{wanted}.{field}"))),
+                .try_for_each(|(field, value)| value.named(&format!("{wanted}.{field}"), room)),
             Value::Map(Map::Built(entries)) => {
-                entries.values().try_for_each(|value| value.named(wanted))
+                entries.values().try_for_each(|value| value.named(wanted, room))
             }
             Value::List(List::Built(items)) => {
-                items.iter().try_for_each(|value| value.named(wanted))
+                items.iter().try_for_each(|value| value.named(wanted, room))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Fails if an expression made a value of more levels than this: whoever walks it needs stack for
+    /// each, and what is kept in variables can grow without end. What the walk takes, `budget` pays.
+    pub fn check_levels(&self, levels_max: u16, budget: &mut Budget) -> Result<(), EvalError> {
+        let mut below = |value: &Value<'a>| match levels_max.checked_sub(1) {
+            Some(levels) => value.check_levels(levels, budget),
+            None => Err(EvalError::new("the value is nested too deeply")),
+        };
+        match self {
+            Value::List(List::Built(items)) => items.iter().try_for_each(&mut below),
+            Value::Map(Map::Built(entries)) => entries.values().try_for_each(&mut below),
+            Value::Map(Map::Object(_, fields)) => fields.values().try_for_each(&mut below),
+            Value::Optional(Some(inner)) => below(inner),
+            _ => return Ok(()),
+        }?;
+        budget.work(self.size())
     }
 
     pub fn as_bool(&self) -> Option<bool> {
@@ -278,32 +303,76 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// As JSON, for patches and annotations; durations and times become text.
+    /// As JSON, for patches and annotations; durations and times become text. What is larger than any
+    /// object may be is an error.
     pub fn to_json(&self) -> Result<Json, EvalError> {
+        self.json_in(&mut Room(JSON_ROOM))
+    }
+
+    fn json_in(&self, room: &mut Room) -> Result<Json, EvalError> {
+        room.take(NODE_BYTES)?;
         Ok(match self {
             Value::Null | Value::Optional(None) => Json::Null,
             Value::Bool(value) => (*value).into(),
             Value::Int(number) => (*number).into(),
             Value::Uint(number) => (*number).into(),
             Value::Double(number) => (*number).into(),
-            Value::String(text) => text.as_str().into(),
-            Value::Bytes(bytes) => base64::engine::general_purpose::STANDARD.encode(bytes).into(),
+            Value::String(text) => {
+                room.take(text.as_str().len() as u64)?;
+                text.as_str().into()
+            }
+            Value::Bytes(bytes) => {
+                room.take(bytes.len() as u64)?;
+                base64::engine::general_purpose::STANDARD.encode(bytes).into()
+            }
             Value::Timestamp(time) => crate::functions::time::print_timestamp(*time).into(),
             Value::Duration(nanos) => crate::functions::time::print_duration(*nanos).into(),
-            Value::List(List::Json(items, _)) => Json::Array(items.to_vec()),
+            Value::List(List::Json(items, _)) => {
+                items.iter().try_for_each(|item| room.take_json(item))?;
+                Json::Array(items.to_vec())
+            }
             Value::List(list) => list
                 .iter()
-                .map(|item| item?.to_json())
+                .map(|item| item?.json_in(room))
                 .collect::<Result<Vec<Json>, EvalError>>()?
                 .into(),
-            Value::Map(map) => Json::Object(map.to_json()?),
-            Value::Optional(Some(value)) => value.to_json()?,
+            Value::Map(map) => Json::Object(map.json_in(room)?),
+            Value::Optional(Some(value)) => value.json_in(room)?,
             Value::Opaque(Opaque::Quantity(quantity)) => quantity.to_string().into(),
             Value::Type(_) | Value::Opaque(_) => {
                 let name = self.type_name();
                 return Err(EvalError::new(format!("{name} has no JSON form")));
             }
         })
+    }
+}
+
+/// Bytes of a value as JSON: several times as much as a request may have.
+const JSON_ROOM: u64 = 16 << 20;
+/// What every value takes at least.
+const NODE_BYTES: u64 = 8;
+
+/// What is left of the size a value may have. The same part may be in it any number of times.
+struct Room(u64);
+
+impl Room {
+    fn take(&mut self, bytes: u64) -> Result<(), EvalError> {
+        let left = self.0.checked_sub(bytes);
+        self.0 = left.ok_or_else(|| EvalError::new("the value is too large"))?;
+        Ok(())
+    }
+
+    fn take_json(&mut self, json: &Json) -> Result<(), EvalError> {
+        self.take(NODE_BYTES)?;
+        match json {
+            Json::String(text) => self.take(text.len() as u64),
+            Json::Array(items) => items.iter().try_for_each(|item| self.take_json(item)),
+            Json::Object(members) => members.iter().try_for_each(|(name, member)| {
+                self.take(name.len() as u64)?;
+                self.take_json(member)
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -424,10 +493,16 @@ impl<'a> Map<'a> {
         }
     }
 
-    fn to_json(&self) -> Result<serde_json::Map<String, Json>, EvalError> {
-        let entry = |key: String, value: &Value<'a>| Ok((key, value.to_json()?));
+    fn json_in(&self, room: &mut Room) -> Result<serde_json::Map<String, Json>, EvalError> {
+        let mut entry = |key: String, value: &Value<'a>| {
+            room.take(key.len() as u64)?;
+            Ok((key, value.json_in(room)?))
+        };
         match self {
-            Map::Json(members, _) => Ok((*members).clone()),
+            Map::Json(members, _) => {
+                members.values().try_for_each(|member| room.take_json(member))?;
+                Ok((*members).clone())
+            }
             Map::Object(_, fields) => fields
                 .iter()
                 .map(|(name, value)| {

@@ -6,6 +6,10 @@ use std::sync::{Arc, LazyLock};
 /// What is wrong with an expression stays with it: the failure policy decides, request by request.
 pub(crate) type Compiled = Result<Program, String>;
 
+/// Levels of a type that are known of a variable; what is within is dynamic. Each variable may hold the
+/// one before, and whoever walks a type needs stack for each level.
+const TYPE_LEVELS_MAX: usize = 32;
+
 /// Which optional variables there are.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scope {
@@ -74,6 +78,7 @@ impl Scope {
     /// Declares a variable for the expressions that follow.
     pub(crate) fn declare(&mut self, name: &str, compiled: &Compiled) {
         let ty = compiled.as_ref().map_or(Type::DYN, |program| program.output().clone());
+        let ty = if ty.levels() > TYPE_LEVELS_MAX { Type::DYN } else { ty };
         self.variables.push((name.to_string(), ty));
     }
 }

@@ -21,6 +21,9 @@ use std::{
 /// Variables that ask for variables that ask for … deeper than this are an error: each is some stack.
 const NESTED_MAX: u32 = 32;
 
+/// Lists and maps within each other that a variable may have made: each may hold the one before.
+const LEVELS_MAX: u16 = 64;
+
 /// What a request is, as documents in one version.
 pub(crate) struct Documents {
     object: Json,
@@ -179,7 +182,10 @@ impl<'a> Fields<'a> for Inputs<'a> {
         }
         self.nested.set(self.nested.get() + 1);
         let value = match compiled {
-            Ok(program) => program.eval(&self.vars(), budget),
+            Ok(program) => program.eval(&self.vars(), budget).and_then(|value| {
+                value.check_levels(LEVELS_MAX, budget)?;
+                Ok(value)
+            }),
             Err(why) => Err(EvalError::Failed(format!(
                 "composited variable {name:?} fails to compile: {why}"
             ))),

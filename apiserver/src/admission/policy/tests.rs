@@ -272,3 +272,20 @@ fn mutations_that_cannot_be_made_refuse() {
     let ignored = json!({ "failurePolicy": "Ignore" });
     assert_eq!(mutated(apply("Object{data: {'n': object.nope}}"), ignored), FINE);
 }
+
+#[test]
+fn what_variables_hold_cannot_grow_without_end() {
+    let next = |index: usize| format!("[variables.v{}]", index - 1);
+    let expression = |index| if index == 0 { "[1]".to_string() } else { next(index) };
+    let variable = |index| json!({ "name": format!("v{index}"), "expression": expression(index) });
+    let variables: Vec<Value> = (0..100).map(variable).collect();
+    // One after the other, as each asks for those it is made of.
+    let of = |last: usize| {
+        let sizes = (0..=last).step_by(20).map(|index| format!("size(variables.v{index}) == 1"));
+        let sizes = sizes.collect::<Vec<_>>().join(" && ");
+        validated(with(rule(&sizes), json!({ "variables": variables })))
+    };
+    assert_eq!(of(60), FINE);
+    let refused = of(80);
+    assert!(refused.contains("the value is nested too deeply"), "{refused}");
+}

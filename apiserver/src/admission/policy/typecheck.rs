@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Kinds one policy is checked against (upstream's `maxTypesToCheck`).
 const TYPES_MAX: usize = 10;
+/// Rules and variables of it that are checked; its writer waits.
+const CHECKED_MAX: usize = 256;
 
 /// Writes the status of a ValidatingAdmissionPolicy that is new or has another spec (upstream has a
 /// controller for it); any other part of its status, and the status of any other, stays.
@@ -62,11 +64,11 @@ fn warnings(view: &dyn View, spec: &Json) -> Vec<Json> {
         let kind = served::by_kind(view, &text(kind, "/apiVersion"), &text(kind, "/kind"));
         kind.and_then(|kind| served::type_of(&kind)).unwrap_or(Type::DYN)
     });
-    // The variables have other types for each kind.
+    // The variables have other types for each kind. What is too much is refused by validation.
     let scopes: Vec<(String, Scope)> =
         kinds.into_iter().map(|(name, ty)| (name, scope(spec, ty, param.clone()))).collect();
     let mut found = Vec::new();
-    for (index, validation) in items(spec, "validations").enumerate() {
+    for (index, validation) in items(spec, "validations").take(CHECKED_MAX).enumerate() {
         for field in ["expression", "messageExpression"] {
             let source = text(validation, &format!("/{field}"));
             if source.is_empty() {
@@ -97,7 +99,7 @@ fn scope(spec: &Json, object: Type, param: Option<Type>) -> Scope {
         param,
         ..Scope::default()
     };
-    for variable in items(spec, "variables") {
+    for variable in items(spec, "variables").take(CHECKED_MAX) {
         let compiled = scope.compile(&text(variable, "/expression"), &[]);
         scope.declare(&text(variable, "/name"), &compiled);
     }

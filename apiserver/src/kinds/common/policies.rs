@@ -13,6 +13,10 @@ use std::collections::BTreeSet;
 
 const CONDITIONS_MAX: usize = 64;
 const ANNOTATIONS_MAX: usize = 20;
+/// Ours, not upstream's: a policy is compiled while its writer waits, and each of its expressions knows
+/// all variables.
+const VARIABLES_MAX: usize = 256;
+const RULES_MAX: usize = 1024;
 /// Bytes of an expression that makes an audit annotation.
 const ANNOTATION_EXPRESSION_BYTES_MAX: usize = 5 * 1024;
 
@@ -35,7 +39,8 @@ pub(in crate::kinds) fn validate_validating(policy: &Object) -> Vec<FieldError> 
         errors.required(&annotations, detail);
         return errors.0;
     }
-    for validation in validations.items() {
+    too_many(&validations, RULES_MAX, &mut errors);
+    for validation in validations.items().take(RULES_MAX) {
         validate_validation(&validation, &mut scope, &mut errors);
     }
     if annotations.count() > ANNOTATIONS_MAX {
@@ -43,7 +48,7 @@ pub(in crate::kinds) fn validate_validating(policy: &Object) -> Vec<FieldError> 
         errors.invalid(&annotations, detail);
     }
     let mut keys = BTreeSet::new();
-    for annotation in annotations.items() {
+    for annotation in annotations.items().take(ANNOTATIONS_MAX) {
         validate_annotation(policy.name(), &annotation, &scope, &mut errors);
         let key = annotation.field("key");
         if !keys.insert(key.text().to_string()) {
@@ -61,7 +66,8 @@ pub(in crate::kinds) fn validate_mutating(policy: &Object) -> Vec<FieldError> {
     if mutations.count() == 0 {
         errors.required(&mutations, "mutations must contain at least one item");
     }
-    for mutation in mutations.items() {
+    too_many(&mutations, RULES_MAX, &mut errors);
+    for mutation in mutations.items().take(RULES_MAX) {
         validate_mutation(&mutation, &scope, &mut errors);
     }
     errors.one_of(&spec.field("reinvocationPolicy"), &["IfNeeded", "Never"], true);
@@ -87,10 +93,18 @@ fn validate_policy(spec: &At<'_, '_>, patches: bool, errors: &mut Errors) -> Sco
         errors.required(&matches, "");
     }
     validate_conditions(&spec.field("matchConditions"), scope.params, errors);
-    for variable in spec.field("variables").items() {
+    let variables = spec.field("variables");
+    too_many(&variables, VARIABLES_MAX, errors);
+    for variable in variables.items().take(VARIABLES_MAX) {
         validate_variable(&variable, &mut scope, errors);
     }
     scope
+}
+
+fn too_many(list: &At<'_, '_>, max: usize, errors: &mut Errors) {
+    if list.count() > max {
+        errors.0.push(FieldError::too_many(list.to_string(), list.count(), max));
+    }
 }
 
 fn validate_param_kind(kind: &At<'_, '_>, errors: &mut Errors) {
@@ -154,12 +168,9 @@ pub(in crate::kinds) fn validate_conditions(
     errors: &mut Errors,
 ) {
     let scope = Scope { params, authorizer: true, ..Scope::default() };
-    if conditions.count() > CONDITIONS_MAX {
-        let (path, count) = (conditions.to_string(), conditions.count());
-        errors.0.push(FieldError::too_many(path, count, CONDITIONS_MAX));
-    }
+    too_many(conditions, CONDITIONS_MAX, errors);
     let mut seen = BTreeSet::new();
-    for condition in conditions.items() {
+    for condition in conditions.items().take(CONDITIONS_MAX) {
         let expression = condition.field("expression");
         let source = expression.text().trim();
         if source.is_empty() {

@@ -10,6 +10,8 @@ use std::fmt::Write;
 
 /// Digits behind the point beyond which nobody can want more; each is memory.
 const PRECISION_MAX: usize = 1000;
+/// More than the cost of one evaluation pays for.
+const FORMATTED_BYTES_MAX: usize = 10 * crate::PER_CALL_LIMIT as usize;
 
 pub(super) fn format<'a>(cx: &mut Cx<'a, '_>, text: &str, args: &List<'a>) -> Evaluated<'a> {
     let mut out = String::new();
@@ -144,7 +146,10 @@ fn hex(out: &mut String, verb: char, bytes: &[u8]) -> Result<(), EvalError> {
 
 /// Lists as `[a, b]`, maps as `{k: v}`.
 fn string<'a>(cx: &mut Cx<'a, '_>, out: &mut String, arg: &Value<'a>) -> Result<(), EvalError> {
-    cx.work(1)?;
+    cx.work(4)?;
+    if out.len() > FORMATTED_BYTES_MAX {
+        return Err(EvalError::CostLimit);
+    }
     match arg {
         Value::Null => out.push_str("null"),
         Value::Double(number) if !number.is_finite() => out.push_str(infinite(*number)),

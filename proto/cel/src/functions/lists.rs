@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     EvalError, Kind, Value, equality,
-    eval::{Cx, Evaluated, list_of},
+    eval::{Cx, Evaluated, KEEP, list_of},
     value::List,
 };
 use std::cmp::Ordering;
@@ -40,9 +40,9 @@ pub(super) const FUNCTIONS: &[Declared] = &[
          list<bool>.() list<bool> | list<duration>.() list<duration> | \
          list<timestamp>.() list<timestamp> | list<string>.() list<string> | \
          list<bytes>.() list<bytes>",
-        |_, args| {
+        |cx, args| {
             let items = list_of(&args[0])?.iter().collect::<Result<Vec<_>, _>>()?;
-            sorted_by(&items, &items)
+            sorted_by(cx, &items, &items)
         },
     ),
     ("reverse", "list<A>.() list<A>", |_, args| {
@@ -59,7 +59,7 @@ pub(super) const FUNCTIONS: &[Declared] = &[
     }),
     ("lists.range", "(int) list<int>", |cx, args| {
         let count = number(args, 0)?.unwrap_or(0).max(0);
-        cx.work(count as u64)?;
+        cx.work((count as u64).saturating_mul(KEEP))?;
         Ok(Value::list((0..count).map(Value::Int).collect()))
     }),
 ];
@@ -154,7 +154,7 @@ fn flatten_into<'a>(
     into: &mut Vec<Value<'a>>,
 ) -> Result<(), EvalError> {
     for item in list.iter() {
-        cx.work(1)?;
+        cx.work(KEEP)?;
         match item? {
             Value::List(inner) if depth > 0 => flatten_into(cx, &inner, depth - 1, into)?,
             item => into.push(item),
@@ -164,7 +164,19 @@ fn flatten_into<'a>(
 }
 
 /// The items in the order of their keys; equal keys keep theirs.
-pub(crate) fn sorted_by<'a>(items: &[Value<'a>], keys: &[Value<'a>]) -> Evaluated<'a> {
+pub(crate) fn sorted_by<'a>(
+    cx: &mut Cx<'a, '_>,
+    items: &[Value<'a>],
+    keys: &[Value<'a>],
+) -> Evaluated<'a> {
+    // Each is compared so often; long texts that begin alike are walked each time.
+    let rounds = u64::from(usize::BITS - keys.len().leading_zeros());
+    let blocks = |key: &Value<'_>| match key {
+        Value::String(text) => 1 + text.as_str().len() as u64 / 64,
+        Value::Bytes(bytes) => 1 + bytes.len() as u64 / 64,
+        _ => 1,
+    };
+    cx.work(keys.iter().map(blocks).sum::<u64>().saturating_mul(rounds))?;
     // All keys compare with the first, or none is sorted.
     for key in keys {
         if key.type_name() != keys[0].type_name() {

@@ -4,7 +4,7 @@
 use super::{Declared, formatting, time};
 use crate::{
     EvalError, Value, equality,
-    eval::{Cx, Evaluated},
+    eval::{Cx, Evaluated, KEEP},
     value::{List, Opaque, Text},
 };
 
@@ -164,17 +164,20 @@ fn replace<'a>(cx: &mut Cx<'a, '_>, args: &[Value<'a>]) -> Evaluated<'a> {
     let limit = number(args, 3)?.filter(|limit| *limit >= 0).map_or(usize::MAX, |n| n as usize);
     // The result may be larger than what was paid for: each replacement may grow it.
     let most = if from.is_empty() { whole.len() + 1 } else { whole.len() / from.len() };
-    cx.work((most.min(limit) as u64).saturating_mul(to.len() as u64) / 16)?;
+    cx.work((most.min(limit) as u64).saturating_mul(to.len() as u64) / 4)?;
     Ok(Value::string(whole.replacen(from, to, limit)))
 }
 
-fn split<'a>(_: &mut Cx<'a, '_>, args: &[Value<'a>]) -> Evaluated<'a> {
+fn split<'a>(cx: &mut Cx<'a, '_>, args: &[Value<'a>]) -> Evaluated<'a> {
     let (whole, by) = (text(args, 0)?, text(args, 1)?);
     let limit = match number(args, 2)? {
         Some(0) => return Ok(Value::list(Vec::new())),
         Some(limit) if limit > 0 => limit as usize,
         _ => usize::MAX,
     };
+    // Each part has a memory of its own, be it one letter.
+    let most = if by.is_empty() { whole.len() } else { whole.matches(by).count() + 1 };
+    cx.work(KEEP * most.min(limit) as u64)?;
     let parts: Vec<Value<'a>> = if by.is_empty() {
         let mut parts = Vec::new();
         let mut rest = whole;
