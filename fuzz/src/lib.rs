@@ -1,14 +1,16 @@
-//! What must hold for every decoder whatever bytes it gets: no panic, and what it accepted once it
+//! What must hold for every decoder and expression whatever bytes it gets: no panic, and what it accepted once it
 //! accepts again and understands the same. One function per decoder; libFuzzer and the tests on
 //! stable call the same ones.
 
+mod expressions;
 mod targets;
 
 use targets::TARGETS;
 
 /// Runs the target of that name, which has to exist.
 pub fn run(name: &str, data: &[u8]) {
-    let found = TARGETS.iter().find(|target| target.0 == name);
+    let mut targets = TARGETS.iter().chain([&expressions::TARGET]);
+    let found = targets.find(|target| target.0 == name);
     let (_, target) = found.unwrap_or_else(|| panic!("no target {name}"));
     target(data);
 }

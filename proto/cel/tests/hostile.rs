@@ -1,7 +1,14 @@
 //! Expressions that would take hours or all memory, although their cost is small: they end in an error.
+//! And the fuzz target on stable: some thousands of damaged expressions.
+
+#[path = "../../../fuzz/src/expressions.rs"]
+mod expressions;
+#[path = "../../../fuzz/src/mutate.rs"]
+mod mutate;
 
 use kcel::{Budget, Env, EvalError, Program, RUNTIME_BUDGET, Type, Value, Vars};
 use serde_json::json;
+use std::path::Path;
 
 /// What becomes of an expression over `self`, an object with long texts.
 fn eval(source: &str, cost: u64) -> Result<(), EvalError> {
@@ -73,4 +80,11 @@ fn a_value_that_is_in_itself_often_has_no_json() {
     let deep = value.check_levels(8, &mut budget);
     assert_eq!(deep, Err(EvalError::Failed("the value is nested too deeply".into())));
     assert_eq!(value.check_levels(64, &mut budget), Err(EvalError::OutOfBudget));
+}
+
+#[test]
+fn no_expression_breaks() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    let (name, target) = expressions::TARGET;
+    mutate::run(name, target, &corpus, 2000);
 }
