@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/coxswain/target
 export CARGO_TERM_PROGRESS_WHEN ?= never
 ARGS ?=
 
-.PHONY: dev test build tools clients lint clean help
+.PHONY: dev test fast live build tools clients lint clean help
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -21,6 +21,12 @@ build: tools ## the release binary
 
 test: tools clients ## everything CI runs
 	@scripts/test.sh
+
+fast: tools clients ## the tests without those that start processes and containers: under two minutes
+	@scripts/test.sh fast
+
+live: tools clients ## only those
+	@scripts/test.sh live
 
 lint: tools ## formatting and lints
 	@. scripts/environment.sh && cargo fmt --all --check && cargo clippy --locked --workspace --all-targets
