@@ -134,12 +134,8 @@ async fn answer(
         notes.decided(&decisions, true);
         return answer;
     }
-    if !matches!(
-        *request.method(),
-        Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE
-    ) {
-        return Err(Status::method_unknown());
-    }
+    refuse_unknown_method(request.method())?;
+    query.refuse_unreadable(&info.verb)?;
     let offer = Offer {
         table: catalog::verbs(&kind) != ["create"],
         protobuf: protobuf::type_of(&kind, &info.version).is_some(),
@@ -157,6 +153,13 @@ async fn answer(
     let answer = core.call(call).await;
     notes.decided(&decisions, answer.is_err());
     render::reply(answer?, &kind, &version, format, verb).await
+}
+
+fn refuse_unknown_method(method: &Method) -> Result<(), Status> {
+    match *method {
+        Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE => Ok(()),
+        _ => Err(Status::method_unknown()),
+    }
 }
 
 pub(crate) fn attributes<'a>(user: &'a Identity, info: &'a RequestInfo) -> Attributes<'a> {

@@ -98,6 +98,27 @@ impl Query {
         })
     }
 
+    /// Numbers that are none, in the options that the verb reads.
+    pub(crate) fn refuse_unreadable(&self, verb: &str) -> Result<(), Status> {
+        let numbers: &[&str] = match verb {
+            "list" | "watch" => &["limit", "timeoutSeconds"],
+            "delete" => &["gracePeriodSeconds"],
+            "deletecollection" => &["limit", "timeoutSeconds", "gracePeriodSeconds"],
+            _ => return Ok(()),
+        };
+        let read = |(key, value): &&(String, String)| {
+            numbers.contains(&key.as_str()) && value.parse::<i64>().is_err()
+        };
+        match self.pairs.iter().find(read) {
+            // Go's words, which upstream passes on.
+            Some((_, value)) => Err(Status::bad_request(format!(
+                "strconv.ParseInt: parsing {}: invalid syntax",
+                k8s::text::go_quote(value)
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// What a write may not ask for; `kind` is the options kind upstream names.
     pub(crate) fn refuse_invalid(&self, kind: &str) -> Result<(), Status> {
         let mut errors = self.manager_errors();

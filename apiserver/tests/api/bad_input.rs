@@ -106,6 +106,7 @@ async fn requests_that_ask_for_the_impossible() {
         ("bad_revision", "resourceVersion=abc"),
         ("match_alone", "resourceVersionMatch=Exact"),
         ("bad_continue", "continue=abc"),
+        ("bad_limit", "limit=many"),
     ] {
         let answer = cluster.get(&list(query)).await;
         assert_snapshot!(name, told(&answer));
