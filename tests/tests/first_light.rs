@@ -169,12 +169,13 @@ fn call_from_inside(cluster: &Cluster) {
         eprintln!("SKIPPED: calls from inside a pod need a kubectl without shared libraries");
         return;
     };
+    // Not all in braces: older kubectl takes that for JSON.
     let pod = format!(
-        "{{apiVersion: v1, kind: Pod, metadata: {{name: inside}}, spec: {{
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: inside}}\nspec: {{
            terminationGracePeriodSeconds: 0,
            volumes: [{{name: kubectl, hostPath: {{path: {program:?}, type: File}}}}],
            containers: [{{name: main, image: coxswain.local/demo:1, command: [sleep, '1000'],
-                          volumeMounts: [{{name: kubectl, mountPath: /kubectl}}]}}]}}}}"
+                          volumeMounts: [{{name: kubectl, mountPath: /kubectl}}]}}]}}"
     );
     cluster.kubectl_with(&["apply", "-f", "-"], &pod);
     cluster.kubectl("wait --for=condition=Ready pod/inside --timeout=60s");
