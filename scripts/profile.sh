@@ -21,14 +21,14 @@ done
 kubeconfig=$work/dev/kubeconfig
 leader=$("$binary" members --kubeconfig "$kubeconfig" -o json | jq '.[] | select(.leader) | .pid')
 
-# Call stacks from the unwind tables; 199 Hz is not in step with anything that ticks.
-perf record -q -F 199 -e cpu-clock --call-graph dwarf,16384 -p "$leader" -o "$work/perf.data" &
+# Call stacks from the unwind tables; 97 Hz is not in step with anything that ticks.
+perf record -q -F 97 -e cpu-clock --call-graph dwarf,8192 -p "$leader" -o "$work/perf.data" &
 recorder=$!
 "$binary" bench api --kubeconfig "$kubeconfig" --pods 2000 --watchers 100
 kill -INT "$recorder"
 wait "$recorder" || true
 
-perf script -i "$work/perf.data" 2>/dev/null | inferno-collapse-perf >"$work/stacks"
+perf script --no-inline -i "$work/perf.data" 2>/dev/null | inferno-collapse-perf >"$work/stacks"
 inferno-flamegraph --title "A leader under coxswain bench api" --minwidth 0.3 "$work/stacks" >docs/profile.svg
 
 # A sample belongs to the innermost stage on its stack.

@@ -4,12 +4,13 @@
 
 mod expressions;
 mod targets;
+mod token;
 
 use targets::TARGETS;
 
 /// Runs the target of that name, which has to exist.
 pub fn run(name: &str, data: &[u8]) {
-    let mut targets = TARGETS.iter().chain([&expressions::TARGET]);
+    let mut targets = TARGETS.iter().chain([&expressions::TARGET, &token::TARGET]);
     let found = targets.find(|target| target.0 == name);
     let (_, target) = found.unwrap_or_else(|| panic!("no target {name}"));
     target(data);

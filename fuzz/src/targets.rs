@@ -7,7 +7,7 @@ use k8s::{
     quantity::Quantity,
     schema::{Schema, TypeId},
     selector::{FieldSelector, LabelSelector},
-    structural::Node,
+    structural::{self, Node},
     yaml,
 };
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ pub(crate) type Target = (&'static str, fn(&[u8]));
 /// Sorted; adding one is one word here, one `[[bin]]` in `fuzz/Cargo.toml` and a corpus.
 pub(crate) const TARGETS: &[Target] = &[
     ("apply", apply),
+    ("crd_schema", crd_schema),
     ("field_selector", field_selector),
     ("json", json),
     ("json_patch", json_patch),
@@ -114,6 +115,25 @@ fn strategic_patch(data: &[u8]) {
     for name in TYPES {
         let _ = patch::strategic(schema, ty(name), document.clone(), &patch);
     }
+}
+
+/// A schema of a CustomResourceDefinition, and an object under it: what passes the checks can be
+/// pruned, defaulted and validated by, and the first two change nothing the second time.
+fn crd_schema(data: &[u8]) {
+    let Some((schema, object)) = pair(data) else { return };
+    let Ok(mut object) = serde_json::from_slice::<Value>(&object) else { return };
+    if !structural::check(&schema, "schema", true).is_empty() {
+        return;
+    }
+    let node = Node::read(&schema);
+    structural::prune(&mut object, &node, true);
+    structural::default(&mut object, &node);
+    let mut again = object.clone();
+    structural::prune(&mut again, &node, true);
+    structural::default(&mut again, &node);
+    assert_eq!(again, object);
+    structural::validate(&object, &node, structural::Target::default());
+    Schema::custom("fuzzed", &node);
 }
 
 /// A live object with its managers, and a configuration: applied twice, the second time to no effect.
