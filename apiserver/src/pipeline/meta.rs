@@ -156,6 +156,12 @@ pub(crate) fn validate(kind: &KindDef, object: &Object) -> Vec<FieldError> {
     for finalizer in object.finalizers() {
         finalizer_errors(finalizer, has_strict_finalizers(kind), &mut errors);
     }
+    let set = |wanted: &str| object.finalizers().any(|finalizer| finalizer == wanted);
+    if set("orphan") && set("foregroundDeletion") {
+        let all: Vec<&str> = object.finalizers().collect();
+        let why = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.push(FieldError::invalid("metadata.finalizers", all.into(), why));
+    }
     errors
 }
 

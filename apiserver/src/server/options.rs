@@ -182,6 +182,13 @@ impl Query {
         if let Some(policy) = body.get("propagationPolicy").and_then(Value::as_str) {
             options.propagation_policy = Some(policy.to_string());
         }
+        if let (Some(policy), Some(_)) =
+            (body.get("propagationPolicy"), body.get("orphanDependents"))
+        {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            let error = FieldError::invalid("propagationPolicy", policy.clone(), why);
+            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error]));
+        }
         if let Some(dry_run) = body.get("dryRun").and_then(Value::as_array) {
             options.dry_run |= dry_run.iter().any(|value| value == "All");
         }

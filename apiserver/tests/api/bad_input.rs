@@ -93,6 +93,14 @@ async fn metadata_that_is_not_valid() {
     owned["metadata"]["labels"] = json!({ "a b": "c" });
     let answer = cluster.post(CONFIG_MAPS, owned).await;
     assert_snapshot!("several", told(&answer));
+    let mut torn = config_map("a");
+    torn["metadata"]["finalizers"] = json!(["orphan", "foregroundDeletion"]);
+    let answer = cluster.post(CONFIG_MAPS, torn).await;
+    assert_snapshot!("both_finalizers", told(&answer));
+    let both = r#"{"orphanDependents": true, "propagationPolicy": "Orphan"}"#;
+    let path = config_map_path("a");
+    let answer = cluster.ask(Method::DELETE, &path, "application/json", both).await;
+    assert_snapshot!("both_policies", told(&answer));
     cluster.stop().await;
 }
 
