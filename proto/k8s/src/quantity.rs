@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 /// The smallest step: 10⁻⁹. Smaller parts are rounded away from zero, as upstream does.
 const NANO: i32 = -9;
+/// Beyond this no arithmetic means anything; upstream would compute with it for minutes.
+const EXPONENT_MAX: i32 = 1000;
 
 /// How a quantity is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -84,6 +86,12 @@ impl Quantity {
         if mantissa == 0 {
             return Ok(Quantity { mantissa: 0, scale: 0, format });
         }
+        // What is bounded is the number, however many of its zeros are in the exponent.
+        while scale > 0 && mantissa % 10 == 0 {
+            mantissa /= 10;
+            scale += 1;
+        }
+        scale = scale.min(EXPONENT_MAX);
         if scale < NANO {
             mantissa = divide_up(mantissa, scale.abs_diff(NANO));
             scale = NANO;
@@ -215,8 +223,8 @@ fn read_suffix(suffix: &str) -> Result<(u32, i32, Format), QuantityError> {
         _ => {
             let exponent = suffix.strip_prefix(['e', 'E']).ok_or(QuantityError::Suffix)?;
             let exponent: i64 = exponent.parse().map_err(|_| QuantityError::Suffix)?;
-            // Beyond this no arithmetic means anything; upstream would compute with it for minutes.
-            Ok((10, exponent.clamp(-1000, 1000) as i32, Format::DecimalExponent))
+            let bound = i64::from(EXPONENT_MAX);
+            Ok((10, exponent.clamp(-bound, bound) as i32, Format::DecimalExponent))
         }
     }
 }
@@ -442,6 +450,13 @@ mod tests {
         assert_eq!(read("1").sub(read("250m")).to_string(), "750m");
         assert_eq!(Quantity::from_milli(1500).mul(2).to_string(), "3");
         assert_eq!(Quantity::ZERO.sub(read("1e900")).sign(), -1);
+    }
+
+    /// Found by fuzzing: zeros of the number once made an exponent that was cut when read again.
+    #[test]
+    fn the_vastest_reads_as_it_is_shown() {
+        let shown = canonical("600000000000E600000000");
+        assert_eq!((shown.as_str(), canonical(&shown).as_str()), ("60e999", "60e999"));
     }
 
     proptest! {
