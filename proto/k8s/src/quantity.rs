@@ -329,7 +329,8 @@ impl fmt::Display for Quantity {
         }
         let exact = self.format == Format::DecimalExponent;
         while exponent.rem_euclid(3) != 0 || (exponent > 18 && !exact) {
-            number = number.saturating_mul(10);
+            // The same bound on both sides of zero, as when it is read.
+            number = number.saturating_mul(10).max(-i128::MAX);
             exponent -= 1;
         }
         let suffix = match exponent {
@@ -457,6 +458,8 @@ mod tests {
     fn the_vastest_reads_as_it_is_shown() {
         let shown = canonical("600000000000E600000000");
         assert_eq!((shown.as_str(), canonical(&shown).as_str()), ("60e999", "60e999"));
+        let least = canonical("-33333333333333300153995510616333333333333330E3588490");
+        assert_eq!(canonical(&least), least);
     }
 
     proptest! {
