@@ -168,15 +168,23 @@ impl Agent {
             import(images, archives).await;
             Manager::new(context, table).run().await;
         });
-        tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            Some(ended) = tasks.join_next() => match ended {
-                // The server ends with `shutdown` only.
-                Ok(()) => Ok(()),
-                Err(error) => Err(error).context("a part of the agent died"),
-            },
-        }
+        until_over(tasks, shutdown).await
     }
+}
+
+/// Until the end is asked for, or a part dies. Nothing of the agent is left then: who comes next finds
+/// the port free.
+async fn until_over(mut tasks: JoinSet<()>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        Some(ended) = tasks.join_next() => match ended {
+            // The server ends with `shutdown` only.
+            Ok(()) => Ok(()),
+            Err(error) => Err(error).context("a part of the agent died"),
+        },
+    };
+    tasks.shutdown().await;
+    ended
 }
 
 async fn listen(config: &Config) -> anyhow::Result<(TcpListener, Arc<rustls::ServerConfig>)> {
