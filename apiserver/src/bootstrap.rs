@@ -1,16 +1,14 @@
 //! What every cluster starts with. Idempotent; the caller leads, and each write is fenced by its term.
 
 use crate::{
-    Server, authn, authz, catalog,
-    identity::Identity,
-    memo,
+    Server, authn, authz, catalog, memo,
     pipeline::{Body, Call},
     rotation,
 };
 use futures::{StreamExt, TryStreamExt};
 use k8s::{Object, Status, Verb};
+use raft_store::Term;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// As many as one log entry groups without delaying others.
 const AT_ONCE: usize = 64;
@@ -121,18 +119,12 @@ impl Server {
 fn call(object: &Object, verb: Verb, term: u64) -> Option<Call> {
     let kind = catalog::by_kind(object.api_version(), object.kind())?;
     let version = object.api_version().rsplit('/').next().unwrap_or_default().to_string();
+    let body = Body::Value(object.clone().into_value());
     Some(Call {
-        kind: kind.into(),
         version,
-        verb,
         namespace: object.namespace().to_string(),
         name: if verb == Verb::Create { String::new() } else { object.name().to_string() },
-        subresource: String::new(),
-        body: Body::Value(object.clone().into_value()),
-        options: k8s::Options::default(),
-        fence: Some(term),
-        identity: Arc::new(Identity::server()),
-        notes: Default::default(),
+        ..Call::own(kind.into(), verb, body, Term(term))
     })
 }
 

@@ -19,6 +19,7 @@ mod catalog;
 mod certificates;
 mod chores;
 mod client;
+mod conditions;
 mod custom;
 mod discovery;
 mod encode;

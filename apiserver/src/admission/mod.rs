@@ -119,6 +119,20 @@ pub(crate) trait Reader: Send + Sync {
 }
 
 impl Cx<'_> {
+    /// True of what decides on admission itself. Neither policies nor webhooks are asked about it: who
+    /// wrote one that answers badly could never take it back.
+    fn configures_admission(&self) -> bool {
+        const KINDS: &[&str] = &[
+            "mutatingadmissionpolicies",
+            "mutatingadmissionpolicybindings",
+            "mutatingwebhookconfigurations",
+            "validatingadmissionpolicies",
+            "validatingadmissionpolicybindings",
+            "validatingwebhookconfigurations",
+        ];
+        self.kind.group == "admissionregistration.k8s.io" && KINDS.contains(&self.kind.plural)
+    }
+
     fn is(&self, group: &str, plural: &str) -> bool {
         self.kind.group == group && self.kind.plural == plural && self.subresource.is_empty()
     }

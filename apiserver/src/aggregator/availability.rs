@@ -4,9 +4,10 @@
 use super::{Remote, SPACE, Seen, remote::remote_user};
 use crate::{
     backend::{self, pass},
+    conditions,
     identity::{Identity, SYSTEM_MASTERS},
     memo,
-    pipeline::{Body, Call, Core, meta},
+    pipeline::{Body, Call, Core},
 };
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -126,45 +127,20 @@ pub(super) async fn set(
 ) -> Result<(), Status> {
     let Some(stored) = core.view.stored(SPACE, name) else { return Ok(()) };
     let object = memo::object(&stored);
-    let old = object.at("/status/conditions").and_then(Value::as_array).cloned();
-    let mut conditions = old.unwrap_or_default();
-    let before = conditions.iter().find(|one| one["type"] == "Available").cloned();
-    let same =
-        |field: &str, value: &str| before.as_ref().is_some_and(|before| before[field] == value);
-    if same("status", status) && same("reason", reason) && same("message", message) {
-        return Ok(());
-    }
-    let since = match &before {
-        Some(before) if before["status"] == status => before["lastTransitionTime"].clone(),
-        _ => meta::now().into(),
-    };
-    conditions.retain(|one| one["type"] != "Available");
-    conditions.push(json!({
-        "type": "Available",
-        "status": status,
-        "reason": reason,
-        "message": message,
-        "lastTransitionTime": since,
-    }));
+    let changed = conditions::changed(&object, "Available", status, reason, message);
+    let Some(conditions) = changed else { return Ok(()) };
     let Some(kind) = crate::catalog::by_kind("apiregistration.k8s.io/v1", "APIService") else {
         return Ok(());
     };
+    // The others' conditions are theirs: who wrote one in between is not written over.
+    let body = Body::Value(json!({
+        "metadata": { "resourceVersion": object.str_at("/metadata/resourceVersion") },
+        "status": { "conditions": conditions },
+    }));
     let call = Call {
-        kind: kind.into(),
-        version: "v1".into(),
-        verb: Verb::Patch(PatchType::Merge),
-        namespace: String::new(),
         name: name.to_string(),
         subresource: "status".into(),
-        // The others' conditions are theirs: who wrote one in between is not written over.
-        body: Body::Value(json!({
-            "metadata": { "resourceVersion": object.str_at("/metadata/resourceVersion") },
-            "status": { "conditions": conditions },
-        })),
-        options: k8s::Options::default(),
-        fence: Some(term.0),
-        notes: Arc::default(),
-        identity: Arc::new(Identity::server()),
+        ..Call::own(kind.into(), Verb::Patch(PatchType::Merge), body, term)
     };
     core.call(call).await.map(|_| ())
 }

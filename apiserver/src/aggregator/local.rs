@@ -3,7 +3,6 @@
 
 use super::{SPACE, availability, metrics_api};
 use crate::{
-    identity::Identity,
     memo,
     pipeline::{Body, Call, Core},
 };
@@ -11,7 +10,7 @@ use futures::StreamExt;
 use k8s::{Status, Verb};
 use raft_store::{Key, Term};
 use serde_json::json;
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 /// Upstream's label: who made the object and when it is put right again.
 const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
@@ -164,19 +163,8 @@ async fn mark_available(core: &Core, term: Term, name: &str) -> Result<(), Statu
 }
 
 fn call(verb: Verb, name: &str, body: Body, term: Term) -> Option<Call> {
-    Some(Call {
-        kind: crate::catalog::by_kind("apiregistration.k8s.io/v1", "APIService")?.into(),
-        version: "v1".into(),
-        verb,
-        namespace: String::new(),
-        name: name.to_string(),
-        subresource: String::new(),
-        body,
-        options: k8s::Options::default(),
-        fence: Some(term.0),
-        notes: Arc::default(),
-        identity: Arc::new(Identity::server()),
-    })
+    let kind = crate::catalog::by_kind("apiregistration.k8s.io/v1", "APIService")?;
+    Some(Call { name: name.to_string(), ..Call::own(kind.into(), verb, body, term) })
 }
 
 /// True if somebody else serves the group in this version.

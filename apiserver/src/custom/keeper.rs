@@ -10,13 +10,12 @@ use super::{
 use crate::{
     Server,
     catalog::Catalog,
-    identity::Identity,
     kind::Kind,
     memo,
     pipeline::{Body, Call, Core},
 };
 use futures::StreamExt;
-use k8s::{Object, Options, Status, Verb};
+use k8s::{Object, Status, Verb};
 use raft_store::{Stored, Term};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
@@ -174,7 +173,7 @@ async fn remove_instances(
             kind: kind.clone(),
             namespace: object.namespace().to_string(),
             name: object.name().to_string(),
-            ..call(kind.clone(), Verb::Delete, Body::None, term)
+            ..Call::own(kind.clone(), Verb::Delete, Body::None, term)
         };
         Some(async move { core.call(call).await.map(|_| ()) })
     });
@@ -195,23 +194,7 @@ async fn write(core: &Arc<Core>, new: Object, term: Term) -> Result<(), Status> 
     let call = Call {
         name: new.name().to_string(),
         subresource: "status".to_string(),
-        ..call(kind.into(), Verb::Update, Body::Value(new.into_value()), term)
+        ..Call::own(kind.into(), Verb::Update, Body::Value(new.into_value()), term)
     };
     core.call(call).await.map(|_| ())
-}
-
-fn call(kind: Kind, verb: Verb, body: Body, term: Term) -> Call {
-    Call {
-        version: kind.versions[0].to_string(),
-        kind,
-        verb,
-        namespace: String::new(),
-        name: String::new(),
-        subresource: String::new(),
-        body,
-        options: Options::default(),
-        fence: Some(term.0),
-        identity: Arc::new(Identity::server()),
-        notes: Arc::default(),
-    }
 }

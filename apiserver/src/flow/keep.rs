@@ -6,15 +6,13 @@ use super::{
     config::{LEVELS, SCHEMAS},
 };
 use crate::{
-    identity::Identity,
-    memo,
-    pipeline::{Body, Call, Core, meta},
+    conditions, memo,
+    pipeline::{Body, Call, Core},
 };
 use futures::StreamExt;
 use k8s::{Object, PatchType, Status, Verb};
 use raft_store::Term;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// As many as one log entry groups without delaying others.
 const AT_ONCE: usize = 32;
@@ -94,24 +92,8 @@ async fn mark(core: &Core, term: Term, schema: &Object) -> Result<(), Status> {
         true => ("False", "Found", format!("{reference} and it exists")),
         false => ("True", "NotFound", format!("{reference} but there is no such object")),
     };
-    let old = schema.at("/status/conditions").and_then(Value::as_array).cloned();
-    let mut conditions = old.unwrap_or_default();
-    let before = conditions.iter().find(|one| one["type"] == "Dangling");
-    if before.is_some_and(|one| one["status"] == status && one["message"] == message.as_str()) {
-        return Ok(());
-    }
-    let since = match before {
-        Some(before) if before["status"] == status => before["lastTransitionTime"].clone(),
-        _ => meta::now().into(),
-    };
-    conditions.retain(|one| one["type"] != "Dangling");
-    conditions.push(json!({
-        "type": "Dangling",
-        "status": status,
-        "reason": reason,
-        "message": message,
-        "lastTransitionTime": since,
-    }));
+    let changed = conditions::changed(schema, "Dangling", status, reason, &message);
+    let Some(conditions) = changed else { return Ok(()) };
     let body = json!({ "status": { "conditions": conditions } });
     let patch = Verb::Patch(PatchType::Merge);
     match call("FlowSchema", patch, schema.name(), "status", body, term) {
@@ -128,18 +110,11 @@ fn call(
     body: Value,
     term: Term,
 ) -> Option<Call> {
+    let kind = crate::catalog::by_kind("flowcontrol.apiserver.k8s.io/v1", kind)?;
     Some(Call {
-        kind: crate::catalog::by_kind("flowcontrol.apiserver.k8s.io/v1", kind)?.into(),
-        version: "v1".into(),
-        verb,
-        namespace: String::new(),
         name: name.to_string(),
         subresource: subresource.to_string(),
-        body: Body::Value(body),
-        options: k8s::Options::default(),
-        fence: Some(term.0),
-        notes: Arc::default(),
-        identity: Arc::new(Identity::server()),
+        ..Call::own(kind.into(), verb, Body::Value(body), term)
     })
 }
 

@@ -33,7 +33,7 @@ use crate::{
 };
 use bytes::Bytes;
 use k8s::{Object, Options, PatchType, Resource, Status, Verb, schema::Schema};
-use raft_store::{Key, Store, Stored};
+use raft_store::{Key, Store, Stored, Term};
 use serde_json::Value;
 use std::sync::Arc;
 use tokio_util::task::TaskTracker;
@@ -125,6 +125,24 @@ impl Reply {
 }
 
 impl Call {
+    /// A write of the server itself, refused once the term of its leadership has ended. Whole but for
+    /// the name, namespace and subresource, where it has them.
+    pub(crate) fn own(kind: Kind, verb: Verb, body: Body, term: Term) -> Call {
+        Call {
+            version: kind.versions[0].to_string(),
+            kind,
+            verb,
+            namespace: String::new(),
+            name: String::new(),
+            subresource: String::new(),
+            body,
+            options: Options::default(),
+            fence: Some(term.0),
+            identity: Arc::new(Identity::server()),
+            notes: Arc::default(),
+        }
+    }
+
     pub(crate) fn resource(&self) -> Resource {
         catalog::resource(&self.kind, &self.version)
     }

@@ -12,16 +12,6 @@ use k8s::{Object, Status};
 use serde_json::Value as Json;
 use std::sync::Arc;
 
-/// Policies are not asked about what makes policies: who writes a bad one could never take it back.
-const EXEMPT: &[&str] = &[
-    "mutatingadmissionpolicies",
-    "mutatingadmissionpolicybindings",
-    "mutatingwebhookconfigurations",
-    "validatingadmissionpolicies",
-    "validatingadmissionpolicybindings",
-    "validatingwebhookconfigurations",
-];
-
 /// The two kinds of policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -74,9 +64,7 @@ pub(super) fn concerned<'a>(
     let mut found = Concerned::default();
     let [policies, bindings] = part.spaces();
     let policies = cx.view.range(policies, "");
-    let exempt =
-        cx.kind.group == "admissionregistration.k8s.io" && EXEMPT.contains(&cx.kind.plural);
-    if policies.is_empty() || exempt {
+    if policies.is_empty() || cx.configures_admission() {
         return Ok(found);
     }
     let bindings = cx.view.range(bindings, "");

@@ -12,16 +12,6 @@ use crate::{
 use k8s::{Object, Resource, Status};
 use std::sync::Arc;
 
-/// The kinds nobody outside is asked about: who answers badly could never be removed.
-const EXEMPT: &[&str] = &[
-    "mutatingadmissionpolicies",
-    "mutatingadmissionpolicybindings",
-    "mutatingwebhookconfigurations",
-    "validatingadmissionpolicies",
-    "validatingadmissionpolicybindings",
-    "validatingwebhookconfigurations",
-];
-
 /// A webhook whose rules match, and in which version it wants to see the object.
 #[derive(Clone)]
 pub(in crate::admission) struct Invocation {
@@ -47,7 +37,7 @@ pub(in crate::admission) fn concerned(cx: &Cx<'_>, part: Part) -> Vec<Invocation
 }
 
 fn is_exempt(cx: &Cx<'_>) -> bool {
-    (cx.kind.group == "admissionregistration.k8s.io" && EXEMPT.contains(&cx.kind.plural))
+    cx.configures_admission()
         // Made by the server itself on behalf of a binding, which has been asked about.
         || (cx.operation == Operation::Update && cx.subresource == "binding")
 }

@@ -2,8 +2,7 @@
 
 use crate::Status;
 use crate::decode::{self, go_kind};
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::fmt;
 
 /// The configuration, and what a strict reader minds: a key that was given twice.
@@ -11,8 +10,8 @@ pub fn parse(body: &[u8]) -> Result<(Value, Option<String>), Status> {
     let bad = |why: &dyn fmt::Display| Status::bad_request(format!("error decoding YAML: {why}"));
     // JSON is read exactly and faster by its own parser; what that refuses YAML has the words for.
     let json = body.trim_ascii_start().starts_with(b"{");
-    let (value, duplicate) = match serde_json::from_slice::<Once>(body) {
-        Ok(Once(value)) if json => (value, None),
+    let (value, duplicate) = match decode::free_json(body) {
+        Ok((value, duplicates)) if json && duplicates.is_empty() => (value, None),
         _ => decode::yaml_noting_duplicates(body).map_err(|error| bad(&error))?,
     };
     if value.is_object() {
@@ -23,71 +22,6 @@ pub fn parse(body: &[u8]) -> Result<(Value, Option<String>), Status> {
          type map[string]interface {{}}",
         go_kind(&value)
     )))
-}
-
-/// JSON in which no key is given twice.
-struct Once(Value);
-
-impl<'de> Deserialize<'de> for Once {
-    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Once, D::Error> {
-        source.deserialize_any(OnceVisitor).map(Once)
-    }
-}
-
-struct OnceVisitor;
-
-impl<'de> Visitor<'de> for OnceVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E: Error>(self, flag: bool) -> Result<Value, E> {
-        Ok(flag.into())
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_string<E: Error>(self, text: String) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut source: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(Once(value)) = source.next_element()? {
-            list.push(value);
-        }
-        Ok(Value::Array(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut source: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some((key, Once(value))) = source.next_entry::<String, Once>()? {
-            if map.insert(key, value).is_some() {
-                return Err(A::Error::custom("a key was given twice"));
-            }
-        }
-        Ok(Value::Object(map))
-    }
 }
 
 #[cfg(test)]
