@@ -41,7 +41,7 @@ async fn forget(server: &Server, space: &str, term: Term) {
             guard: Guard::At(stored.revision),
             op: Op::Delete,
         });
-        let txn = Txn { writes: writes.collect(), fence: Some(term) };
+        let txn = Txn { writes: writes.collect(), fence: Some(term), ..Txn::default() };
         if let Err(error) = server.core.store.txn(txn).await {
             return tracing::debug!(%error, space, "events are not forgotten now");
         }

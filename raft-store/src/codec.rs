@@ -3,14 +3,17 @@
 use crate::{
     seal::{Seal, Unopened},
     state::{Batch, Command, Request, Session},
-    types::{Guard, Key, Op, Revision, Term, Txn, Write},
+    types::{Guard, Key, Op, Revision, SpanCheck, Term, Txn, Write},
 };
 use bytes::Bytes;
 use prost::Message;
 use wire::peer;
 
-/// The format written here; older ones are read, newer ones refused.
-const VERSION: u32 = 1;
+/// The newest format known here; older ones are read, newer ones refused. A command says the version
+/// that first had what is in it, so that members of an older one go on until it is used.
+const VERSION: u32 = 2;
+const WRITES: u32 = 1;
+const SPANS_AND_SHARED_REVISIONS: u32 = 2;
 
 /// Why bytes are not a command.
 #[derive(Debug, thiserror::Error)]
@@ -25,11 +28,22 @@ pub(crate) enum DecodeError {
 
 /// Batches that are encoded already, as one command.
 pub(crate) fn encode_batches(batches: Vec<peer::Batch>) -> Bytes {
-    peer::Command { version: VERSION, batches, compact: None }.encode_to_vec().into()
+    let mut requests = batches.iter().flat_map(|batch| &batch.requests);
+    let version = match requests.any(is_new) {
+        true => SPANS_AND_SHARED_REVISIONS,
+        false => WRITES,
+    };
+    peer::Command { version, batches, compact: None }.encode_to_vec().into()
+}
+
+fn is_new(request: &peer::Request) -> bool {
+    use peer::write::Op::{CheckUntil, DeleteUntil};
+    let span = |write: &peer::Write| matches!(write.op, Some(DeleteUntil(_) | CheckUntil(_)));
+    request.one_revision || request.writes.iter().any(span)
 }
 
 pub(crate) fn encode_compact(to: Revision) -> Bytes {
-    peer::Command { version: VERSION, batches: Vec::new(), compact: Some(to.0) }
+    peer::Command { version: WRITES, batches: Vec::new(), compact: Some(to.0) }
         .encode_to_vec()
         .into()
 }
@@ -59,7 +73,8 @@ fn batch(batch: peer::Batch, seal: &dyn Seal) -> Result<Batch, Unopened> {
 fn request(request: peer::Request, seal: &dyn Seal) -> Result<Request, Unopened> {
     let writes = request.writes.into_iter().map(|it| write(it, seal));
     let writes = writes.collect::<Result<_, _>>()?;
-    Ok(Request { serial: request.serial, txn: Txn { writes, fence: request.fence.map(Term) } })
+    let (fence, one_revision) = (request.fence.map(Term), request.one_revision);
+    Ok(Request { serial: request.serial, txn: Txn { writes, fence, one_revision } })
 }
 
 fn write(write: peer::Write, seal: &dyn Seal) -> Result<Write, Unopened> {
@@ -77,6 +92,12 @@ fn write(write: peer::Write, seal: &dyn Seal) -> Result<Write, Unopened> {
             Op::Put(seal.open(&key, Bytes::copy_from_slice(&body))?)
         }
         Some(peer::write::Op::Delete(_)) => Op::Delete,
+        Some(peer::write::Op::DeleteUntil(span)) => Op::DeleteUntil(span.until.map(Into::into)),
+        Some(peer::write::Op::CheckUntil(check)) => Op::CheckUntil(SpanCheck {
+            until: check.until.map(Into::into),
+            keys: check.keys,
+            newest: Revision(check.newest),
+        }),
     };
     Ok(Write { key, guard, op })
 }
@@ -84,7 +105,8 @@ fn write(write: peer::Write, seal: &dyn Seal) -> Result<Write, Unopened> {
 /// A request with its bodies sealed.
 pub(crate) fn encode_request(serial: u64, txn: Txn, seal: &dyn Seal) -> peer::Request {
     let writes = txn.writes.into_iter().map(|write| encode_write(write, seal)).collect();
-    peer::Request { serial, fence: txn.fence.map(|term| term.0), writes }
+    let (fence, one_revision) = (txn.fence.map(|term| term.0), txn.one_revision);
+    peer::Request { serial, fence, writes, one_revision }
 }
 
 fn encode_write(write: Write, seal: &dyn Seal) -> peer::Write {
@@ -98,6 +120,14 @@ fn encode_write(write: Write, seal: &dyn Seal) -> peer::Write {
         Op::Check => None,
         Op::Put(body) => Some(peer::write::Op::Put(seal.seal(&write.key, &body))),
         Op::Delete => Some(peer::write::Op::Delete(true)),
+        Op::DeleteUntil(until) => {
+            let until = until.map(|until| until.to_string());
+            Some(peer::write::Op::DeleteUntil(peer::Span { until }))
+        }
+        Op::CheckUntil(SpanCheck { until, keys, newest }) => {
+            let until = until.map(|until| until.to_string());
+            Some(peer::write::Op::CheckUntil(peer::SpanCheck { until, keys, newest: newest.0 }))
+        }
     };
     let (space, path) = (write.key.space.to_string(), write.key.path.to_string());
     peer::Write { space, path, guard, op }
@@ -120,19 +150,32 @@ mod tests {
 
     fn ops() -> impl Strategy<Value = Op> {
         let body = prop::collection::vec(any::<u8>(), 0..20);
-        prop_oneof![Just(Op::Check), Just(Op::Delete), body.prop_map(|body| Op::Put(body.into()))]
+        let until = prop::option::of("[a-z/]{0,9}");
+        let check =
+            (until.clone(), any::<u64>(), any::<u64>()).prop_map(|(until, keys, newest)| {
+                let (until, newest) = (until.map(Into::into), Revision(newest));
+                Op::CheckUntil(SpanCheck { until, keys, newest })
+            });
+        prop_oneof![
+            Just(Op::Check),
+            Just(Op::Delete),
+            body.prop_map(|body| Op::Put(body.into())),
+            until.prop_map(|until| Op::DeleteUntil(until.map(Into::into))),
+            check,
+        ]
     }
 
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(
             writes in prop::collection::vec(("[a-z]{0,5}", "[a-z/]{0,9}", guards(), ops()), 0..5),
-            fence in prop::option::of(any::<u64>()), session: u64, settled: u64, serial: u64,
+            fence in prop::option::of(any::<u64>()), one_revision: bool,
+            session: u64, settled: u64, serial: u64,
         ) {
             let writes = writes.into_iter().map(|(space, path, guard, op)| {
                 Write { key: Key::new(space, path), guard, op }
             });
-            let txn = Txn { writes: writes.collect(), fence: fence.map(Term) };
+            let txn = Txn { writes: writes.collect(), fence: fence.map(Term), one_revision };
             let requests = vec![encode_request(serial, txn.clone(), &Plain)];
             let bytes = encode_batches(vec![peer::Batch { session, settled, requests }]);
             let requests = vec![Request { serial, txn }];
@@ -151,9 +194,22 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_refused_by_name() {
-        let newer = peer::Command { version: 2, batches: Vec::new(), compact: None };
-        let refused = decode(newer.encode_to_vec().into(), &Plain).expect_err("version 2");
-        assert!(refused.to_string().contains("version 2"), "{refused}");
+        let newer = peer::Command { version: 3, ..Default::default() };
+        let refused = decode(newer.encode_to_vec().into(), &Plain).expect_err("version 3");
+        assert!(refused.to_string().contains("version 3"), "{refused}");
+    }
+
+    #[test]
+    fn a_command_says_the_version_it_needs() {
+        let version = |txn: Txn| {
+            let requests = vec![encode_request(1, txn, &Plain)];
+            let bytes = encode_batches(vec![peer::Batch { session: 1, settled: 1, requests }]);
+            peer::Command::decode(bytes).expect("a command").version
+        };
+        let one = |op| Txn::one(Key::new("a", "b"), Guard::Any, op);
+        assert_eq!(version(one(Op::Delete)), 1);
+        assert_eq!(version(one(Op::DeleteUntil(None))), 2);
+        assert_eq!(version(Txn { one_revision: true, ..one(Op::Delete) }), 2);
     }
 
     #[test]

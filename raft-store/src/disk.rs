@@ -45,10 +45,37 @@ pub(crate) struct AppliedTo {
     pub(crate) membership: StoredMembership,
 }
 
-fn history_key(revision: Revision) -> [u8; 9] {
-    let mut key = [b'h'; 9];
-    key[1..].copy_from_slice(&revision.0.to_be_bytes());
-    key
+/// Where a change is in history. Only those after the first of their revision say their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct At {
+    revision: Revision,
+    place: u32,
+}
+
+impl At {
+    fn first(revision: Revision) -> At {
+        At { revision, place: 0 }
+    }
+
+    fn key(self) -> Vec<u8> {
+        let mut key = Vec::with_capacity(13);
+        key.push(b'h');
+        key.extend(self.revision.0.to_be_bytes());
+        if self.place > 0 {
+            key.extend(self.place.to_be_bytes());
+        }
+        key
+    }
+
+    /// `None` for the key of something else.
+    fn parse(key: &[u8]) -> Option<At> {
+        let key = key.strip_prefix(b"h")?;
+        let place = match key.len() {
+            8 => 0,
+            _ => key.get(8..)?.try_into().map(u32::from_be_bytes).ok()?,
+        };
+        Some(At { revision: Revision(number(key, 0)?), place })
+    }
 }
 
 fn outcome_key(session: Session, serial: u64) -> [u8; 17] {
@@ -72,9 +99,22 @@ fn number(key: &[u8], at: usize) -> Option<u64> {
 struct Record {
     key: Key,
     /// `None`: a deletion.
-    put: Option<(Revision, Bytes)>,
-    old: Option<Revision>,
+    put: Option<Put>,
+    old: Option<At>,
 }
+
+struct Put {
+    created: Revision,
+    version: u64,
+    body: Bytes,
+}
+
+// What a record begins with: bits that say what is in it.
+const IS_PUT: u8 = 1;
+/// The version comes after the other numbers. Records without it were written before it was counted.
+const HAS_VERSION: u8 = 2;
+/// The old one's place comes after that; it is not the first of its revision.
+const HAS_OLD_PLACE: u8 = 4;
 
 fn encode(change: &Change, seal: &dyn Seal) -> BytesMut {
     let key = change.key();
@@ -83,10 +123,18 @@ fn encode(change: &Change, seal: &dyn Seal) -> BytesMut {
         None => (0, Bytes::new()),
     };
     let strings = key.space.len() + key.path.len();
-    let mut out = BytesMut::with_capacity(1 + 8 + 8 + 8 + strings + body.len());
-    out.put_u8(u8::from(change.new.is_some()));
+    let mut out = BytesMut::with_capacity(1 + 8 + 8 + 8 + 4 + 8 + strings + body.len());
+    let old_place = change.old.as_ref().map_or(0, |old| old.place);
+    let put = if change.new.is_some() { IS_PUT | HAS_VERSION } else { 0 };
+    out.put_u8(put | if old_place > 0 { HAS_OLD_PLACE } else { 0 });
     out.put_u64(created);
     out.put_u64(change.old.as_ref().map_or(0, |old| old.revision.0));
+    if let Some(new) = &change.new {
+        out.put_u64(new.version);
+    }
+    if old_place > 0 {
+        out.put_u32(old_place);
+    }
     for string in [&key.space, &key.path] {
         out.put_u32(string.len() as u32);
         out.put_slice(string.as_bytes());
@@ -97,37 +145,56 @@ fn encode(change: &Change, seal: &dyn Seal) -> BytesMut {
 
 /// With the body as it lies there.
 fn decode(mut bytes: Bytes) -> Option<Record> {
-    let put = bytes.try_get_u8().ok()? == 1;
+    let flags = bytes.try_get_u8().ok()?;
+    if flags > IS_PUT | HAS_VERSION | HAS_OLD_PLACE {
+        return None;
+    }
     let created = Revision(bytes.try_get_u64().ok()?);
     let old = Some(bytes.try_get_u64().ok()?).filter(|old| *old > 0).map(Revision);
+    let version = if flags & HAS_VERSION > 0 { bytes.try_get_u64().ok()? } else { 1 };
+    let place = if flags & HAS_OLD_PLACE > 0 { bytes.try_get_u32().ok()? } else { 0 };
+    let old = old.map(|revision| At { revision, place });
     let mut string = || {
         let length = bytes.try_get_u32().ok()? as usize;
         let string = (length <= bytes.len()).then(|| bytes.split_to(length))?;
         Some(Arc::<str>::from(std::str::from_utf8(&string).ok()?))
     };
     let (space, path) = (string()?, string()?);
-    Some(Record { key: Key { space, path }, put: put.then_some((created, bytes)), old })
+    let put = (flags & IS_PUT > 0).then_some(Put { created, version, body: bytes });
+    Some(Record { key: Key { space, path }, put, old })
 }
 
 impl Record {
     /// With the body as it is in memory.
     fn opened(mut self, seal: &dyn Seal) -> io::Result<Record> {
-        if let Some((created, body)) = self.put.take() {
-            let body = seal.open(&self.key, body).map_err(io::Error::other)?;
-            seal.learn(&self.key, &body);
-            self.put = Some((created, body));
+        if let Some(put) = &mut self.put {
+            put.body = seal.open(&self.key, put.body.clone()).map_err(io::Error::other)?;
+            seal.learn(&self.key, &put.body);
         }
         Ok(self)
     }
 
-    fn stored(&self, revision: Revision) -> Option<Arc<Stored>> {
-        let (created, body) = self.put.as_ref()?;
-        Some(Arc::new(Stored::new(self.key.clone(), revision, *created, body.clone())))
+    fn stored(&self, at: At) -> Option<Arc<Stored>> {
+        let put = self.put.as_ref()?;
+        let stored = Stored::new(self.key.clone(), at.revision, put.created, put.body.clone());
+        Some(Arc::new(stored.numbered(put.version, at.place)))
     }
 }
 
 fn corrupt(detail: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, detail.into())
+}
+
+fn damaged(at: At) -> io::Error {
+    corrupt(format!("the version at revision {} (place {}) is damaged", at.revision, at.place))
+}
+
+/// History above the floor has every revision, and every place of each.
+fn follows(last: At, at: At) -> bool {
+    match at.place {
+        0 => at.revision.0 == last.revision.0 + 1,
+        place => at.revision == last.revision && place == last.place + 1,
+    }
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
@@ -183,27 +250,26 @@ impl StateDisk {
         let revision = Revision(self.meta(REVISION)?.unwrap_or(0));
         let floor = Revision(self.meta(FLOOR)?.unwrap_or(0));
         let mut loader = Loader::new(revision, floor);
-        let mut next = floor.0 + 1;
-        for item in self.db().iterator(IteratorMode::From(b"h", Direction::Forward)) {
-            let (key, value) = item.map_err(io_error)?;
-            let Some(at) = key.strip_prefix(b"h").and_then(|key| number(key, 0)) else { break };
-            let at = Revision(at);
-            let bad = || corrupt(format!("the version at revision {at} is damaged"));
-            let record = decode(value.into_vec().into()).ok_or_else(bad)?;
+        let mut last = At::first(floor);
+        for item in self.history(At::first(Revision(0))) {
+            let (at, record) = item?;
             let record = record.opened(&*self.seal)?;
-            if at > floor {
-                if at.0 != next {
-                    return Err(corrupt(format!("the version at revision {next} is missing")));
+            if at.revision > floor {
+                if !follows(last, at) {
+                    let At { revision, place } = last;
+                    let detail =
+                        format!("after {place} of revision {revision} something is missing");
+                    return Err(corrupt(detail));
                 }
-                next += 1;
+                last = at;
             }
             match record.stored(at) {
                 Some(stored) => loader.insert(stored),
                 None => loader.remove(&record.key),
             }
         }
-        if next != revision.0 + 1 {
-            let last = next - 1;
+        if last.revision != revision {
+            let last = last.revision;
             return Err(corrupt(format!("history ends at revision {last}, not at {revision}")));
         }
         for (session, state) in self.sessions()? {
@@ -247,12 +313,22 @@ impl StateDisk {
         Checkpoint::new(self.db()).and_then(|c| c.create_checkpoint(to)).map_err(io_error)
     }
 
-    fn record(&self, revision: Revision) -> io::Result<Option<Record>> {
-        let Some(value) = self.db().get(history_key(revision)).map_err(io_error)? else {
-            return Ok(None);
-        };
-        let bad = || corrupt(format!("the version at revision {revision} is damaged"));
-        decode(value.into()).ok_or_else(bad)?.opened(&*self.seal).map(Some)
+    /// What is in history from a place on, in order, with the bodies as they lie there.
+    fn history(&self, from: At) -> impl Iterator<Item = io::Result<(At, Record)>> {
+        let start = from.key();
+        let items = self.db().iterator(IteratorMode::From(&start, Direction::Forward));
+        let parsed = items.map(|item| {
+            let (key, value) = item.map_err(io_error)?;
+            let Some(at) = At::parse(&key) else { return Ok(None) };
+            let record = decode(value.into_vec().into()).ok_or_else(|| damaged(at))?;
+            Ok(Some((at, record)))
+        });
+        parsed.map_while(io::Result::transpose)
+    }
+
+    fn record(&self, at: At) -> io::Result<Option<Record>> {
+        let Some(value) = self.db().get(at.key()).map_err(io_error)? else { return Ok(None) };
+        decode(value.into()).ok_or_else(|| damaged(at))?.opened(&*self.seal).map(Some)
     }
 
     /// Removes up to `limit` revisions of history at or below `floor`; how many are left to do.
@@ -260,13 +336,16 @@ impl StateDisk {
         let swept: u64 = self.meta(SWEPT)?.unwrap_or(0);
         let end = floor.0.min(swept + limit);
         let mut batch = WriteBatch::default();
-        for revision in swept + 1..=end {
-            let Some(record) = self.record(Revision(revision))? else { continue };
+        for item in self.history(At::first(Revision(swept + 1))) {
+            let (at, record) = item?;
+            if at.revision.0 > end {
+                break;
+            }
             if let Some(old) = record.old {
-                batch.delete(history_key(old));
+                batch.delete(old.key());
             }
             if record.put.is_none() {
-                batch.delete(history_key(Revision(revision)));
+                batch.delete(at.key());
             }
         }
         batch.put(SWEPT, json(&end));
@@ -296,18 +375,27 @@ impl History for StateDisk {
         limit: usize,
     ) -> Result<Vec<Arc<Change>>, Error> {
         let stopped = |error: io::Error| Error::Stopped(error.to_string());
-        let mut changes = Vec::new();
-        for revision in (after.0 + 1..=until.0).take(limit).map(Revision) {
-            let Some(record) = self.record(revision).map_err(stopped)? else { break };
+        let until = Revision(until.0.min(after.0.saturating_add(limit as u64)));
+        let mut changes: Vec<Arc<Change>> = Vec::new();
+        for item in self.history(At::first(Revision(after.0 + 1))) {
+            let (at, record) = item.map_err(stopped)?;
+            if at.revision > until {
+                break;
+            }
+            let record = record.opened(&*self.seal).map_err(stopped)?;
             let old = match record.old {
                 None => None,
                 Some(old) => match self.record(old).map_err(stopped)? {
-                    // Swept meanwhile: the caller finds the floor above it.
-                    None => break,
+                    // Swept meanwhile: the caller finds the floor above it, and no part of a revision.
+                    None => {
+                        changes.retain(|change| change.revision < at.revision);
+                        break;
+                    }
                     Some(record) => record.stored(old),
                 },
             };
-            changes.push(Arc::new(Change { revision, old, new: record.stored(revision) }));
+            let (revision, place) = (at.revision, at.place);
+            changes.push(Arc::new(Change { revision, place, old, new: record.stored(at) }));
         }
         Ok(changes)
     }
@@ -327,7 +415,8 @@ impl StateBatch {
         seal: &dyn Seal,
     ) {
         for change in &applied.changes {
-            self.batch.put(history_key(change.revision), encode(change, seal));
+            let at = At { revision: change.revision, place: change.place };
+            self.batch.put(at.key(), encode(change, seal));
         }
         if let Some(last) = applied.changes.last() {
             self.batch.put(REVISION, json(&last.revision.0));
@@ -359,3 +448,7 @@ impl StateBatch {
         self.batch.put(MEMBERSHIP, json(&to.membership));
     }
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

@@ -85,11 +85,13 @@ impl Hub {
         })
     }
 
-    /// Takes the changes of one command; they must follow the last one without a gap.
+    /// Takes the changes of one command; their revisions must follow the last one without a gap, and
+    /// those of one revision come together.
     pub(crate) fn publish(&mut self, changes: &[Arc<Change>]) {
         self.trim();
         for change in changes {
-            assert_eq!(change.revision.0, self.end.0 + 1, "changes are published without gaps");
+            let follows = self.end.0 + u64::from(change.place == 0);
+            assert_eq!(change.revision.0, follows, "changes are published without gaps");
             self.end = change.revision;
             self.bytes += size(change);
             self.ring.push_back(change.clone());
@@ -146,7 +148,7 @@ impl Hub {
         }
     }
 
-    /// The changes of `space` under `prefix` after `cursor`, at most `limit`.
+    /// The changes of `space` under `prefix` after `cursor`, about `limit`: a revision comes as a whole.
     pub(crate) fn find(&self, space: &str, prefix: &str, cursor: Revision, limit: usize) -> Found {
         if cursor < self.begin {
             return Found::Older(self.begin);
@@ -158,10 +160,13 @@ impl Hub {
         let mut found = Vec::new();
         for change in space.changes.range(first..) {
             if change.key().path.starts_with(prefix) {
-                found.push(change.clone());
-                if found.len() == limit {
-                    return Found::Changes(found, change.revision);
+                if found.len() >= limit
+                    && let Some(last) = found.last().map(|last: &Arc<Change>| last.revision)
+                    && last < change.revision
+                {
+                    return Found::Changes(found, last);
                 }
+                found.push(change.clone());
             }
         }
         Found::Changes(found, self.end.max(cursor))
@@ -201,7 +206,7 @@ mod tests {
     fn put(revision: u64, space: &str, path: &str) -> Arc<Change> {
         let revision = Revision(revision);
         let stored = Stored::new(Key::new(space, path), revision, revision, "x".into());
-        Arc::new(Change { revision, old: None, new: Some(Arc::new(stored)) })
+        Arc::new(Change { revision, place: 0, old: None, new: Some(Arc::new(stored)) })
     }
 
     fn revisions(found: Found) -> (Vec<u64>, u64) {

@@ -26,10 +26,10 @@ mod watch;
 pub use config::{Config, OpenError, Peer, Retention, Timers, Tls};
 pub use members::{Leadership, MemberStatus};
 pub use seal::{Plain, Seal, Unopened};
-pub use store::{Store, TXN_BYTES_MAX};
+pub use store::{Store, TXN_BYTES_MAX, View};
 pub use types::{
-    Change, Committed, Error, Guard, Key, LogIndex, MemberId, Op, Page, Revision, Stored, Term,
-    Txn, Write,
+    Change, Committed, Error, Guard, Key, LogIndex, MemberId, Op, Page, Revision, SpanCheck,
+    Stored, Term, Txn, Write,
 };
 pub use watch::Watch;
 

@@ -14,8 +14,8 @@ use tokio::sync::{oneshot, watch};
 
 /// Changes that have left the ring, read from disk. Calls block.
 pub(crate) trait History: Send + Sync + 'static {
-    /// Changes with `after < revision <= until`, oldest first, at most `limit`, without gaps as
-    /// long as `after` is not below the floor.
+    /// Changes with `after < revision <= until`, oldest first, of at most `limit` revisions, each with
+    /// all its changes, without gaps as long as `after` is not below the floor.
     fn changes(
         &self,
         after: Revision,

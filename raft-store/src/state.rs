@@ -2,7 +2,10 @@
 //! It never looks at a clock, a random number, a disk or the network, and every command applies
 //! to every state (one that could not would stop all members at the same index).
 
-use crate::types::{Change, Error, Guard, Key, LogIndex, Op, Page, Revision, Stored, Term, Txn};
+use crate::types::{
+    Change, Error, Guard, Key, LogIndex, Op, Page, Revision, SpanCheck, Stored, Term, Txn,
+};
+use bytes::Bytes;
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 /// How many proposers (one per start of a member) are remembered; the longest silent is forgotten.
@@ -172,46 +175,105 @@ impl State {
             return Outcome::GuardFailed { write, key_space, key_path };
         }
         let mut revisions = Vec::with_capacity(txn.writes.len());
+        let before = changes.len();
         for write in &txn.writes {
-            let change = self.apply_op(&write.key, &write.op);
-            revisions.push(change.as_ref().map(|change| change.revision));
-            changes.extend(change.map(Arc::new));
+            let so_far = changes.len();
+            match &write.op {
+                Op::Check | Op::CheckUntil(_) => {}
+                Op::Put(body) => {
+                    let (revision, place) = self.next(txn, changes.len() - before);
+                    changes.push(Arc::new(self.put(&write.key, revision, place, body)));
+                }
+                Op::Delete => {
+                    let (revision, place) = self.next(txn, changes.len() - before);
+                    let change = self.delete(&write.key, revision, place);
+                    changes.extend(change.map(Arc::new));
+                }
+                Op::DeleteUntil(until) => {
+                    for key in self.keys_between(&write.key, until.as_deref()) {
+                        let (revision, place) = self.next(txn, changes.len() - before);
+                        let change = self.delete(&key, revision, place);
+                        changes.extend(change.map(Arc::new));
+                    }
+                }
+            }
+            let last = changes[so_far..].last();
+            revisions.push(last.map(|change| change.revision));
         }
         Outcome::Done { revision: self.revision, revisions }
+    }
+
+    /// The revision of the next change of a transaction that has made `changed`, and its place there.
+    fn next(&self, txn: &Txn, changed: usize) -> (Revision, u32) {
+        match txn.one_revision && changed > 0 {
+            true => (self.revision, u32::try_from(changed).expect("an entry is bounded in bytes")),
+            false => (Revision(self.revision.0 + 1), 0),
+        }
     }
 
     fn first_unmet_guard(&self, txn: &Txn) -> Option<usize> {
         txn.writes.iter().position(|write| {
             let current = self.get(&write.key).map(|stored| stored.revision);
-            !match write.guard {
+            let guarded = match write.guard {
                 Guard::Absent => current.is_none(),
                 Guard::Exists => current.is_some(),
                 Guard::At(revision) => current == Some(revision),
                 Guard::Any => true,
-            }
+            };
+            let span = match &write.op {
+                Op::CheckUntil(check) => self.is_unchanged(&write.key, check),
+                _ => true,
+            };
+            !(guarded && span)
         })
     }
 
-    fn apply_op(&mut self, key: &Key, op: &Op) -> Option<Change> {
-        let next = Revision(self.revision.0 + 1);
-        let (old, new) = match op {
-            Op::Check => return None,
-            Op::Delete => {
-                let old = self.spaces.get_mut(&key.space)?.remove(&key.path)?;
-                (Some(old), None)
+    fn is_unchanged(&self, key: &Key, check: &SpanCheck) -> bool {
+        let mut keys = 0;
+        for stored in self.between(&key.space, &key.path, check.until.as_deref()) {
+            keys += 1;
+            if stored.revision > check.newest || keys > check.keys {
+                return false;
             }
-            Op::Put(body) => {
-                let space = self.spaces.entry(key.space.clone()).or_default();
-                let old = space.get(&key.path).cloned();
-                let created = old.as_ref().map_or(next, |old| old.created);
-                let key = self.shared_key(key, old.as_deref());
-                let new = Arc::new(Stored::new(key.clone(), next, created, body.clone()));
-                self.spaces.entry(key.space.clone()).or_default().insert(key.path, new.clone());
-                (old, Some(new))
-            }
-        };
-        self.revision = next;
-        Some(Change { revision: next, old, new })
+        }
+        keys == check.keys
+    }
+
+    /// What is stored from a path up to, but not including, another; `None`: to the end.
+    pub(crate) fn between<'a>(
+        &'a self,
+        space: &str,
+        from: &'a str,
+        until: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Arc<Stored>> + use<'a> {
+        let until = until.map_or(Bound::Unbounded, Bound::Excluded);
+        // A range that ends before it begins is a mistake to `BTreeMap`, and empty here.
+        let empty = matches!(until, Bound::Excluded(until) if until <= from);
+        let space = self.spaces.get(space).filter(|_| !empty);
+        let span: (Bound<&str>, Bound<&str>) = (Bound::Included(from), until);
+        space.into_iter().flat_map(move |space| space.range::<str, _>(span)).map(|(_, s)| s)
+    }
+
+    fn keys_between(&self, from: &Key, until: Option<&str>) -> Vec<Key> {
+        self.between(&from.space, &from.path, until).map(|stored| stored.key.clone()).collect()
+    }
+
+    fn delete(&mut self, key: &Key, revision: Revision, place: u32) -> Option<Change> {
+        let old = self.spaces.get_mut(&key.space)?.remove(&key.path)?;
+        self.revision = revision;
+        Some(Change { revision, place, old: Some(old), new: None })
+    }
+
+    fn put(&mut self, key: &Key, revision: Revision, place: u32, body: &Bytes) -> Change {
+        let old = self.get(key);
+        let created = old.as_ref().map_or(revision, |old| old.created);
+        let version = old.as_ref().map_or(1, |old| old.version + 1);
+        let key = self.shared_key(key, old.as_deref());
+        let new = Stored::new(key.clone(), revision, created, body.clone());
+        let new = Arc::new(new.numbered(version, place));
+        self.spaces.entry(key.space).or_default().insert(key.path, new.clone());
+        self.revision = revision;
+        Change { revision, place, old, new: Some(new) }
     }
 
     /// The key with the strings that the state already holds, so that a version costs no copies.
@@ -224,7 +286,11 @@ impl State {
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<Stored>> {
-        self.spaces.get(&key.space)?.get(&key.path).cloned()
+        self.find(key).cloned()
+    }
+
+    pub(crate) fn find(&self, key: &Key) -> Option<&Arc<Stored>> {
+        self.spaces.get(&key.space)?.get(&key.path)
     }
 
     /// All spaces that were ever written, with the number of their objects.

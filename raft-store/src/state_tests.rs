@@ -62,6 +62,7 @@ impl Machine {
             for word in part.split(' ') {
                 match word.split_once(':') {
                     Some(("fence", term)) => txn.fence = Some(Term(number(term))),
+                    Some(("one", _)) => txn.one_revision = true,
                     Some(("session", id)) => batch.session = Session(number(id)),
                     Some(("serial", n)) => serial = number(n),
                     Some(("settled", n)) => batch.settled = number(n),
@@ -110,7 +111,10 @@ impl Machine {
             let Key { space, path } = change.key();
             let (old, new) = (side(&change.old), side(&change.new));
             let created = change.new.as_ref().map_or(String::new(), |new| created(new));
-            let revision = change.revision;
+            let revision = match change.place {
+                0 => change.revision.to_string(),
+                place => format!("{}.{place}", change.revision),
+            };
             writeln!(out, "change {revision} {space} {path}: {old} -> {new}{created}").expect("ok");
         }
         for (session, serial) in &applied.forgotten {
@@ -174,9 +178,25 @@ fn write_of(words: &[&str]) -> Write {
         "put" => Op::Put(words[3].to_owned().into()),
         "delete" => Op::Delete,
         "check" => Op::Check,
+        "delete-until" => Op::DeleteUntil(until(words[3])),
+        "check-until" => Op::CheckUntil(SpanCheck {
+            until: until(words[3]),
+            keys: number(words[4]),
+            newest: Revision(number(words[5])),
+        }),
         other => panic!("unknown operation {other}"),
     };
     Write { key: Key::new(words[1], words[2]), guard, op }
+}
+
+/// `-` is the end of the space.
+fn until(word: &str) -> Option<Arc<str>> {
+    (word != "-").then(|| word.into())
+}
+
+#[test]
+fn spans_and_shared_revisions() {
+    check("spans.txt");
 }
 
 #[test]

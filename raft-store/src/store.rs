@@ -129,6 +129,12 @@ impl Store {
         self.inner.shared.read().state.get(key)
     }
 
+    /// Everything that `look` reads is of one revision. Nothing is applied meanwhile, so it is to be
+    /// short.
+    pub fn look<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {
+        look(&View { state: &self.inner.shared.read().state })
+    }
+
     /// Objects whose path starts with `prefix` and comes after `after`, on this member, in path
     /// order; no waiting, no IO.
     pub fn range(
@@ -258,12 +264,44 @@ impl Store {
     }
 }
 
-/// How many changes `range_at` takes from history at a time.
+/// The state of a member at one revision, while it is looked at.
+pub struct View<'a> {
+    state: &'a State,
+}
+
+impl<'a> View<'a> {
+    pub fn revision(&self) -> Revision {
+        self.state.revision()
+    }
+
+    /// Changes up to and including this one may be gone: reads at it and watches after it still work.
+    pub fn floor(&self) -> Revision {
+        self.state.floor()
+    }
+
+    pub fn get(&self, key: &Key) -> Option<&'a Arc<Stored>> {
+        self.state.find(key)
+    }
+
+    /// What is stored from a path up to, but not including, another (`None`: to the end), in order.
+    pub fn between(
+        &self,
+        space: &str,
+        from: &'a str,
+        until: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Arc<Stored>> + use<'a> {
+        self.state.between(space, from, until)
+    }
+}
+
+/// How many revisions `range_at` takes from history at a time.
 const RANGE_AT_CHUNK: u64 = 4096;
 
 fn txn_bytes(txn: &Txn) -> usize {
     let body = |op: &crate::Op| match op {
         crate::Op::Put(body) => body.len(),
+        crate::Op::DeleteUntil(until) => until.as_ref().map_or(0, |until| until.len()),
+        crate::Op::CheckUntil(check) => check.until.as_ref().map_or(0, |until| until.len()),
         crate::Op::Delete | crate::Op::Check => 0,
     };
     txn.writes.iter().map(|w| w.key.space.len() + w.key.path.len() + body(&w.op) + 16).sum()

@@ -131,7 +131,7 @@ async fn fill(store: &Store, transactions: &[Vec<(u8, bool)>]) -> Model {
             Write { key: key(n), guard: Guard::Any, op }
         };
         let writes = txn.iter().map(write).collect();
-        store.txn(Txn { writes, fence: None }).await.expect("committed");
+        store.txn(Txn { writes, ..Txn::default() }).await.expect("committed");
         txn.iter().for_each(|&(n, put)| model.apply(n, put, &body));
     }
     model
@@ -212,4 +212,32 @@ async fn a_deleted_key_starts_anew() {
     let stored = store.get(&Key::new("pods", "p")).expect("there");
     assert_eq!((stored.created, stored.revision), (Revision(3), Revision(3)));
     assert_eq!(store.spaces(), vec![("pods".into(), 1)]);
+}
+
+#[tokio::test]
+async fn a_revision_is_seen_as_a_whole_or_not_at_all() {
+    const KEYS: usize = 600;
+    let store = Store::in_memory();
+    store.txn(put("kv", "000", "before")).await.expect("committed");
+    let write = |n: usize| Write {
+        key: Key::new("kv", format!("{n:03}")),
+        guard: Guard::Any,
+        op: Op::Put("after".into()),
+    };
+    let writes = (0..KEYS).map(write).collect();
+    let txn = Txn { writes, one_revision: true, ..Txn::default() };
+    let committed = store.txn(txn).await.expect("committed");
+    assert_eq!(committed.revision, Revision(2));
+    assert!(committed.revisions.iter().all(|revision| *revision == Some(Revision(2))));
+    let mut watch = store.watch("kv", "", Revision(1)).expect("a watch");
+    let changes = watch.next().await.expect("changes");
+    let places: Vec<usize> = changes.iter().map(|change| change.place as usize).collect();
+    assert_eq!(places, (0..KEYS).collect::<Vec<_>>(), "more than one call takes otherwise");
+    let before = store.range_at("kv", "", None, None, Revision(1)).await.expect("a page");
+    assert_eq!(before.items.len(), 1);
+    let (keys, versions) = store.look(|view| {
+        let items: Vec<_> = view.between("kv", "000", Some("599")).collect();
+        (items.len(), items[0].version)
+    });
+    assert_eq!((keys, versions), (KEYS - 1, 2));
 }

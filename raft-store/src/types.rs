@@ -19,8 +19,8 @@ macro_rules! counter {
 }
 
 counter! {
-    /// Position in the one history of all changes: each applied write (put or delete) has its own.
-    /// Starts at 1, grows by one per write, never goes back.
+    /// Position in the one history of all changes: each applied write (put or delete) has its own,
+    /// those of a transaction of one revision share it. Starts at 1, grows by one, never goes back.
     Revision
 }
 counter! {
@@ -64,8 +64,23 @@ pub enum Op {
     Put(Bytes),
     /// Deleting what is absent changes nothing and costs no revision.
     Delete,
+    /// Deletes every key from this path up to, but not including, the one given; `None`: to the end
+    /// of the space. The guard is that of the first path.
+    DeleteUntil(Option<Arc<str>>),
     /// Only the guard: makes the transaction depend on a key it does not write.
     Check,
+    /// Makes the transaction depend on all keys from this path up to, but not including, `until`.
+    CheckUntil(SpanCheck),
+}
+
+/// What must hold of a span of keys: it has this many, none of them written after `newest`. Read both
+/// in one look, and this says that nothing in the span was written or deleted since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpanCheck {
+    /// `None`: to the end of the space.
+    pub until: Option<Arc<str>>,
+    pub keys: u64,
+    pub newest: Revision,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,11 +96,14 @@ pub struct Txn {
     pub writes: Vec<Write>,
     /// Applied only in this term (P5): a leader's scheduler and controllers set it.
     pub fence: Option<Term>,
+    /// All its changes have the same revision, and who sees one of them sees all. Members before
+    /// version 2 of log entries cannot read it.
+    pub one_revision: bool,
 }
 
 impl Txn {
     pub fn one(key: Key, guard: Guard, op: Op) -> Txn {
-        Txn { writes: vec![Write { key, guard, op }], fence: None }
+        Txn { writes: vec![Write { key, guard, op }], ..Txn::default() }
     }
 }
 
@@ -94,7 +112,8 @@ impl Txn {
 pub struct Committed {
     /// Of the last write in the transaction; of the state if it wrote nothing.
     pub revision: Revision,
-    /// One per write, in order; `None` where nothing changed (a check, or a delete of nothing).
+    /// One per write, in order; `None` where nothing changed (a check, or a delete of nothing); of
+    /// the last deletion for a span.
     pub revisions: Vec<Option<Revision>>,
 }
 
@@ -105,6 +124,10 @@ pub struct Stored {
     pub revision: Revision,
     /// Of the write that first made the key.
     pub created: Revision,
+    /// How often the key was put since then, with this one: 1, 2, …
+    pub version: u64,
+    /// Where the write is among those of its revision: 0, 1, …
+    pub place: u32,
     pub body: Bytes,
     /// What the embedding program derived from `body`, once per version; the store parses nothing.
     memo: OnceLock<Arc<dyn Any + Send + Sync>>,
@@ -112,7 +135,11 @@ pub struct Stored {
 
 impl Stored {
     pub fn new(key: Key, revision: Revision, created: Revision, body: Bytes) -> Stored {
-        Stored { key, revision, created, body, memo: OnceLock::new() }
+        Stored { key, revision, created, version: 1, place: 0, body, memo: OnceLock::new() }
+    }
+
+    pub(crate) fn numbered(self, version: u64, place: u32) -> Stored {
+        Stored { version, place, ..self }
     }
 
     /// What `derive` made of this version, made at most once. Always ask with the same `T`.
@@ -132,6 +159,9 @@ impl fmt::Debug for Stored {
 #[derive(Clone, Debug)]
 pub struct Change {
     pub revision: Revision,
+    /// Where it is among the changes of its revision: 0, 1, … in order. Above 0 only in transactions of
+    /// one revision.
+    pub place: u32,
     pub old: Option<Arc<Stored>>,
     pub new: Option<Arc<Stored>>,
 }
@@ -156,7 +186,8 @@ pub struct Page {
 /// Why the store refused, named by what the caller does next.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// A guard did not hold: read `current` (the version in the way, `None` if absent), decide anew.
+    /// A guard did not hold: read `current` (the version in the way, `None` if absent; for a span,
+    /// whatever is at its first path), decide anew.
     #[error("write {write} of the transaction: its guard does not hold")]
     GuardFailed { write: usize, current: Option<Arc<Stored>> },
     /// The fence names another term than the leader's: stop acting as leader.

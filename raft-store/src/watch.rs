@@ -11,7 +11,7 @@ use tokio::sync::watch;
 /// At most this many changes come from one call.
 // Enough to make the wake-up cheap per change, few enough to encode without holding up others.
 const CHANGES_MAX: usize = 512;
-/// How many changes of all spaces one read of history looks at.
+/// How many revisions of all spaces one read of history looks at.
 const HISTORY_CHUNK: usize = 1024;
 
 /// For every change of the space under the prefix with a revision above the one asked for:
@@ -122,8 +122,9 @@ pub(crate) async fn history(
     let read = tokio::task::spawn_blocking(move || history.changes(after, until, limit));
     let changes = read.await.map_err(|error| Error::Stopped(error.to_string()))??;
     // Compaction may have run meanwhile; what is above the floor has no gaps.
-    let gapless = changes.iter().zip(after.0 + 1..).all(|(change, n)| change.revision.0 == n);
-    let complete = changes.len() == limit.min((until.0 - after.0) as usize);
+    let firsts = changes.iter().filter(|change| change.place == 0);
+    let gapless = firsts.clone().zip(after.0 + 1..).all(|(change, n)| change.revision.0 == n);
+    let complete = firsts.count() == limit.min((until.0 - after.0) as usize);
     if after < shared.read().state.floor() || !gapless || !complete {
         return Err(compacted());
     }

@@ -168,7 +168,8 @@ impl Core {
             let mut writes = vec![Write { key: stored.key.clone(), guard, op }];
             writes.extend(more);
             writes.extend(along);
-            let committed = self.store.txn(Txn { writes, fence: call.fence.map(Term) }).await?;
+            let txn = Txn { writes, fence: call.fence.map(Term), ..Txn::default() };
+            let committed = self.store.txn(txn).await?;
             revision = committed.revisions.first().copied().flatten().unwrap_or(revision);
         }
         Ok(match kept {

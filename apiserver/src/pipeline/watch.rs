@@ -259,7 +259,7 @@ impl Feed {
         let shown = changes.iter().map(|change| {
             let mut next = |side: &Option<Arc<Stored>>| side.as_ref().and_then(|_| shown.next());
             let (old, new) = (next(&change.old), next(&change.new));
-            Arc::new(Change { revision: change.revision, old, new })
+            Arc::new(Change { revision: change.revision, place: change.place, old, new })
         });
         Ok(shown.collect())
     }

@@ -147,7 +147,8 @@ impl Core {
         let mut writes = vec![Write { key, guard: Guard::Absent, op: Op::Put(body) }];
         writes.extend(allocation.writes());
         writes.extend(charge.writes());
-        let committed = self.store.txn(Txn { writes, fence: call.fence.map(Term) }).await?;
+        let txn = Txn { writes, fence: call.fence.map(Term), ..Txn::default() };
+        let committed = self.store.txn(txn).await?;
         let revision = committed.revisions.first().copied().flatten();
         Ok(encode::revision(revision.unwrap_or(committed.revision)))
     }
@@ -370,7 +371,8 @@ impl Core {
         };
         let mut writes = vec![Write { key: stored.key.clone(), guard, op }];
         writes.extend(more);
-        let committed = self.store.txn(Txn { writes, fence: call.fence.map(Term) }).await?;
+        let txn = Txn { writes, fence: call.fence.map(Term), ..Txn::default() };
+        let committed = self.store.txn(txn).await?;
         let revision = committed.revisions.first().copied().flatten();
         let revision = encode::revision(revision.unwrap_or(committed.revision));
         encode::stamp_revision(&mut new, revision);
