@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/coxswain/target
 export CARGO_TERM_PROGRESS_WHEN ?= never
 ARGS ?=
 
-.PHONY: dev test fast live build tools clients lint clean help
+.PHONY: dev test fast live fuzz build tools clients lint clean help
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -27,6 +27,9 @@ fast: tools clients ## the tests without those that start processes and containe
 
 live: tools clients ## only those
 	@scripts/test.sh live
+
+fuzz: tools ## every decoder for ten minutes, guided by coverage (FUZZ_SECONDS=60 for less)
+	@scripts/fuzz.sh
 
 lint: tools ## formatting and lints
 	@. scripts/environment.sh && cargo fmt --all --check && cargo clippy --locked --workspace --all-targets
