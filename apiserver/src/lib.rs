@@ -27,6 +27,7 @@ mod errors;
 mod flow;
 mod forget_events;
 mod health;
+mod heartbeats;
 pub mod identity;
 mod keyring;
 pub mod kind;
@@ -154,9 +155,28 @@ impl Server {
                 flow: flow::Flow::new(&config.registry),
                 stopping: Default::default(),
                 boot: Default::default(),
+                heartbeats: heartbeats::Heartbeats::new(&config.registry),
                 config,
             }),
         }
+    }
+
+    /// Tells the other masters which nodes this one hears of, and hears from them; without it, heartbeats
+    /// are written like any change. Runs until dropped; once a process.
+    pub async fn share_heartbeats(&self) {
+        self.core.share_heartbeats().await;
+    }
+
+    /// Waits until this master knows of all heartbeats that other masters know of now. For ever without
+    /// `share_heartbeats`.
+    pub async fn heartbeats_heard_out(&self) {
+        self.core.heartbeats.heard_out().await;
+    }
+
+    /// How long ago any master last heard of a node, as far as this one knows: off by what masters take
+    /// to tell each other, normally a second. `None`: never, or only by a Lease that was written.
+    pub fn heartbeat_age(&self, node: &str) -> Option<std::time::Duration> {
+        self.core.heartbeats.age(node)
     }
 
     /// The API under an identity, inside the process: same pipeline, authorization and admission as

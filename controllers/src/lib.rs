@@ -70,6 +70,21 @@ pub struct Config {
     pub ca_cert_pem: String,
     /// Where the API is served, of each master that is up: the endpoints of Service `kubernetes`.
     pub api_addresses: watch::Receiver<Vec<SocketAddr>>,
+    /// Heartbeats of nodes that are not written to their Leases.
+    pub heartbeats: Heartbeats,
+}
+
+/// A fact of the world: how long ago a heartbeat of a node (by name) was last heard by any master;
+/// `None`: not known.
+#[derive(Clone)]
+pub struct Heartbeats(pub Arc<AgeOf>);
+
+type AgeOf = dyn Fn(&str) -> Option<Duration> + Send + Sync;
+
+impl Default for Heartbeats {
+    fn default() -> Heartbeats {
+        Heartbeats(Arc::new(|_| None))
+    }
 }
 
 impl Config {
@@ -87,6 +102,7 @@ impl Config {
             terminated_pod_threshold: 12_500,
             ca_cert_pem: String::new(),
             api_addresses,
+            heartbeats: Heartbeats::default(),
         }
     }
 }
@@ -134,6 +150,7 @@ pub async fn run(
         .passing(config.custom_kinds.clone())
         .fact(config.settings())
         .fact(ApiAddresses(addresses.borrow().clone()))
+        .fact(config.heartbeats.clone())
         .build();
     let mut runner = Runner::new(cache.clone(), gate);
     for controller in controllers {

@@ -1,7 +1,7 @@
 //! Node lifecycle: notices nodes that fell silent, taints nodes by their condition, and evicts pods
 //! from nodes they do not tolerate. Measures silence by this process' own clock; never compares clocks.
 
-use crate::{Settings, pods};
+use crate::{Heartbeats, Settings, pods};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, Pod, Taint, Toleration};
@@ -26,6 +26,9 @@ pub(crate) const CONTROLLER: Controller = Controller {
 };
 
 const LEASES: &str = "kube-node-lease";
+/// After so long a leader has heard what all masters that are up know of heartbeats.
+// They ask each other each second; an answer takes less than another, or does not come.
+const HEARD_OUT: Duration = Duration::from_secs(5);
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
@@ -118,14 +121,23 @@ fn plan(world: &World, key: &Key, context: &Context) -> Plan {
     plan
 }
 
-/// How long this process, while it led, has seen no sign of life. A node's age does not begin before
-/// the lead: for a cluster that could write nothing for a minute every node looked silent.
+/// How long nobody has seen a sign of life.
+///
+/// Heartbeats count from when any master heard them, also before this one led; only in the first
+/// moments of a lead they count from its beginning, until the other masters have told theirs. What is
+/// known by a written Lease alone counts from the beginning of the lead too: for a cluster that could
+/// write nothing for a minute every node looked silent.
 fn silence(world: &World, key: &Key, context: &Context) -> Duration {
     let lease = world.entry(&kinds::LEASES, &Key::new(LEASES, key.name.clone()));
     let lease = lease.filter(|entry| entry.typed::<Lease>().is_some());
     let sign = lease.or_else(|| world.entry(&kinds::NODES, key));
-    let seen = sign.map_or(Duration::ZERO, |entry| entry.seen).max(context.leading_since);
-    context.uptime.saturating_sub(seen)
+    let seen = sign.map_or(Duration::ZERO, |entry| entry.seen);
+    let led = context.uptime.saturating_sub(context.leading_since);
+    match world.fact::<Heartbeats>().and_then(|heartbeats| (heartbeats.0)(&key.name)) {
+        Some(age) if led >= HEARD_OUT => age.min(context.uptime.saturating_sub(seen)),
+        Some(_) => led,
+        None => context.uptime.saturating_sub(seen.max(context.leading_since)),
+    }
 }
 
 fn mark_unknown(node: &mut Node, now: Timestamp) {
@@ -267,10 +279,13 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 #[cfg(test)]
 mod tests {
     use super::CONTROLLER;
-    use crate::testing::{context, plan_in};
+    use crate::{
+        Heartbeats,
+        testing::{context, plan_in, world},
+    };
     use insta::assert_snapshot;
-    use reconcile::Context;
-    use std::time::Duration;
+    use reconcile::{Context, Key};
+    use std::{sync::Arc, time::Duration};
 
     fn node(ready: &str, more: &str) -> String {
         format!(
@@ -325,6 +340,30 @@ status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}
     #[test]
     fn a_new_leader_gives_every_node_a_full_grace_period() {
         assert_eq!(of(&[&node("True", "")], 100, 90), "again after 30s\n");
+    }
+
+    /// A heartbeat was heard `age` seconds ago; everything written was last seen at 0.
+    fn heard(age: u64, uptime: u64, leading_since: u64) -> String {
+        let mut world = world(&node("True", ""));
+        world.set_fact(Heartbeats(Arc::new(move |_| Some(Duration::from_secs(age)))));
+        let context = Context {
+            uptime: Duration::from_secs(uptime),
+            leading_since: Duration::from_secs(leading_since),
+            ..context()
+        };
+        (CONTROLLER.plan)(&world, &Key::new("", "n1"), &context).to_string()
+    }
+
+    #[test]
+    fn a_heartbeat_counts_though_no_lease_was_written() {
+        assert_eq!(heard(10, 1000, 0), "again after 30s\n");
+        assert!(heard(40, 1000, 0).contains("NodeStatusUnknown"));
+    }
+
+    #[test]
+    fn a_new_leader_knows_how_long_a_node_was_silent_before() {
+        assert_eq!(heard(35, 1000, 994), "again after 5s\n");
+        assert_eq!(heard(90, 1000, 999), "again after 39s\n", "not before all were heard out");
     }
 
     #[test]

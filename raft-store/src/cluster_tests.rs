@@ -4,6 +4,7 @@ use crate::{
     Change, Config, Error, Guard, Key, MemberId, Op, OpenError, Peer, Retention, Revision, Store,
     Term, Timers, Tls, Txn,
 };
+use bytes::Bytes;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -165,6 +166,20 @@ fn create(path: &str, body: &str) -> Txn {
 fn body(store: &Store, path: &str) -> Option<String> {
     let stored = store.get(&Key::new("pods", path))?;
     Some(String::from_utf8_lossy(&stored.body).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_answer_each_others_questions() {
+    let mut cluster = Cluster::started(3).await;
+    let shout = |question: &[u8]| Bytes::from(question.to_ascii_uppercase());
+    cluster.stores[&2].answer("shout", Arc::new(shout));
+    let ask = |of, topic| cluster.stores[&1].ask(MemberId(of), topic, Bytes::from("hey"));
+    assert_eq!(ask(2, "shout").await, Some(Bytes::from("HEY")));
+    assert_eq!(ask(3, "shout").await, None, "it answers nothing of the kind");
+    assert_eq!(ask(4, "shout").await, None, "there is no such member");
+    cluster.kill(2).await;
+    let ask = |of, topic| cluster.stores[&1].ask(MemberId(of), topic, Bytes::from("hey"));
+    assert_eq!(ask(2, "shout").await, None, "it is not there");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

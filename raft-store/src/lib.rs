@@ -13,6 +13,7 @@ mod member;
 mod members;
 mod metrics;
 mod proposer;
+mod questions;
 mod raft;
 mod seal;
 mod shared;
@@ -25,6 +26,7 @@ mod watch;
 
 pub use config::{Config, OpenError, Peer, Retention, Timers, Tls};
 pub use members::{Leadership, MemberStatus};
+pub use questions::Answer;
 pub use seal::{Plain, Seal, Unopened};
 pub use store::{Store, TXN_BYTES_MAX, View};
 pub use types::{

@@ -10,6 +10,7 @@ use crate::{
     members::{Leadership, MemberStatus},
     metrics::Metrics,
     proposer::Proposer,
+    questions::{Answer, Answers},
     raft::{
         self, LogId, Payload, Raft,
         log::Log,
@@ -23,6 +24,7 @@ use crate::{
     succession::{Signs, Succession},
     types::{Error, MemberId, Revision, Term},
 };
+use bytes::Bytes;
 use openraft::{Instant as _, async_runtime::WatchReceiver as _};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -65,6 +67,8 @@ pub(crate) struct Member {
     barriers: Barriers,
     leadership: watch::Receiver<Leadership>,
     peers: Arc<Mutex<BTreeMap<u64, StatusResponse>>>,
+    links: Links,
+    answers: Answers,
     stopping: CancellationToken,
     parts: Mutex<Option<Parts>>,
 }
@@ -117,6 +121,7 @@ impl Member {
             leadership: leadership.clone(),
         };
         let (inbox, signs) = (Inbox::default(), Signs::default());
+        let (answers, links) = (Answers::default(), context.links.clone());
         let stopping = CancellationToken::new();
         let service = Service {
             raft: raft.clone(),
@@ -127,6 +132,7 @@ impl Member {
             member: config.member.0,
             name: me.name.clone(),
             signs: signs.clone(),
+            answers: answers.clone(),
             stopping: stopping.clone(),
             read_index_max: config.timers.election_max,
         };
@@ -154,6 +160,8 @@ impl Member {
             barriers,
             leadership,
             peers,
+            links,
+            answers,
             stopping,
             parts: Mutex::new(Some(Parts { tasks, server, writer, disk })),
         }))
@@ -173,6 +181,16 @@ impl Member {
             error = self.shared.until_stopped() => Err(error),
             done = self.barriers.wait() => done,
         }
+    }
+
+    pub(crate) fn answer(&self, topic: &'static str, answer: Answer) {
+        self.answers.set(topic, answer);
+    }
+
+    /// `None`: no answer in time.
+    pub(crate) async fn ask(&self, of: MemberId, topic: &str, question: Bytes) -> Option<Bytes> {
+        let link = self.links.to_member(&self.raft, of.0)?;
+        network::ask(&link, topic, question, self.timers.election_max * 2).await
     }
 
     pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {

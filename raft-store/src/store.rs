@@ -4,11 +4,13 @@ use crate::{
     config::{Config, OpenError},
     member::Member,
     members::{Leadership, MemberStatus},
+    questions::Answer,
     shared::{Position, Shared},
     state::{Batch, Command, Request, Session, State},
     types::{Committed, Error, Key, LogIndex, MemberId, Page, Revision, Stored, Term, Txn},
     watch::{Watch, history},
 };
+use bytes::Bytes;
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -227,6 +229,21 @@ impl Store {
                 applied: Some(self.revision()),
                 reachable: true,
             }],
+        }
+    }
+
+    /// From now on `answer` answers what other members [`ask`](Store::ask) about `topic`.
+    pub fn answer(&self, topic: &'static str, answer: Answer) {
+        if let Mode::Member(member) = &self.inner.mode {
+            member.answer(topic, answer);
+        }
+    }
+
+    /// What another member says about `topic`; `None` if it did not say anything in time.
+    pub async fn ask(&self, of: MemberId, topic: &str, question: Bytes) -> Option<Bytes> {
+        match &self.inner.mode {
+            Mode::Member(member) => member.ask(of, topic, question).await,
+            Mode::Memory { .. } => None,
         }
     }
 

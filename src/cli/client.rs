@@ -137,12 +137,16 @@ impl Connection {
         path: &str,
         body: Vec<u8>,
     ) -> Result<(u16, hyper::body::Incoming)> {
+        let content = match method {
+            http::Method::PATCH => "application/merge-patch+json",
+            _ => "application/json",
+        };
         let request = http::Request::builder()
             .method(method)
             .uri(path)
             .header("host", &self.host)
             .header("accept", self.accept)
-            .header("content-type", "application/json")
+            .header("content-type", content)
             .body(Full::new(Bytes::from(body)))?;
         self.sender.ready().await?;
         let answer = self.sender.send_request(request).await?;

@@ -172,6 +172,10 @@ pub(super) async fn run(args: Args) -> Result<()> {
     tasks.spawn(async move {
         let _ = stop.run_until_cancelled(working.chores()).await;
     });
+    let (hearing, stop) = (server.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        let _ = stop.run_until_cancelled(hearing.share_heartbeats()).await;
+    });
     let (keeping, stop) = (server.clone(), shutdown.clone());
     tasks.spawn(async move {
         let _ = stop.run_until_cancelled(keeping.keep_definitions()).await;
@@ -436,6 +440,8 @@ fn start_controllers(
     config.cluster_cidr = args.cluster_cidr.clone();
     config.node_monitor_grace_period = args.node_monitor_grace_period;
     config.ca_cert_pem = String::from_utf8(read(&args.pki, "ca.crt")?)?;
+    let hearing = server.clone();
+    config.heartbeats = controllers::Heartbeats(Arc::new(move |node| hearing.heartbeat_age(node)));
     config.custom_kinds = custom_kinds(server, shutdown, tasks);
     config.api_addresses = reachable_api_addresses(store, addresses, shutdown, tasks);
     let as_user = |user: &str| server.client(Identity::authenticated(user, &[]));

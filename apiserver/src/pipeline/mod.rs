@@ -59,6 +59,7 @@ pub(crate) struct Core {
     /// The process is about to end: it says that it is not ready.
     pub(crate) stopping: std::sync::atomic::AtomicBool,
     pub(crate) boot: crate::boot::Boot,
+    pub(crate) heartbeats: crate::heartbeats::Heartbeats,
 }
 
 /// One request for one kind, routed and authorized.

@@ -72,7 +72,8 @@ impl Core {
             Some(revision) => self.wait_for(revision).await?,
         }
         let stored = self.store.get(&call.key()).ok_or_else(|| call.not_found())?;
-        Ok(Reply::new(What::Stored(self.served(&call.kind, stored).await?)))
+        let stored = self.served(&call.kind, stored).await?;
+        Ok(Reply::new(What::Stored(self.heartbeats.shown(&call.kind, stored))))
     }
 
     /// A stored version as `kind` shows it.
@@ -126,7 +127,8 @@ impl Core {
             at = At::Exactly(encode::revision(page.revision));
             let last = page.items.last().map(|stored| stored.key.path.to_string());
             let read = self.converter.served(&call.kind, page.items).await?;
-            items.extend(read.into_iter().filter(|stored| selection.matches(stored)));
+            let read = read.into_iter().map(|stored| self.heartbeats.shown(&call.kind, stored));
+            items.extend(read.filter(|stored| selection.matches(stored)));
             let full = limit.is_some_and(|limit| items.len() >= limit);
             if page.remaining == 0 || full {
                 let revision = encode::revision(page.revision);

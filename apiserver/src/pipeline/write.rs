@@ -262,6 +262,7 @@ impl Core {
                 None => Err(call.not_found()),
                 Some(stored) => {
                     let shown = self.served(&call.kind, stored.clone()).await?;
+                    let shown = self.heartbeats.shown(&call.kind, shown);
                     self.decide(call, change, &shown).await.map(|next| (stored, shown, next))
                 }
             };
@@ -360,6 +361,11 @@ impl Core {
             return Ok(Reply::new(What::Stored(shown)));
         }
         if call.dry_run() {
+            encode::stamp_revision(&mut new, encode::revision(stored.revision));
+            return Ok(Reply::new(What::Object(new)));
+        }
+        let alone = allocation.is_empty() && charge.is_empty();
+        if alone && self.heartbeat(&call.kind, &shown, &new) {
             encode::stamp_revision(&mut new, encode::revision(stored.revision));
             return Ok(Reply::new(What::Object(new)));
         }

@@ -162,6 +162,15 @@ impl Cluster {
         }
     }
 
+    /// Shares heartbeats from now on, as every real master does.
+    pub(crate) async fn share_heartbeats(&mut self) {
+        let (server, stop) = (self.server.clone(), self.shutdown.clone());
+        self.tasks.spawn(async move {
+            let _ = stop.run_until_cancelled(server.share_heartbeats()).await;
+        });
+        self.server.heartbeats_heard_out().await;
+    }
+
     /// Tends the aggregation layer and flow control from now on; waits until all their objects are there.
     pub(crate) async fn tend(&mut self) {
         let (server, stop) = (self.server.clone(), self.shutdown.clone());

@@ -23,6 +23,7 @@ static CLUSTERS: AtomicU8 = AtomicU8::new(100);
 struct Masters {
     _dir: tempfile::TempDir,
     stores: BTreeMap<u64, Store>,
+    servers: BTreeMap<u64, Server>,
     clients: BTreeMap<u64, Arc<dyn Api>>,
 }
 
@@ -48,7 +49,8 @@ impl Masters {
         };
         let peers: Vec<(MemberId, Peer)> =
             (1..=MASTERS).map(|id| (MemberId(id), peer(id))).collect();
-        let (mut stores, mut clients) = (BTreeMap::new(), BTreeMap::new());
+        let mut stores = BTreeMap::new();
+        let (mut servers, mut clients) = (BTreeMap::new(), BTreeMap::new());
         for (member, peer) in &peers {
             let key = KeyPair::generate().expect("a key");
             let params = CertificateParams::new(vec![peer.name.clone()]).expect("parameters");
@@ -78,8 +80,9 @@ impl Masters {
             stores.insert(member.0, store);
             let admin = Identity::authenticated("admin", &["system:masters"]);
             clients.insert(member.0, server.client(admin));
+            servers.insert(member.0, server);
         }
-        let masters = Masters { _dir: dir, stores, clients };
+        let masters = Masters { _dir: dir, stores, servers, clients };
         let namespace =
             Object::from_value(serde_json::json!({ "metadata": { "name": "default" } }));
         let namespaces = Resource::new("", "v1", "namespaces");
@@ -185,5 +188,44 @@ async fn a_stopped_leader_costs_no_write_and_no_event() {
         seen.push(added(events).await);
         assert_eq!(seen, [("during".into(), during), ("after".into(), after)]);
     }
+    masters.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_master_knows_the_heartbeats_that_one_heard() {
+    let mut masters = Masters::start().await;
+    let mut sharing = tokio::task::JoinSet::new();
+    for server in masters.servers.values() {
+        let server = server.clone();
+        sharing.spawn(async move { server.share_heartbeats().await });
+    }
+    let object = |value: serde_json::Value| Object::from_value(value).expect("an object");
+    let namespace = object(serde_json::json!({ "metadata": { "name": "kube-node-lease" } }));
+    let create = Request::create(Resource::new("", "v1", "namespaces"), namespace);
+    masters.clients[&1].call(create).await.expect("a namespace");
+    let leases = Resource::new("coordination.k8s.io", "v1", "leases");
+    let time = |second: u32| format!("2026-01-01T00:00:{second:02}.000000Z");
+    let lease = serde_json::json!({
+        "metadata": { "name": "n1", "namespace": "kube-node-lease" },
+        "spec": { "holderIdentity": "n1", "leaseDurationSeconds": 40, "renewTime": time(0) },
+    });
+    masters.servers[&1].heartbeats_heard_out().await;
+    let create = Request::create(leases.clone(), object(lease));
+    let made = masters.clients[&1].call(create).await.expect("a lease");
+    let renewal = serde_json::json!({ "spec": { "renewTime": time(10) } });
+    let merge = k8s::PatchType::Merge;
+    let renew = Request::patch(leases.clone(), "kube-node-lease", "n1", merge, renewal);
+    masters.clients[&1].call(renew).await.expect("a renewal");
+    for id in 1..=MASTERS {
+        masters.servers[&id].heartbeats_heard_out().await;
+        let read = Request::get(leases.clone(), "kube-node-lease", "n1");
+        let read = masters.clients[&id].call(read).await.expect("the lease");
+        assert_eq!(read.str_at("/spec/renewTime"), time(10), "at master {id}");
+        assert_eq!(read.revision(), made.revision(), "nothing was written");
+    }
+    masters.stores.remove(&1).expect("the master that heard it").shutdown().await;
+    masters.servers[&2].heartbeats_heard_out().await;
+    assert!(masters.servers[&2].heartbeat_age("n1").is_some(), "known after it is gone");
+    sharing.shutdown().await;
     masters.stop().await;
 }

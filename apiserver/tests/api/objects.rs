@@ -191,6 +191,38 @@ async fn a_collection_is_deleted_by_selector() {
     cluster.stop().await;
 }
 
+/// The harness does not share heartbeats: `Cluster::share_heartbeats` does.
+#[tokio::test]
+async fn a_renewal_of_a_nodes_lease_is_told_but_not_written() {
+    let mut cluster = Cluster::start().await;
+    cluster.share_heartbeats().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    let path = format!("{leases}/n1");
+    let time = |second: u32| format!("2026-01-01T00:00:{second:02}.000000Z");
+    let lease = json!({
+        "metadata": {"name": "n1"},
+        "spec": {"holderIdentity": "n1", "leaseDurationSeconds": 40, "renewTime": time(0)},
+    });
+    let made = cluster.post(leases, lease).await.body;
+    let revision = cluster.store.revision();
+    let mut renewed = made.clone();
+    renewed["spec"]["renewTime"] = time(10).into();
+    let answer = cluster.put(&path, renewed).await;
+    assert_eq!((answer.code, &answer.body["spec"]["renewTime"]), (200, &json!(time(10))));
+    let patch = json!({"spec": {"renewTime": time(20)}});
+    let answer = cluster.merge(&path, patch).await.body;
+    assert_eq!(answer["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+    assert_eq!(cluster.store.revision(), revision, "the log had nothing to do with it");
+    assert_eq!(cluster.get(&path).await.body["spec"]["renewTime"], time(20));
+    assert_eq!(cluster.get(leases).await.body["items"][0]["spec"]["renewTime"], time(20));
+    let label = json!({"metadata": {"labels": {"zone": "a"}}});
+    let answer = cluster.merge(&path, label).await.body;
+    assert_ne!(answer["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+    assert_eq!(answer["spec"]["renewTime"], time(20), "what was known is written with the rest");
+    assert_eq!(cluster.get(&path).await.body["spec"]["renewTime"], time(20));
+    cluster.stop().await;
+}
+
 #[tokio::test]
 async fn a_lease_may_be_made_by_put() {
     let mut cluster = Cluster::start().await;

@@ -12,6 +12,7 @@ use crate::{
     metrics::Metrics,
     snapshot_stream,
 };
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::{
     OptionalSend, RaftNetworkFactory, RaftNetworkV2,
@@ -401,6 +402,18 @@ pub(crate) async fn status(link: &Link, deadline: Duration) -> Option<peer::Stat
     let mut client = link.control.clone();
     let call = client.status(peer::StatusRequest {});
     within(deadline, call).await.ok().map(tonic::Response::into_inner)
+}
+
+/// A peer's answer to a question, on the connection that heartbeats do not share.
+pub(crate) async fn ask(
+    link: &Link,
+    topic: &str,
+    question: Bytes,
+    deadline: Duration,
+) -> Option<Bytes> {
+    let mut client = link.data.clone();
+    let call = client.ask(peer::AskRequest { topic: topic.to_string(), question });
+    within(deadline, call).await.ok().map(|answer| answer.into_inner().answer)
 }
 
 #[cfg(test)]

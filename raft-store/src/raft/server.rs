@@ -10,6 +10,7 @@ use crate::{
     config::{OpenError, Tls},
     inbox::Inbox,
     members::Leadership,
+    questions::Answers as Answerers,
     shared::Shared,
     snapshot_stream::Receiver,
     succession::Signs,
@@ -39,6 +40,7 @@ pub(crate) struct Service {
     pub(crate) member: u64,
     pub(crate) name: String,
     pub(crate) signs: Signs,
+    pub(crate) answers: Answerers,
     /// Ends all streams.
     pub(crate) stopping: CancellationToken,
     /// A ReadIndex that takes longer has no quorum.
@@ -218,6 +220,16 @@ impl peer::peer_server::Peer for Service {
             last_log_index: raft.last_log_index.unwrap_or(0),
             gone_term: self.signs.gone(),
         }))
+    }
+
+    async fn ask(
+        &self,
+        request: Request<peer::AskRequest>,
+    ) -> Result<Response<peer::AskResponse>, Status> {
+        let peer::AskRequest { topic, question } = request.into_inner();
+        let answer = self.answers.answer(&topic, &question);
+        let answer = answer.ok_or_else(|| Status::unavailable(format!("no answers on {topic}")))?;
+        Ok(Response::new(peer::AskResponse { answer }))
     }
 }
 

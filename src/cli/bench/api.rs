@@ -293,18 +293,18 @@ impl AsyncStep<Connection> for Read {
 }
 
 /// `VmRSS` of a `/proc/PID/status`.
-fn resident_bytes(status: &str) -> Option<u64> {
+pub(super) fn resident_bytes(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-fn expect(code: u16, answer: (u16, Bytes)) -> Result<(u16, Bytes)> {
+pub(super) fn expect(code: u16, answer: (u16, Bytes)) -> Result<(u16, Bytes)> {
     let text = || String::from_utf8_lossy(&answer.1).into_owned();
     ensure!(answer.0 == code, "expected HTTP {code}, got {}: {}", answer.0, text());
     Ok(answer)
 }
 
-fn body(object: &Value) -> Vec<u8> {
+pub(super) fn body(object: &Value) -> Vec<u8> {
     object.to_string().into_bytes()
 }
 
@@ -326,13 +326,13 @@ fn pod(name: &str) -> Value {
 }
 
 /// Three masters for the occasion, in a directory that goes with them.
-struct OwnCluster {
+pub(super) struct OwnCluster {
     child: Child,
     directory: PathBuf,
 }
 
 impl OwnCluster {
-    async fn start(api_port: u16) -> Result<OwnCluster> {
+    pub(super) async fn start(api_port: u16) -> Result<OwnCluster> {
         let directory = std::env::temp_dir().join(format!("coxswain-bench-{}", std::process::id()));
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["dev", "--masters", "3", "--nodes", "0"]);
@@ -350,11 +350,11 @@ impl OwnCluster {
         bail!("the masters did not become ready; see {}", directory.display())
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    pub(super) fn kubeconfig(&self) -> PathBuf {
         self.directory.join("kubeconfig")
     }
 
-    async fn stop(mut self) -> Result<()> {
+    pub(super) async fn stop(mut self) -> Result<()> {
         if let Some(pid) = self.child.id() {
             let pid = nix::unistd::Pid::from_raw(pid as i32);
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;

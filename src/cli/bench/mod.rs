@@ -2,6 +2,7 @@
 
 mod api;
 mod figures;
+mod heartbeats;
 mod store;
 
 use anyhow::Result;
@@ -16,12 +17,14 @@ pub(super) struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     Api(api::Args),
+    Heartbeats(heartbeats::Args),
     Store(store::Args),
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
     match args.what {
         What::Api(args) => api::run(args).await,
+        What::Heartbeats(args) => heartbeats::run(args).await,
         What::Store(args) => store::run(args).await,
     }
 }
