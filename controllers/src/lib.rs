@@ -46,6 +46,7 @@ controllers! {
     pv_protection
     pvc_protection
     replica_set
+    replication_controller
     root_ca
     service_account
 }

@@ -2,11 +2,13 @@
 
 use crate::{ownership, pods};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{
+    ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus,
+};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use reconcile::{
-    Change, Context, Controller, Failure, Key, Note, Plan, Root, Wake, World, Write, kinds,
+    Change, Context, Controller, Failure, Key, Kind, Note, Plan, Root, Wake, World, Write, kinds,
     matches, owner_reference,
 };
 use std::cmp::Ordering;
@@ -34,10 +36,24 @@ fn sets_of_pod(world: &World, change: &Change) -> Vec<Key> {
 }
 
 fn plan(world: &World, key: &Key, context: &Context) -> Plan {
+    let Some(set) = world.get::<ReplicaSet>(key) else { return Plan::nothing() };
+    plan_as(world, set, set, context, |status| {
+        Write::patch_status(set, &ReplicaSet { status: Some(status), ..set.clone() })
+    })
+}
+
+/// The plan for `owner`, which wants what `set` says: `owner` itself, or how a kind of the same
+/// meaning looks as a ReplicaSet. `write` is the write of its status, if that changed.
+pub(crate) fn plan_as<O: Kind>(
+    world: &World,
+    owner: &O,
+    set: &ReplicaSet,
+    context: &Context,
+    write: impl FnOnce(ReplicaSetStatus) -> Option<Write>,
+) -> Plan {
     let mut plan = Plan::nothing();
-    let Some(set) = world.get::<ReplicaSet>(key) else { return plan };
     let Some(spec) = &set.spec else { return plan };
-    let mut claim = ownership::claim::<_, Pod>(world, set, &spec.selector, pods::is_active);
+    let mut claim = ownership::claim::<_, Pod>(world, owner, &spec.selector, pods::is_active);
     if claim.settle(&mut plan) {
         return plan;
     }
@@ -45,42 +61,40 @@ fn plan(world: &World, key: &Key, context: &Context) -> Plan {
     let wanted = spec.replicas.unwrap_or(1).max(0) as usize;
     if set.metadata.deletion_timestamp.is_none() {
         if active.len() < wanted {
-            plan.slow_start(creates(set, (wanted - active.len()).min(BURST_MAX)));
+            plan.slow_start(creates(owner, spec, (wanted - active.len()).min(BURST_MAX)));
         } else if active.len() > wanted {
             let surplus = (active.len() - wanted).min(BURST_MAX);
-            plan.together(deletes(world, set, &active, surplus, context.now));
+            plan.together(deletes(world, owner, &active, surplus, context.now));
         }
     }
-    let status = status(set, &claim.owned, &active, wanted, context);
-    let changed = ReplicaSet { status: Some(status), ..set.clone() };
-    plan.finally(Write::patch_status(set, &changed));
+    plan.finally(write(status(set, &claim.owned, &active, wanted, context)));
     if let Some(delay) = next_available(&active, spec.min_ready_seconds, context.now) {
         plan.again_after(delay);
     }
     plan
 }
 
-fn creates(set: &ReplicaSet, count: usize) -> Vec<Write> {
-    let name = set.metadata.name.as_deref().unwrap_or_default();
-    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+fn creates<O: Kind>(owner: &O, spec: &ReplicaSetSpec, count: usize) -> Vec<Write> {
+    let name = owner.metadata().name.as_deref().unwrap_or_default();
+    let namespace = owner.metadata().namespace.as_deref().unwrap_or_default();
     let empty = PodTemplateSpec::default();
-    let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref()).unwrap_or(&empty);
+    let template = spec.template.as_ref().unwrap_or(&empty);
     let pod =
-        pods::from_template(template, namespace, format!("{name}-"), owner_reference(set));
+        pods::from_template(template, namespace, format!("{name}-"), owner_reference(owner));
     let create = Write::create(&pod)
-        .on_ok(Note::normal(set, "SuccessfulCreate", "Created pod: {name}"))
-        .on_error(Note::warning(set, "FailedCreate", "Error creating: {error}"));
+        .on_ok(Note::normal(owner, "SuccessfulCreate", "Created pod: {name}"))
+        .on_error(Note::warning(owner, "FailedCreate", "Error creating: {error}"));
     vec![create; count]
 }
 
-fn deletes(
+fn deletes<O: Kind>(
     world: &World,
-    set: &ReplicaSet,
+    owner: &O,
     active: &[&Pod],
     count: usize,
     now: Timestamp,
 ) -> Vec<Write> {
-    let ranks = crowding(world, set, active);
+    let ranks = crowding(world, owner, active);
     let mut pods: Vec<&Pod> = active.to_vec();
     let rank = |pod: &Pod| {
         pods::node_name(pod).and_then(|node| ranks.get(node)).copied().unwrap_or_default()
@@ -89,23 +103,27 @@ fn deletes(
     let delete = |pod: &&Pod| {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         Write::delete(*pod)
-            .on_ok(Note::normal(set, "SuccessfulDelete", format!("Deleted pod: {name}")))
-            .on_error(Note::warning(set, "FailedDelete", "Error deleting: {error}"))
+            .on_ok(Note::normal(owner, "SuccessfulDelete", format!("Deleted pod: {name}")))
+            .on_error(Note::warning(owner, "FailedDelete", "Error deleting: {error}"))
     };
     pods.iter().take(count).map(delete).collect()
 }
 
 /// How many active pods of the same workload each node has: of this set and of the sets with the
 /// same controlling owner.
-fn crowding<'a>(world: &'a World, set: &'a ReplicaSet, active: &[&'a Pod]) -> HashMap<&'a str, usize> {
-    let owner = set.metadata.owner_references.iter().flatten();
+fn crowding<'a, O: Kind>(
+    world: &'a World,
+    set: &'a O,
+    active: &[&'a Pod],
+) -> HashMap<&'a str, usize> {
+    let owner = set.metadata().owner_references.iter().flatten();
     let owner = owner.into_iter().find(|owner| owner.controller == Some(true));
     let mut related: Vec<&Pod> = Vec::new();
     match owner {
         None => related.extend(active),
         Some(owner) => {
-            for sibling in world.controlled_by::<ReplicaSet>(&owner.uid) {
-                let uid = sibling.metadata.uid.as_deref().unwrap_or_default();
+            for sibling in world.controlled_by::<O>(&owner.uid) {
+                let uid = sibling.metadata().uid.as_deref().unwrap_or_default();
                 related.extend(world.controlled_by::<Pod>(uid).filter(|pod| pods::is_active(pod)));
             }
         }
