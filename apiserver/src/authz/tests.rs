@@ -162,24 +162,48 @@ fn nobody_gives_what_they_do_not_have() {
 fn reviews_are_answered() {
     let world = std::sync::Arc::new(world());
     let authorizer = super::rbac_alone(world);
-    let ask = |kind: &str, spec: Value| {
+    let ask_with = |kind: &str, metadata: Value, spec: Value| {
         let kind = crate::kinds::BUILT_IN.iter().find(|def| def.kind == kind).expect("a kind");
-        let review = Object::from_value(json!({ "spec": spec })).expect("an object");
+        let review = json!({ "metadata": metadata, "spec": spec });
+        let review = Object::from_value(review).expect("an object");
         let user = Identity::authenticated("bob", &[]);
-        match answer(&*authorizer, &user, kind, "dev", &review).expect("a review") {
+        match answer(&*authorizer, &user, kind, &review).expect("a review") {
             Ok(review) => review.0["status"].to_string(),
             Err(status) => status.message,
         }
     };
+    let ask = |kind: &str, spec: Value| ask_with(kind, json!({}), spec);
     let pods = json!({ "verb": "list", "resource": "pods", "namespace": "dev" });
     let cases = [
         ask("SelfSubjectAccessReview", json!({ "resourceAttributes": pods })),
         ask("SelfSubjectAccessReview", json!({})),
         ask("SubjectAccessReview", json!({ "user": "ann", "resourceAttributes": pods })),
         ask("SubjectAccessReview", json!({ "resourceAttributes": pods })),
-        ask(
+        ask_with(
             "LocalSubjectAccessReview",
+            json!({ "namespace": "dev" }),
             json!({ "user": "ann", "resourceAttributes": { "namespace": "prod" } }),
+        ),
+        ask_with(
+            "LocalSubjectAccessReview",
+            json!({ "namespace": "dev", "name": "", "managedFields": [{}] }),
+            json!({ "user": "ann", "resourceAttributes": pods }),
+        ),
+        ask_with(
+            "LocalSubjectAccessReview",
+            json!({ "namespace": "dev", "labels": { "a": "b" } }),
+            json!({ "groups": ["g"], "nonResourceAttributes": { "path": "/" } }),
+        ),
+        ask_with("SubjectAccessReview", json!({ "name": "a" }), json!({})),
+        ask(
+            "SelfSubjectAccessReview",
+            json!({ "resourceAttributes": {
+            "fieldSelector": { "rawSelector": "a=b", "requirements": [{ "operator": "In" }] },
+            "labelSelector": { "requirements": [
+                { "key": "a b", "operator": "Exists", "values": ["v"] },
+                { "key": "a", "operator": "Newer", "values": ["v w"] },
+            ] },
+        } }),
         ),
         ask("SelfSubjectRulesReview", json!({})),
         ask("SelfSubjectReview", json!({})),
@@ -202,6 +226,7 @@ fn our_own_parts_may_do_their_work() {
         patch deployments.apps, patch deployments/status.apps, create replicasets.apps
         patch replicasets.apps, delete replicasets.apps, patch replicasets/status.apps
         create pods, patch pods, delete pods, get pods, patch pods/status
+        watch replicationcontrollers, patch replicationcontrollers/status
         create endpointslices.discovery.k8s.io, patch endpointslices.discovery.k8s.io
         delete endpointslices.discovery.k8s.io, get endpointslices.discovery.k8s.io
         patch nodes, patch nodes/status, list leases.coordination.k8s.io

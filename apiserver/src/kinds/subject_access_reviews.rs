@@ -1,6 +1,6 @@
 //! SubjectAccessReviews: may somebody do something?
 
-use super::{KindDef, Verbs};
+use super::{KindDef, Verbs, common::access_reviews};
 
 pub(super) const KIND: KindDef = KindDef {
     group: "authorization.k8s.io",
@@ -9,5 +9,6 @@ pub(super) const KIND: KindDef = KindDef {
     namespaced: false,
     schema: "authorization.v1.SubjectAccessReview",
     verbs: Verbs::CreateOnly,
+    validate: access_reviews::validate_any,
     ..KindDef::BASE
 };

@@ -2,7 +2,7 @@
 
 use crate::{
     authn, authz,
-    pipeline::{Call, Core, Reply, Type, What},
+    pipeline::{Call, Core, Reply, Type, What, meta},
 };
 use k8s::{Object, Status};
 use serde_json::json;
@@ -10,7 +10,8 @@ use serde_json::json;
 pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
     let wanted = Type::of(&call.kind, &call.version);
     let validation = call.options.field_validation.as_deref();
-    let (review, warnings) = core.decode(&wanted, &call.body, validation)?;
+    let (mut review, warnings) = core.decode(&wanted, &call.body, validation)?;
+    meta::settle_namespace(&call.kind, &call.namespace, &mut review)?;
     if call.kind.kind == "TokenReview" {
         let mut review = authn::review(core, review).await?;
         review.0.remove("kind");
@@ -18,7 +19,7 @@ pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
         return Ok(Reply { what: What::Object(review), created: true, warnings });
     }
     let authorizer = &*core.authorizer;
-    let answer = authz::answer(authorizer, &call.identity, &call.kind, &call.namespace, &review);
+    let answer = authz::answer(authorizer, &call.identity, &call.kind, &review);
     let Some(answer) = answer else {
         let kind = call.kind.kind;
         return Err(Status::not_implemented(format!("{kind} is not implemented yet")));

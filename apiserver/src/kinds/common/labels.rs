@@ -25,27 +25,33 @@ pub(crate) fn validate_key(key: &At<'_, '_>, errors: &mut Errors) {
 pub(crate) fn validate_selector(selector: &At<'_, '_>, errors: &mut Errors) {
     validate_labels(&selector.field("matchLabels"), errors);
     for expression in selector.field("matchExpressions").items() {
-        let values = expression.field("values");
-        match expression.field("operator").text() {
-            "In" | "NotIn" if values.count() == 0 => {
-                errors.required(&values, "must be specified when `operator` is 'In' or 'NotIn'");
-            }
-            "In" | "NotIn" => (),
-            "Exists" | "DoesNotExist" if values.count() > 0 => {
-                let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-                errors.forbidden(&values, detail);
-            }
-            "Exists" | "DoesNotExist" => (),
-            other => {
-                let operator = expression.field("operator");
-                errors.invalid_value(&operator, other, "not a valid selector operator");
-            }
-        }
+        validate_operator(&expression, false, errors);
         validate_key(&expression.field("key"), errors);
-        for value in values.items() {
-            let wrong = names::is_label_value(value.text());
-            errors.invalid_each(&value, wrong);
+        validate_values(&expression.field("values"), errors);
+    }
+}
+
+/// Whether a requirement's values fit its operator, which may be an unknown one if `any`.
+pub(crate) fn validate_operator(requirement: &At<'_, '_>, any: bool, errors: &mut Errors) {
+    let values = requirement.field("values");
+    let operator = requirement.field("operator");
+    match operator.text() {
+        "In" | "NotIn" if values.count() == 0 => {
+            errors.required(&values, "must be specified when `operator` is 'In' or 'NotIn'");
         }
+        "Exists" | "DoesNotExist" if values.count() > 0 => {
+            let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            errors.forbidden(&values, detail);
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => (),
+        other if !any => errors.invalid_value(&operator, other, "not a valid selector operator"),
+        _ => (),
+    }
+}
+
+pub(crate) fn validate_values(values: &At<'_, '_>, errors: &mut Errors) {
+    for value in values.items() {
+        errors.invalid_each(&value, names::is_label_value(value.text()));
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the files of kinds share: printing, field paths, metadata, pod specs. Not a kind itself.
 
+pub(crate) mod access_reviews;
 pub(crate) mod claims;
 pub(crate) mod config;
 pub(crate) mod cron;
