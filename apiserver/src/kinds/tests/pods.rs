@@ -1,6 +1,6 @@
 //! Pods: what they get, what they may not say, what may change.
 
-use super::{check, check_update, stored};
+use super::{causes, check, check_update, created, decode, kind, stored};
 
 #[test]
 fn a_small_pod_is_filled_in() {
@@ -242,4 +242,32 @@ fn an_update_may_change_images_and_little_else() {
         update("  activeDeadlineSeconds: 10", "  restartPolicy: Never"),
     ];
     insta::assert_snapshot!(cases.join("\n--\n"));
+}
+
+#[test]
+fn the_claim_of_extended_resources_names_what_the_pod_asks_for() {
+    let kind = kind("pods");
+    let pod = "
+metadata: {name: a}
+spec:
+  initContainers:
+  - {name: first, image: i, resources: {limits: {example.com/gpu: 1}}}
+  containers:
+  - {name: main, image: i}";
+    let old = created(kind, pod);
+    let check = |claim: &str| {
+        let status = decode(kind, &format!("status: {{extendedResourceClaimStatus: {claim}}}"));
+        let mut new = old.clone();
+        new.map_mut("status").extend(status.0["status"].as_object().cloned().expect("a map"));
+        causes(kind, &new, &(kind.validate_status)(&new, &old))
+    };
+    let right = "{containerName: first, resourceName: example.com/gpu, requestName: r}";
+    assert_eq!(check(&format!("{{resourceClaimName: c, requestMappings: [{right}]}}")), "");
+    let wrong = format!(
+        "{{requestMappings: [{right}, {right},
+          {{containerName: main, resourceName: example.com/gpu, requestName: 'R r'}},
+          {{containerName: gone, resourceName: example.com/gpu, requestName: r}}]}}"
+    );
+    let cases = ["{}", &wrong, "{resourceClaimName: 'a b', requestMappings: []}"];
+    insta::assert_snapshot!(cases.map(check).join("\n---\n"));
 }

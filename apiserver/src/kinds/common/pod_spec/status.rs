@@ -35,6 +35,7 @@ pub(crate) fn validate_status(new: &Object, old: &Object, errors: &mut Errors) {
         transitions(&status.field(list), &before.field(list), &was, list, errors);
     }
     claims(&status, &spec, errors);
+    extended(&status.field("extendedResourceClaimStatus"), &spec, errors);
     for (list, one) in [("podIPs", "podIP"), ("hostIPs", "hostIP")] {
         addresses(&status, &before, list, one, errors);
     }
@@ -151,6 +152,51 @@ fn claims(status: &At<'_, '_>, spec: &At<'_, '_>, errors: &mut Errors) {
                 errors.invalid_value(&name, own.text(), detail);
             }
         }
+    }
+}
+
+/// The claim made for extended resources of the pod's own containers (KEP-5004).
+fn extended(claim: &At<'_, '_>, spec: &At<'_, '_>, errors: &mut Errors) {
+    if !claim.exists() {
+        return;
+    }
+    let mappings = claim.field("requestMappings");
+    if mappings.count() == 0 {
+        errors.required(&mappings, "at least one request mapping is required");
+    }
+    let mut seen = BTreeSet::new();
+    for mapping in mappings.items() {
+        let fields = ["containerName", "resourceName", "requestName"];
+        let [container, resource, request] = fields.map(|field| mapping.field(field));
+        let wanted = ["containers", "initContainers"].into_iter().find_map(|list| {
+            let containers = spec.field(list);
+            let mut containers = containers.items();
+            let own = containers.find(|one| one.field("name").text() == container.text())?;
+            Some(own.field("resources").field("requests").has(resource.text()))
+        });
+        match wanted {
+            Some(true) => (),
+            Some(false) => errors.invalid(
+                &resource,
+                "must match the extended resource name of an entry in \
+                 spec.initContainers.resources.requests or spec.containers.resources.requests",
+            ),
+            None => errors.invalid(
+                &container,
+                "must match the name of an entry in spec.initContainers.name or \
+                 spec.containers.name",
+            ),
+        }
+        // Upstream names the claim's field here, not the mapping's.
+        for detail in rules::is_dns1123_label(request.text()) {
+            errors.invalid_value(&claim.field("requestName"), request.text(), detail);
+        }
+        if !seen.insert([container.text(), resource.text(), request.text()]) {
+            [container, resource, request].iter().for_each(|field| errors.duplicate(field));
+        }
+    }
+    if errors.needs_text(&claim.field("resourceClaimName")) {
+        errors.subdomain(&claim.field("resourceClaimName"));
     }
 }
 
