@@ -13,7 +13,7 @@ fn completed(pod: &Object) -> Option<(&'static str, &'static str)> {
     }
 }
 use jiff::Timestamp;
-use k8s::{FieldError, Object, names};
+use k8s::{FieldError, Object, apply::Scope, names};
 use serde_json::{Value, json};
 
 pub(super) const KIND: KindDef = KindDef {
@@ -95,6 +95,7 @@ pub(super) const KIND: KindDef = KindDef {
     prepare_create,
     prepare_update,
     prepare_status,
+    status_scope: Scope::STATUS_BUT_OWNERS,
     validate,
     validate_part,
     validate_status,

@@ -525,7 +525,7 @@ fn with_status(scope: Scope, mut new: Object, old: &Object) -> Object {
         Some(status) => merged.0.insert("status".into(), status),
         None => merged.0.remove("status"),
     };
-    for field in ["labels", "annotations", "finalizers"] {
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
         if !scope.below("metadata", field) {
             continue;
         }

@@ -184,3 +184,28 @@ async fn what_an_endpoint_resets_it_does_not_own() {
     }
     cluster.stop().await;
 }
+
+/// Upstream's status strategies keep what owners there were of pods, and of no other kind that
+/// takes metadata with its status.
+#[tokio::test]
+async fn owners_come_along_with_a_status_but_not_with_a_pods() {
+    let mut cluster = Cluster::start().await;
+    let owner = json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u" }]);
+    let pod = object("v1", "Pod", template("i")["spec"].clone());
+    let namespaced = "/api/v1/namespaces/default";
+    let quota = object("v1", "ResourceQuota", json!({ "hard": { "cpu": "1" } }));
+    for (path, object, owned) in [
+        (format!("{namespaced}/pods"), pod, false),
+        (format!("{namespaced}/resourcequotas"), quota, true),
+    ] {
+        let mut made = cluster.post(&path, object).await;
+        assert_eq!(made.code, 201, "{path}: {}", made.body);
+        made.body["metadata"]["ownerReferences"] = owner.clone();
+        let path = format!("{path}/one/status");
+        let put = cluster.put(&path, made.body).await;
+        assert_eq!(put.code, 200, "{path}: {}", put.body);
+        let owners = &put.body["metadata"]["ownerReferences"];
+        assert_eq!(owners == &owner, owned, "{path}: {owners}");
+    }
+    cluster.stop().await;
+}

@@ -41,12 +41,30 @@ impl Scope {
     pub const ALL: Scope = Scope { only: &[], without: &[] };
     /// The status and what metadata comes along with it.
     pub const STATUS: Scope = Scope {
-        only: &["metadata.annotations", "metadata.finalizers", "metadata.labels", "status"],
+        only: &[
+            "metadata.annotations",
+            "metadata.finalizers",
+            "metadata.labels",
+            "metadata.ownerReferences",
+            "status",
+        ],
         without: &[],
     };
     /// The same of a kind that does not change labels with its status.
-    pub const STATUS_BUT_LABELS: Scope =
-        Scope { only: &["metadata.annotations", "metadata.finalizers", "status"], without: &[] };
+    pub const STATUS_BUT_LABELS: Scope = Scope {
+        only: &[
+            "metadata.annotations",
+            "metadata.finalizers",
+            "metadata.ownerReferences",
+            "status",
+        ],
+        without: &[],
+    };
+    /// The same of a kind that does not change owners with its status.
+    pub const STATUS_BUT_OWNERS: Scope = Scope {
+        only: &["metadata.annotations", "metadata.finalizers", "metadata.labels", "status"],
+        without: &[],
+    };
     /// The status and no metadata.
     pub const STATUS_ALONE: Scope = Scope { only: &["status"], without: &[] };
 
