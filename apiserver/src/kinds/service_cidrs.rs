@@ -9,7 +9,8 @@ use super::{
     },
 };
 use k8s::{FieldError, Object, apply::Scope};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::net::IpAddr;
 
 pub(super) const KIND: KindDef = KindDef {
     group: "networking.k8s.io",
@@ -35,30 +36,45 @@ fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let spec = At::top(new, "spec");
     let cidrs = spec.field("cidrs");
-    if cidrs.count() == 0 {
-        errors.required(&cidrs, "at least one CIDR required");
+    let Some(old) = old else {
+        validate_cidrs(&cidrs, &mut errors);
         return errors.0;
-    }
-    if cidrs.count() > 2 {
-        errors.invalid(&cidrs, "must only hold up to 2 values");
-        return errors.0;
-    }
-    cidrs.items().for_each(|cidr| errors.cidr(&cidr));
-    let (v6, v4): (Vec<&str>, Vec<&str>) = cidrs.texts().partition(|cidr| cidr.contains(':'));
-    if errors.0.is_empty() && (v4.len() > 1 || v6.len() > 1) {
-        let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and \
-                      2001:db8::/64";
-        errors.invalid(&cidrs, detail);
-    }
-    let Some(old) = old else { return errors.0 };
+    };
     let was = At::top(old, "spec");
     let had = was.field("cidrs");
+    let grows = had.count() == 1 && cidrs.count() == 2;
+    if had.count() != cidrs.count() && !grows {
+        errors.invalid(&cidrs, IMMUTABLE);
+        return errors.0;
+    }
     for (place, before) in had.texts().enumerate() {
         let now = cidrs.index(place);
         if now.text() != before {
-            // A second family may come, the first may not go.
             errors.invalid(&now, IMMUTABLE);
         }
     }
+    if grows {
+        validate_cidrs(&cidrs, &mut errors);
+    }
     errors.0
+}
+
+fn validate_cidrs(cidrs: &At<'_, '_>, errors: &mut Errors) {
+    match cidrs.count() {
+        0 => return errors.required(cidrs, "at least one CIDR required"),
+        1 | 2 => (),
+        _ => {
+            // Upstream shows the spec, as Go names its field.
+            let shown = json!({ "CIDRs": cidrs.owned() });
+            return errors.invalid_value(cidrs, shown, "may only hold up to 2 values");
+        }
+    }
+    cidrs.items().for_each(|cidr| errors.cidr(&cidr));
+    let family = |cidr: &str| Some(cidr.split_once('/')?.0.parse::<IpAddr>().ok()?.is_ipv4());
+    let families: Vec<bool> = cidrs.texts().filter_map(family).collect();
+    if families.len() == 2 && families[0] == families[1] {
+        let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and \
+                      2001:db8::/64";
+        errors.invalid(cidrs, detail);
+    }
 }
