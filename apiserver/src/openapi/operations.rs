@@ -12,6 +12,8 @@ const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const ANSWERS: &[&str] = &[JSON, PROTOBUF, YAML];
+const TEXTS: &[&str] = &[JSON, PROTOBUF, YAML, "text/plain"];
+const ANY: &[&str] = &["*/*"];
 const STREAMS: &[&str] = &[
     JSON,
     "application/json;stream=watch",
@@ -19,6 +21,8 @@ const STREAMS: &[&str] = &[
     "application/vnd.kubernetes.protobuf;stream=watch",
     YAML,
 ];
+/// What objects of custom kinds are sent and answered in: nobody compiled their types.
+const CUSTOM: &[&str] = &[JSON, YAML];
 /// The last is for kinds whose types say how lists are merged: kubectl looks here before it sends one.
 const PATCHES: &[&str] = &[
     "application/apply-patch+yaml",
@@ -110,7 +114,9 @@ const CLEARING: &[Parameter] = &[
 pub(super) fn paths(root: &str, served: Served<'_>) -> Value {
     let mut paths = Map::new();
     let version = served.version;
-    paths.insert(format!("/{root}/"), of_group_version(served.group, version));
+    if !served.kinds.iter().all(|kind| kind.is_custom()) {
+        paths.insert(format!("/{root}/"), of_group_version(served.group, version));
+    }
     for kind in served.kinds {
         Writer { paths: &mut paths, root, kind, version }.kind();
     }
@@ -217,7 +223,8 @@ impl Writer<'_> {
             let everywhere = format!("/{root}/{plural}");
             self.put(&everywhere, self.operation("list", "", "ForAllNamespaces"), None);
         }
-        if verbs.contains(&"watch") {
+        // Upstream has a request of its own for a watch of built-in kinds alone.
+        if verbs.contains(&"watch") && !self.kind.is_custom() {
             let single = format!("/{root}/watch{place}/{plural}/{{name}}");
             self.put(&single, self.watch("watch", "", ""), None);
             let list = format!("/{root}/watch{place}/{plural}");
@@ -238,6 +245,7 @@ impl Writer<'_> {
         let path = format!("{item}/{name}");
         let (group, version, kind) = body_kind(self.kind, self.version, subresource);
         let gvk = json!({ "group": group, "version": version, "kind": kind });
+        let gvk = Some(gvk).filter(|_| !self.kind.is_custom());
         let schema = match subresource {
             Subresource::Status => schemas::kind_reference(self.kind, self.version),
             Subresource::Scale { .. } => schemas::reference(&schemas::name("autoscaling.v1.Scale")),
@@ -250,22 +258,34 @@ impl Writer<'_> {
             if matches!(name, "exec" | "attach" | "portforward" | "proxy") {
                 let method = method(verb);
                 let operation = self.connect(method, name, false);
-                self.put(&path, operation, Some(gvk.clone()));
+                self.put(&path, operation, gvk.clone());
                 if name == "proxy" {
                     let operation = self.connect(method, name, true);
-                    self.put(&format!("{path}/{{path}}"), operation, Some(gvk.clone()));
+                    self.put(&format!("{path}/{{path}}"), operation, gvk.clone());
                 }
                 continue;
             }
             let mut operation = self.operation(verb, name, "");
             let text = name == "log";
             let shown = if text { json!({ "type": "string" }) } else { schema.clone() };
-            let types: &[&str] = if text { &[JSON, PROTOBUF, YAML, "text/plain"] } else { ANSWERS };
-            operation.responses = responses(codes(verb), types, &shown);
+            let types = if text { TEXTS } else { self.types(ANSWERS) };
+            operation.responses = responses(self.codes(verb), types, &shown);
             if matches!(*verb, "create" | "update") {
-                operation.body = Some(body(&["*/*"], &schema));
+                operation.body = Some(body(self.types(ANY), &schema));
             }
-            self.put(&path, operation, Some(gvk.clone()));
+            self.put(&path, operation, gvk.clone());
+        }
+    }
+
+    /// `usual`, but for a custom kind.
+    fn types(&self, usual: &'static [&'static str]) -> &'static [&'static str] {
+        if self.kind.is_custom() { CUSTOM } else { usual }
+    }
+
+    fn codes(&self, verb: &str) -> &'static [(&'static str, &'static str)] {
+        match verb {
+            "patch" if self.kind.is_custom() => codes("get"),
+            verb => codes(verb),
         }
     }
 
@@ -287,8 +307,8 @@ impl Writer<'_> {
         };
         let patches = PATCHES.len() - usize::from(self.kind.is_custom());
         let patch = || body(&PATCHES[..patches], &schemas::reference(PATCH));
-        let options = || body(&["*/*"], &schemas::reference(DELETE_OPTIONS));
-        let whole = || body(&["*/*"], &schema);
+        let options = || body(self.types(ANY), &schemas::reference(DELETE_OPTIONS));
+        let whole = || body(self.types(ANY), &schema);
         let status = schemas::reference(STATUS);
         let id = |verb: &str| self.id(verb, subresource, suffix);
         let (method, action, id, text, parameters, body, shown): (_, _, _, _, &[Parameter], _, _) =
@@ -322,11 +342,16 @@ impl Writer<'_> {
                     let id = (before, format!("Collection{behind}"));
                     let text = format!("delete collection of {kind}");
                     let action = "deletecollection";
-                    ("delete", action, id, text, CLEARING, Some(options()), &status)
+                    // Of a custom kind, upstream tells no more than of its list.
+                    let (parameters, body) = match self.kind.is_custom() {
+                        true => (LISTING, None),
+                        false => (CLEARING, Some(options())),
+                    };
+                    ("delete", action, id, text, parameters, body, &status)
                 }
             };
-        let types = if verb == "list" { STREAMS } else { ANSWERS };
-        let responses = responses(codes(verb), types, shown);
+        let types = self.types(if verb == "list" { STREAMS } else { ANSWERS });
+        let responses = responses(self.codes(verb), types, shown);
         Operation { method, action, id, text, parameters, body, responses }
     }
 

@@ -487,6 +487,20 @@ async fn open_api_describes_the_kind() {
     assert!(paths.contains_key(one) && paths.contains_key(&format!("{one}/scale")));
     let patches = paths[one]["patch"]["requestBody"]["content"].as_object().expect("a map");
     assert!(!patches.keys().any(|media| media.contains("strategic")), "{patches:?}");
+    let spoken: std::collections::BTreeSet<&String> = paths
+        .values()
+        .flat_map(|path| path.as_object().into_iter().flatten())
+        .flat_map(|(_, operation)| {
+            let all = operation["responses"].as_object().into_iter().flatten();
+            let answers = all.map(|(_, answer)| &answer["content"]);
+            answers.chain([&operation["requestBody"]["content"]])
+        })
+        .flat_map(|content| content.as_object().into_iter().flatten())
+        .map(|(media, _)| media)
+        .filter(|media| !media.contains("patch"))
+        .collect();
+    assert_eq!(Vec::from_iter(spoken), ["application/json", "application/yaml"]);
+    assert!(!paths.keys().any(|path| path.contains("/watch/")), "{:?}", paths.keys());
     let answer = &paths[one]["get"]["responses"]["200"]["content"]["application/json"];
     let named = "#/components/schemas/com.example.v1.Widget";
     assert_eq!(answer["schema"], json!({ "$ref": named }));
