@@ -8,10 +8,6 @@ use std::{
     },
 };
 
-/// Longest single warning and all of them together, in bytes (upstream's `truncateAtRunes` limits).
-const WARNING_BYTES_MAX: usize = 256;
-const WARNINGS_BYTES_MAX: usize = 4096;
-
 /// Of one request; shared by all who decide on it.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
@@ -36,19 +32,9 @@ impl Notes {
         annotations.entry(key.into()).or_insert_with(|| value.into());
     }
 
-    /// The warnings said so far, taken out; cut if they are too long to be sent whole.
+    /// The warnings said so far, taken out. Who sends them cuts them.
     pub(crate) fn take_warnings(&self) -> Vec<String> {
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all = std::mem::take(&mut *warnings);
-        if all.iter().map(String::len).sum::<usize>() > WARNINGS_BYTES_MAX {
-            all.iter_mut().for_each(|text| cut(text, WARNING_BYTES_MAX));
-            let mut total = 0;
-            all.retain(|text| {
-                total += text.len();
-                total <= WARNINGS_BYTES_MAX
-            });
-        }
-        all
+        std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What the audit event is annotated with.
@@ -66,30 +52,16 @@ impl Notes {
     }
 }
 
-fn cut(text: &mut String, bytes: usize) {
-    let mut end = bytes.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn warnings_are_said_once_and_cut_only_when_there_are_too_many() {
+    fn warnings_are_said_once() {
         let notes = Notes::default();
-        notes.warn("a");
-        notes.warn("a");
-        notes.warn("é".repeat(500));
-        assert_eq!(notes.take_warnings().iter().map(String::len).collect::<Vec<_>>(), [1, 1000]);
+        ["a", "", "a", "b"].iter().for_each(|text| notes.warn(*text));
+        assert_eq!(notes.take_warnings(), ["a", "b"]);
         assert!(notes.take_warnings().is_empty());
-        (0..20).for_each(|n| notes.warn(format!("{n}{}", "é".repeat(300))));
-        let lengths: Vec<usize> = notes.take_warnings().iter().map(String::len).collect();
-        assert!(lengths.iter().all(|length| *length <= 256), "{lengths:?}");
-        assert!(lengths.iter().sum::<usize>() <= 4096);
     }
 
     #[test]

@@ -16,7 +16,9 @@ pub(super) struct Warnings(Vec<String>);
 impl Warnings {
     pub(super) fn add_all(&mut self, texts: impl IntoIterator<Item = String>) {
         for text in texts {
-            if !text.is_empty() && !self.0.contains(&text) {
+            // Upstream sends no warning that has control characters in it, and does not count it.
+            let sendable = !text.is_empty() && !text.chars().any(char::is_control);
+            if sendable && !self.0.contains(&text) {
                 self.0.push(text);
             }
         }
@@ -42,10 +44,6 @@ impl Warnings {
 
     pub(super) fn write(&self, response: &mut Response<Body>) {
         for text in self.shown() {
-            // Upstream sends no warning that has control characters in it.
-            if text.chars().any(char::is_control) {
-                continue;
-            }
             let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
             if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
                 response.headers_mut().append(header::WARNING, value);
