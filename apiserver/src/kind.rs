@@ -8,6 +8,7 @@ use crate::{
 use jiff::Timestamp;
 use k8s::{
     Object,
+    apply::AnyKind,
     schema::{Schema, TypeId},
 };
 use serde_json::{Value, json};
@@ -34,6 +35,17 @@ impl Kind {
                 let (schema, ty) = &custom.version().schema;
                 Some((schema, *ty))
             }
+        }
+    }
+
+    /// What the schema says of its objects in `version`, to those who merge them.
+    pub(crate) fn place(&self, version: &str) -> Option<AnyKind<'_>> {
+        match &self.0 {
+            Origin::BuiltIn(kind) => {
+                let (schema, ty) = built_in(kind.schema_of(version))?;
+                Some(AnyKind::built_in(schema, ty))
+            }
+            Origin::Custom(custom) => Some(AnyKind::custom(&custom.version().node)),
         }
     }
 

@@ -144,12 +144,8 @@ impl Core {
         now: &'a str,
         versions: &'a Served<'a>,
     ) -> Option<Write<'a, AnyKind<'a>>> {
-        let place = match call.kind.custom() {
-            Some(custom) => AnyKind::custom(&custom.version().node),
-            None => place(call.kind.schema_of(&call.version))?,
-        };
         Some(Write {
-            place,
+            place: call.kind.place(&call.version)?,
             api_version,
             kind: call.kind.kind,
             subresource: &call.subresource,

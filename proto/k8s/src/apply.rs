@@ -10,6 +10,7 @@ mod custom;
 mod fields;
 mod managers;
 mod merge;
+mod overlay;
 mod parse;
 mod place;
 mod remove;
@@ -21,6 +22,7 @@ mod write;
 
 pub use custom::AnyKind;
 pub use managers::{Entry, Managers};
+pub use overlay::overlay;
 pub use parse::parse;
 pub use place::{BuiltIn, Form, ListKind, Place, Scalar};
 pub use scope::Scope;

@@ -6,7 +6,6 @@ mod compiled;
 mod env;
 mod inputs;
 mod invocations;
-mod merge;
 mod mutating;
 mod params;
 mod selection;

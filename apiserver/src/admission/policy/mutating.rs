@@ -4,7 +4,6 @@ use super::{
     compiled::{Binding, Mutation, Policy, text},
     inputs::{Authorizer, Documents, Inputs, conditions_hold},
     invocations::{Invocation, Part, concerned},
-    merge,
 };
 use crate::admission::{Cx, Operation, webhook};
 use k8s::{Cause, Object, Status};
@@ -190,13 +189,16 @@ fn mutated(
 fn apply(
     cx: &Cx<'_>,
     invocation: &Invocation<'_>,
-    document: Json,
+    mut document: Json,
     value: &Value<'_>,
 ) -> Result<Json, String> {
     value.check_object_names().map_err(|why| format!("type mismatch: {why}"))?;
     let configuration = value.to_json().map_err(|error| error.to_string())?;
-    let ty = cx.kind.schema(invocation.version);
-    merge::apply(ty, document, &configuration).map_err(|why| format!("error applying patch: {why}"))
+    let place =
+        cx.kind.place(invocation.version).ok_or("nothing is known of this kind's fields")?;
+    k8s::apply::overlay(place, &mut document, configuration)
+        .map_err(|why| format!("error applying patch: {why}"))?;
+    Ok(document)
 }
 
 /// RFC 6902, operation by operation. A `test` that fails leaves the object as it was.
