@@ -183,7 +183,11 @@ impl Run<'_> {
     ) -> FieldError {
         let rule = &compiled.rule;
         let at = below(path, &compiled.below);
-        let made = match &compiled.message {
+        // Upstream gives the message an `oldSelf` that is not optional, on which all that it was
+        // compiled to do with it fails.
+        let fails =
+            |program: &&Program| rule.optional_old_self == Some(true) && program.uses("oldSelf");
+        let made = match compiled.message.as_ref().filter(|program| !fails(program)) {
             Some(program) => match self.message(program, vars) {
                 Ok(made) => made,
                 Err(why) => {

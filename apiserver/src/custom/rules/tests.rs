@@ -209,7 +209,9 @@ fn entries_are_compared_with_what_they_were() {
         "properties": { "k": { "type": "string", "maxLength": 9 }, "v": { "type": "integer" } },
         "x-kubernetes-validations": [
             { "rule": "self.v >= oldSelf.v", "message": "v may only grow" },
+            // Upstream cannot evaluate such a messageExpression, and says the message.
             { "rule": "oldSelf.hasValue() || self.v == 0", "optionalOldSelf": true,
+              "messageExpression": "oldSelf.hasValue() ? 'changed' : 'made'",
               "message": "new ones begin at 0" },
         ],
     });
