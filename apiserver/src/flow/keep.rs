@@ -94,7 +94,11 @@ async fn mark(core: &Core, term: Term, schema: &Object) -> Result<(), Status> {
     };
     let changed = conditions::changed(schema, "Dangling", status, reason, &message);
     let Some(conditions) = changed else { return Ok(()) };
-    let body = json!({ "status": { "conditions": conditions } });
+    // The others' conditions are theirs: who wrote one in between is not written over.
+    let body = json!({
+        "metadata": { "resourceVersion": schema.str_at("/metadata/resourceVersion") },
+        "status": { "conditions": conditions },
+    });
     let patch = Verb::Patch(PatchType::Merge);
     match call("FlowSchema", patch, schema.name(), "status", body, term) {
         Some(call) => core.call(call).await.map(|_| ()),
@@ -139,5 +143,9 @@ mod tests {
         let revision = store.revision();
         keep(&server.core, term).await;
         assert_eq!(store.revision(), revision, "all is well: nothing is written");
+        let mut stale = Object::clone(&memo::object(&schemas[0]));
+        stale.0.remove("status");
+        let refused = mark(&server.core, term, &stale).await;
+        assert_eq!(refused.expect_err("others' conditions stay").code, 409);
     }
 }
