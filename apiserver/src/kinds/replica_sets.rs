@@ -36,7 +36,7 @@ pub(super) const KIND: KindDef = KindDef {
     generation: true,
     default,
     validate,
-    validate_status,
+    validate_status: workload::validate_replicas_status,
     warnings: workload::warnings,
     ..KindDef::BASE
 };
@@ -58,22 +58,5 @@ fn validate(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     if let Some(old) = old {
         workload::validate_same_selector(new, old, &mut errors);
     }
-    errors.0
-}
-
-fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
-    let mut errors = Errors::default();
-    let status = At::top(new, "status");
-    let counts = [
-        "replicas",
-        "fullyLabeledReplicas",
-        "readyReplicas",
-        "availableReplicas",
-        "terminatingReplicas",
-        "observedGeneration",
-    ];
-    let within = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
-    workload::validate_counts(&status, &counts, &within, &mut errors);
-    workload::validate_available(&status, "cannot be greater than readyReplicas", &mut errors);
     errors.0
 }

@@ -43,7 +43,7 @@ pub(super) const KIND: KindDef = KindDef {
     generation: true,
     default,
     validate,
-    validate_status,
+    validate_status: workload::validate_replicas_status,
     warnings: workload::warnings,
     ..KindDef::BASE
 };
@@ -89,21 +89,5 @@ fn validate(new: &Object, _: Option<&Object>) -> Vec<FieldError> {
         let detail = "activeDeadlineSeconds in ReplicationController is not Supported";
         errors.forbidden(&deadline, detail);
     }
-    errors.0
-}
-
-fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
-    let mut errors = Errors::default();
-    let status = At::top(new, "status");
-    let counts = [
-        "replicas",
-        "fullyLabeledReplicas",
-        "readyReplicas",
-        "availableReplicas",
-        "observedGeneration",
-    ];
-    let within = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
-    workload::validate_counts(&status, &counts, &within, &mut errors);
-    workload::validate_available(&status, "cannot be greater than readyReplicas", &mut errors);
     errors.0
 }

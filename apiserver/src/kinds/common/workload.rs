@@ -5,7 +5,7 @@ use super::{
     field::{At, Errors},
     labels, pod_spec, set_default, set_text,
 };
-use k8s::Object;
+use k8s::{FieldError, Object};
 use serde_json::{Map, Value};
 
 /// Defaults of the pod template at `spec.template`.
@@ -147,4 +147,22 @@ pub(crate) fn template_warnings(new: &Object, old: Option<&Object>) -> Vec<Strin
         Some(old) if old.at("/spec") == new.at("/spec") => Vec::new(),
         _ => pod_spec::template_warnings(&At::top(new, "spec").field("template")),
     }
+}
+
+/// `validate_status` of a ReplicaSet and of a ReplicationController, which lacks one of the counts.
+pub(crate) fn validate_replicas_status(new: &Object, _: &Object) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let status = At::top(new, "status");
+    let counts = [
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "terminatingReplicas",
+        "observedGeneration",
+    ];
+    let within = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+    validate_counts(&status, &counts, &within, &mut errors);
+    validate_available(&status, "cannot be greater than readyReplicas", &mut errors);
+    errors.0
 }
