@@ -4,7 +4,7 @@
 use crate::{
     EvalError, Identity, Value,
     eval::{Cx, KEEP},
-    value::{List, Map, Opaque, compare_numbers},
+    value::{List, Map, Opaque, Text, compare_numbers},
 };
 use std::cmp::Ordering;
 
@@ -66,12 +66,57 @@ fn lists<'a>(cx: &mut Cx<'a, '_>, a: &List<'a>, b: &List<'a>) -> Result<bool, Ev
         return Ok(true);
     }
     // Each of one has its like in the other; elements of a set or map are there once.
+    let others = Elements::of(cx, b)?;
     for one in a.iter() {
-        if !contains(cx, b, &one?)? {
+        if !others.contain(cx, &one?)? {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// The elements of a list, to be asked about one by one. Nearly all sets are of strings, which are
+/// found at once; others are compared with each, which the budget bounds.
+enum Elements<'a> {
+    /// Sorted.
+    Texts(Vec<Text<'a>>),
+    Any(Vec<Value<'a>>),
+}
+
+impl<'a> Elements<'a> {
+    fn of(cx: &mut Cx<'a, '_>, list: &List<'a>) -> Result<Self, EvalError> {
+        cx.work(KEEP * list.len() as u64)?;
+        let all = list.iter().collect::<Result<Vec<_>, _>>()?;
+        let mut texts = Vec::with_capacity(all.len());
+        for one in &all {
+            let Value::String(text) = one else { return Ok(Elements::Any(all)) };
+            cx.work(text.as_str().len() as u64 / 64)?;
+            texts.push(text.clone());
+        }
+        cx.work(texts.len() as u64)?;
+        texts.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        Ok(Elements::Texts(texts))
+    }
+
+    fn contain(&self, cx: &mut Cx<'a, '_>, wanted: &Value<'a>) -> Result<bool, EvalError> {
+        match self {
+            Elements::Texts(texts) => {
+                cx.work(2)?;
+                let Value::String(wanted) = wanted else { return Ok(false) };
+                cx.work(wanted.as_str().len() as u64 / 64)?;
+                let found = texts.binary_search_by(|text| text.as_str().cmp(wanted.as_str()));
+                Ok(found.is_ok())
+            }
+            Elements::Any(all) => {
+                for one in all {
+                    if equal(cx, one, wanted)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+        }
+    }
 }
 
 pub(crate) fn contains<'a>(
@@ -128,9 +173,10 @@ pub(crate) fn concat<'a>(
     match a.identity() {
         Identity::Atomic => sum.extend(b.iter().collect::<Result<Vec<_>, _>>()?),
         Identity::Set => {
+            let own = Elements::of(cx, a)?;
             for one in b.iter() {
                 let one = one?;
-                if !contains(cx, a, &one)? {
+                if !own.contain(cx, &one)? {
                     sum.push(one);
                 }
             }

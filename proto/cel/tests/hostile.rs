@@ -88,3 +88,29 @@ fn no_expression_breaks() {
     let (name, target) = expressions::TARGET;
     mutate::run(name, target, &corpus, 2000);
 }
+
+/// A set that is asked of each of its elements whether another has it would cost their product.
+#[test]
+fn large_sets_are_compared_at_once() {
+    let set = json!({
+        "type": "array", "x-kubernetes-list-type": "set",
+        "items": { "type": "string", "maxLength": 9 }, "maxItems": 30_000,
+    });
+    let ty = kcel::of_open_api("set", &set, false).expect("a type");
+    let env = Env::kubernetes().var("self", ty.clone()).var("oldSelf", ty.clone());
+    let texts =
+        |range: std::ops::Range<usize>| json!(range.map(|n| n.to_string()).collect::<Vec<_>>());
+    let (all, fewer) = (texts(0..30_000), texts(0..29_999));
+    let turned = json!(all.as_array().expect("a list").iter().rev().collect::<Vec<_>>());
+    for (source, old, answer) in [
+        ("self == oldSelf", &turned, true),
+        ("self != oldSelf", &fewer, true),
+        ("(self + oldSelf).size() == 30000", &turned, true),
+    ] {
+        let program = Program::compile(&env, source).expect("it compiles");
+        let value = |value| Value::typed(value, &ty).expect("a value");
+        let vars = Vars::new().with("self", value(&all)).with("oldSelf", value(old));
+        let found = program.eval(&vars, &mut Budget::new(RUNTIME_BUDGET));
+        assert_eq!(found.map(|found| found.as_bool()), Ok(Some(answer)), "{source}");
+    }
+}
