@@ -122,26 +122,13 @@ async fn a_secret_for_an_account_is_filled_and_goes_with_it() {
     let secrets = "/api/v1/namespaces/default/secrets";
     assert_eq!(cluster.post(secrets, secret).await.code, 201);
     let path = format!("{secrets}/key");
-    let filled = until(&mut cluster, &path, |answer| !answer["data"]["token"].is_null()).await;
+    let filled = cluster.until(&path, |answer| !answer["data"]["token"].is_null()).await;
     let bearer = STANDARD.decode(filled["data"]["token"].as_str().expect("text")).expect("base64");
     let bearer = String::from_utf8(bearer).expect("text");
     assert_eq!(cluster.bear(&bearer, "/api").await.code, 200);
     cluster.delete(&format!("{ACCOUNTS}/builder")).await;
     assert_eq!(cluster.bear(&bearer, "/api").await.code, 401);
     cluster.stop().await;
-}
-
-/// Reads until what is there is as wanted; each try waits for a change.
-async fn until(cluster: &mut Cluster, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let mut seen = Value::Null;
-    for _ in 0..100 {
-        seen = cluster.get(path).await.body;
-        if wanted(&seen) {
-            return seen;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    panic!("{path} did not become as wanted: {seen}");
 }
 
 #[tokio::test]
@@ -204,7 +191,7 @@ async fn an_approved_request_is_signed() {
     assert_eq!(through_status.code, 422, "{}", through_status.body);
     let answer = cluster.merge(&format!("{path}/approval"), approved).await;
     assert_eq!(answer.code, 200, "{}", answer.body);
-    let signed = until(&mut cluster, &path, |csr| !csr["status"]["certificate"].is_null()).await;
+    let signed = cluster.until(&path, |csr| !csr["status"]["certificate"].is_null()).await;
     let pem = STANDARD.decode(signed["status"]["certificate"].as_str().expect("text"));
     assert!(pem.expect("base64").starts_with(b"-----BEGIN CERTIFICATE-----"));
     let denied = json!({ "status": { "conditions": [

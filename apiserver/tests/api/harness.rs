@@ -260,6 +260,19 @@ impl Cluster {
         self.ask(Method::DELETE, path, "", "").await
     }
 
+    /// Until `path` shows what is waited for; each look but the first follows a change of the store.
+    pub(crate) async fn until(&mut self, path: &str, done: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let seen = self.store.revision();
+            let answer = self.get(path).await;
+            if done(&answer.body) {
+                return answer.body;
+            }
+            let waited = self.store.wait_for(Revision(seen.0 + 1), Duration::from_secs(20)).await;
+            waited.unwrap_or_else(|_| panic!("{path} stays as it is: {}", answer.body));
+        }
+    }
+
     /// Ends the server and waits for it.
     pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();

@@ -270,20 +270,6 @@ async fn a_webhook_in_a_pod_is_asked_of_writes_and_of_connections() {
     cluster.stop().await;
 }
 
-/// Until `path` shows what is waited for.
-async fn until(cluster: &mut Cluster, path: &str, done: impl Fn(&Value) -> bool) -> Value {
-    loop {
-        let seen = cluster.store.revision();
-        let answer = cluster.get(path).await;
-        if done(&answer.body) {
-            return answer.body;
-        }
-        let next = raft_store::Revision(seen.0 + 1);
-        let waited = cluster.store.wait_for(next, Duration::from_secs(20)).await;
-        waited.unwrap_or_else(|_| panic!("{path} stays as it is: {}", answer.body));
-    }
-}
-
 fn is_available(object: &Value) -> bool {
     let conditions = object["status"]["conditions"].as_array();
     conditions
@@ -310,8 +296,8 @@ async fn a_group_of_another_server_joins_this_ones() {
     let services = "/apis/apiregistration.k8s.io/v1/apiservices";
     made(&cluster.post(services, service).await);
     let own = format!("{services}/v1alpha1.wardle.example.com");
-    until(&mut cluster, &own, is_available).await;
-    let local = until(&mut cluster, &format!("{services}/v1.apps"), is_available).await;
+    cluster.until(&own, is_available).await;
+    let local = cluster.until(&format!("{services}/v1.apps"), is_available).await;
     assert_eq!(local["status"]["conditions"][0]["reason"], "Local");
     assert_eq!(local["metadata"]["labels"]["kube-aggregator.kubernetes.io/automanaged"], "onstart");
     let flunders = cluster.get(&format!("{GROUP}/namespaces/default/flunders?limit=500")).await;
@@ -328,7 +314,7 @@ async fn a_group_of_another_server_joins_this_ones() {
     assert_eq!((named("wardle.example.com"), named("metrics.k8s.io"), named("apps")), (1, 1, 1));
     let gone = json!({ "spec": { "service": { "port": 444 } } });
     made(&cluster.merge(&own, gone).await);
-    let object = until(&mut cluster, &own, |object| !is_available(object)).await;
+    let object = cluster.until(&own, |object| !is_available(object)).await;
     let condition = &object["status"]["conditions"][0];
     assert_eq!(condition["reason"], "ServicePortError", "{condition}");
     tasks.shutdown().await;
@@ -341,23 +327,29 @@ async fn requests_say_how_they_were_classified() {
     let mut cluster = Cluster::start().await;
     let server = cluster.server.clone();
     tasks.spawn(async move { server.tend().await });
-    let schemas = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
-    let marked = |object: &Value| object["status"]["conditions"][0]["status"] == "False";
-    let exempt = until(&mut cluster, &format!("{schemas}/exempt"), marked).await;
-    let level = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations/exempt";
-    let level = cluster.get(level).await.body;
-    // The objects act within a second of being there.
-    let mut uids = (Value::Null, Value::Null);
-    for _ in 0..100 {
-        let asked = request(Method::GET, "/api/v1/namespaces", "", "");
-        let response = cluster.send(cluster.admin(), asked).await;
-        let uid = |name: &str| json!(response.headers()[name].to_str().expect("a uid"));
-        uids = (uid("x-kubernetes-pf-flowschema-uid"), uid("x-kubernetes-pf-prioritylevel-uid"));
-        if uids.0 == exempt["metadata"]["uid"] {
-            break;
+    // Asked without HTTP: the first request that is classified finds the objects as they are then.
+    let client =
+        cluster.server.client(apiserver::Identity::authenticated("c", &["system:masters"]));
+    let get = async |plural: &'static str| {
+        let resource = k8s::Resource::new("flowcontrol.apiserver.k8s.io", "v1", plural);
+        client.call(k8s::Request::get(resource, "", "exempt")).await.map(k8s::Object::into_value)
+    };
+    let exempt = loop {
+        let seen = cluster.store.revision();
+        match get("flowschemas").await {
+            Ok(schema) if schema["status"]["conditions"][0]["status"] == "False" => break schema,
+            other => {
+                let next = raft_store::Revision(seen.0 + 1);
+                let waited = cluster.store.wait_for(next, Duration::from_secs(20)).await;
+                waited.unwrap_or_else(|_| panic!("not marked: {other:?}"));
+            }
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    };
+    let level = get("prioritylevelconfigurations").await.expect("a level");
+    let asked = request(Method::GET, "/api/v1/namespaces", "", "");
+    let response = cluster.send(cluster.admin(), asked).await;
+    let uid = |name: &str| json!(response.headers()[name].to_str().expect("a uid"));
+    let uids = (uid("x-kubernetes-pf-flowschema-uid"), uid("x-kubernetes-pf-prioritylevel-uid"));
     assert_eq!(uids, (exempt["metadata"]["uid"].clone(), level["metadata"]["uid"].clone()));
     tasks.shutdown().await;
     cluster.stop().await;
