@@ -25,6 +25,11 @@ const FINALIZER: &str = "kubernetes";
 const EVENTS: KindInfo =
     KindInfo { group: "", version: "v1", plural: "events", kind: "Event", namespaced: true };
 
+/// There from the first look on, as clients of upstream's expect; its reason tells whether every kind
+/// has been swept.
+const CONTENT_FAILURE: &str = "NamespaceDeletionContentFailure";
+const PODS_FIRST: &str = "PodsAreDeletedFirst";
+
 /// Every look at a namespace that does not get emptier, in case a change went unseen.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -45,7 +50,9 @@ fn plan(world: &World, key: &Key, context: &Context) -> Plan {
         return plan;
     }
     let content = Content::of(world, &key.name);
-    let swept = has_condition(namespace, "NamespaceDeletionContentFailure");
+    let swept = condition(namespace, CONTENT_FAILURE).is_some_and(|condition| {
+        condition.reason.as_deref().is_some_and(|reason| reason != PODS_FIRST)
+    });
     if swept && content.is_empty() {
         // Of a kind that was defined a moment ago nobody knows yet what there is.
         if !world.kinds().all(|kind| world.complete(kind)) {
@@ -56,7 +63,7 @@ fn plan(world: &World, key: &Key, context: &Context) -> Plan {
         return plan;
     }
     let pods_left = content.counts.contains_key(&kinds::PODS);
-    let first = !has_condition(namespace, "NamespaceDeletionDiscoveryFailure");
+    let first = condition(namespace, "NamespaceDeletionDiscoveryFailure").is_none();
     let targets: Vec<KindInfo> = if first {
         vec![kinds::PODS]
     } else if pods_left {
@@ -98,10 +105,10 @@ fn finalize(namespace: &Namespace) -> Write {
     Write::request(kinds::NAMESPACES, request.subresource("finalize"))
 }
 
-fn has_condition(namespace: &Namespace, kind: &str) -> bool {
+fn condition<'n>(namespace: &'n Namespace, kind: &str) -> Option<&'n NamespaceCondition> {
     let status = namespace.status.as_ref();
     let mut conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-    conditions.any(|condition| condition.type_ == kind)
+    conditions.find(|condition| condition.type_ == kind)
 }
 
 /// What the cache still has of a namespace.
@@ -160,7 +167,13 @@ impl Content {
             let text = format!("Some content in the namespace has finalizers remaining: {finalizers}");
             ("SomeFinalizersRemain", text)
         };
-        let mut report = vec![
+        let (reason, text) = match swept {
+            true => {
+                ("ContentDeleted", "All content successfully deleted, may be waiting on finalization")
+            }
+            false => (PODS_FIRST, "Pods are being deleted, all other content is after them"),
+        };
+        vec![
             (
                 "NamespaceDeletionDiscoveryFailure",
                 false,
@@ -173,15 +186,10 @@ impl Content {
                 "ParsedGroupVersions",
                 "All legacy kube types successfully parsed".to_string(),
             ),
+            (CONTENT_FAILURE, false, reason, text.to_string()),
             ("NamespaceContentRemaining", !counts.is_empty(), remaining.0, remaining.1),
             ("NamespaceFinalizersRemaining", !finalizers.is_empty(), finalizing.0, finalizing.1),
-        ];
-        if swept {
-            let text = "All content successfully deleted, may be waiting on finalization";
-            let kind = "NamespaceDeletionContentFailure";
-            report.insert(2, (kind, false, "ContentDeleted", text.to_string()));
-        }
-        report
+        ]
     }
 }
 
@@ -218,7 +226,7 @@ mod tests {
 
     const SWEPT: &str = "
     - {type: NamespaceDeletionDiscoveryFailure, status: 'False'}
-    - {type: NamespaceDeletionContentFailure, status: 'False'}";
+    - {type: NamespaceDeletionContentFailure, status: 'False', reason: ContentDeleted}";
 
     fn namespace(conditions: &str) -> String {
         format!(
@@ -258,6 +266,27 @@ metadata: {name: s, namespace: dev, deletionTimestamp: 2026-01-01T00:00:00Z, fin
         let waits = POD.replace("namespace: dev", "namespace: dev, deletionTimestamp: 2026-01-01T00:00:00Z");
         let text = of(&[&namespace("[{type: NamespaceDeletionDiscoveryFailure, status: 'False'}]"), &waits]);
         assert!(!text.contains("deletecollection"), "{text}");
+    }
+
+    /// Upstream's conformance waits for this before it looks at what is left.
+    #[test]
+    fn every_condition_is_there_while_pods_are() {
+        let text = of(&[&namespace("[]"), POD, SECRET]);
+        for kind in [
+            "NamespaceDeletionDiscoveryFailure",
+            "NamespaceDeletionGroupVersionParsingFailure",
+            "NamespaceDeletionContentFailure",
+            "NamespaceContentRemaining",
+            "NamespaceFinalizersRemaining",
+        ] {
+            assert!(text.contains(&format!("\"type\":\"{kind}\"")), "{kind}: {text}");
+        }
+        let pods_gone = "
+    - {type: NamespaceDeletionDiscoveryFailure, status: 'False'}
+    - {type: NamespaceDeletionContentFailure, status: 'False', reason: PodsAreDeletedFirst}";
+        let text = of(&[&namespace(pods_gone), SECRET]);
+        assert!(text.contains("together deletecollection secrets dev/"), "{text}");
+        assert!(text.contains("\"reason\":\"ContentDeleted\""), "{text}");
     }
 
     #[test]
