@@ -145,6 +145,7 @@ mod tests {
         assert_eq!(store.revision(), revision, "all is well: nothing is written");
         let mut stale = Object::clone(&memo::object(&schemas[0]));
         stale.0.remove("status");
+        stale.metadata_mut().insert("resourceVersion".into(), "1".into());
         let refused = mark(&server.core, term, &stale).await;
         assert_eq!(refused.expect_err("others' conditions stay").code, 409);
     }
