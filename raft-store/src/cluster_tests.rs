@@ -183,6 +183,27 @@ async fn members_answer_each_others_questions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_differs_from_most_stops_and_stays_away() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.leader().await;
+    let wrong = if leader == 1 { 2 } else { 1 };
+    cluster.store(leader).txn(put("a", "before")).await.expect("committed");
+    let found_out = cluster.store(wrong).clone();
+    found_out.inside().shared.falsify(Key::new("pods", "never-written"));
+    cluster.store(leader).txn(put("a", "after")).await.expect("committed");
+    // At rest the newest entry is compared: nothing more has to be written.
+    let stopped = tokio::time::timeout(PATIENCE, found_out.stopped()).await;
+    let stopped = stopped.expect("it finds out").to_string();
+    assert!(stopped.contains("is not that of most members"), "{stopped}");
+    drop(found_out);
+    cluster.kill(wrong).await;
+    cluster.store(leader).txn(put("a", "without it")).await.expect("committed");
+    let refused = cluster.try_start(wrong).await.expect_err("it stays away");
+    assert!(matches!(refused, OpenError::Quarantined { .. }), "{refused}");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_and_reads_through_every_member() {
     let cluster = Cluster::started(3).await;
     for id in 1..=3 {

@@ -116,6 +116,13 @@ pub enum OpenError {
     /// join anew under a new id.
     #[error("{file} is damaged at offset {offset}: {detail}")]
     Damaged { file: PathBuf, offset: u64, detail: String },
+    /// This member once found its state to differ from that of most others. Never serve from it: keep
+    /// the directory to find out why, remove the member and join anew under a new id.
+    #[error(
+        "{path} is quarantined: {reason}; remove this member and let it join under a new id, with an \
+         empty directory"
+    )]
+    Quarantined { path: PathBuf, reason: String },
     #[error("{path}")]
     Disk { path: PathBuf, source: io::Error },
     #[error("listen on {address}")]

@@ -5,14 +5,16 @@ use crate::{
     codec,
     config::{Config, OpenError, Peer, Retention, Timers, Tls},
     disk::StateDisk,
+    divergence::{self, Verdict},
     hub::RingLimits,
     inbox::Inbox,
     members::{Leadership, MemberStatus},
     metrics::Metrics,
     proposer::Proposer,
+    quarantine,
     questions::{Answer, Answers},
     raft::{
-        self, LogId, Payload, Raft,
+        self, LogId, Payload, Raft, convert,
         log::Log,
         machine::{Dirs, Machine, disk_now},
         network::{self, Link, Links},
@@ -27,9 +29,9 @@ use crate::{
 use bytes::Bytes;
 use openraft::{Instant as _, async_runtime::WatchReceiver as _};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -91,6 +93,7 @@ struct Context {
     links: Links,
     timers: Timers,
     retention: Retention,
+    data_dir: PathBuf,
     disk: Arc<Mutex<Arc<StateDisk>>>,
     leadership: watch::Receiver<Leadership>,
 }
@@ -117,6 +120,7 @@ impl Member {
             links,
             timers: config.timers,
             retention: config.retention,
+            data_dir: config.data_dir.clone(),
             disk: disk.clone(),
             leadership: leadership.clone(),
         };
@@ -396,6 +400,7 @@ async fn open_disks(config: &Config, metrics: &Metrics) -> Result<Opened, OpenEr
     let (config, metrics) = (config.clone(), metrics.clone());
     let open = move || {
         claim(&config.data_dir, config.member)?;
+        quarantine::check(&config.data_dir)?;
         let dirs = Dirs::new(config.data_dir.join("state"));
         let disk = |source| OpenError::Disk { path: config.data_dir.join("state"), source };
         let dir = dirs.prepare().map_err(disk)?;
@@ -530,7 +535,33 @@ impl Context {
                 Some((id, network::status(&link, STATUS_EVERY).await?))
             });
             let answers = futures::future::join_all(answers).await;
+            let voters: BTreeSet<u64> = membership.voter_ids().collect();
+            let statuses = answers.iter().flatten().filter(|(id, _)| voters.contains(id));
+            self.compare(statuses.map(|(_, status)| status), voters.len());
             *peers.lock().expect("only replaced") = answers.into_iter().flatten().collect();
+        }
+    }
+
+    /// Looks whether this member holds what the others, voters among `members`, say that they hold.
+    fn compare<'a>(&self, others: impl Iterator<Item = &'a StatusResponse>, members: usize) {
+        let others = others.map(|status| status.notes.iter().map(convert::from_note).collect());
+        let others: Vec<Vec<_>> = others.collect();
+        let own = self.shared.read().notes.all();
+        let verdict = divergence::judge(&own, &others, members);
+        self.metrics.divergent.set(i64::from(verdict != Verdict::Agrees));
+        match verdict {
+            Verdict::Agrees => {}
+            Verdict::Differs { at } => {
+                tracing::error!(index = %at, "the states of members differ; which is right is not known");
+            }
+            Verdict::Odd { at } => {
+                let reason = format!("its state after log entry {at} is not that of most members");
+                tracing::error!(reason, "this member is wrong and stops");
+                if let Err(error) = quarantine::set(&self.data_dir, &reason) {
+                    tracing::error!(%error, "it cannot be marked; it would find out again");
+                }
+                self.shared.stop(&reason);
+            }
         }
     }
 

@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     pub(crate) watchers: IntGauge,
     pub(crate) barriers: IntCounter,
     pub(crate) pending_bytes: IntGauge,
+    pub(crate) divergent: IntGauge,
 }
 
 impl Metrics {
@@ -72,6 +73,7 @@ impl Metrics {
             objects: register(registry, IntGaugeVec::new(by_resource, &["resource"])?)?,
             watchers: gauge("coxswain_store_watchers", "Open watches.")?,
             barriers: counter("coxswain_store_barriers_total", "Rounds of ReadIndex asked for here.")?,
+            divergent: gauge("coxswain_store_divergent", "1 if another member shows a different state at the same log index.")?,
             pending_bytes: gauge("coxswain_store_pending_bytes", "Bytes of transactions waiting to be applied.")?,
         };
         Ok(metrics)

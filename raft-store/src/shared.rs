@@ -2,6 +2,7 @@
 //! so that a reader sees both at the same revision. The lock is never held across a wait.
 
 use crate::{
+    divergence::{Note, Notes},
     hub::{Hub, RingLimits},
     state::{Applied, Command, Session, State},
     types::{Change, Committed, Error, LogIndex, Revision, Term},
@@ -28,6 +29,7 @@ pub(crate) trait History: Send + Sync + 'static {
 pub(crate) struct Core {
     pub(crate) state: State,
     pub(crate) hub: Hub,
+    pub(crate) notes: Notes,
 }
 
 /// How far this member has applied the log.
@@ -55,7 +57,11 @@ impl Shared {
         let revision = state.revision();
         Shared {
             session,
-            core: RwLock::new(Core { hub: Hub::new(revision, limits), state }),
+            core: RwLock::new(Core {
+                hub: Hub::new(revision, limits),
+                state,
+                notes: Notes::default(),
+            }),
             history: RwLock::new(None),
             applied: watch::Sender::new(Position { index: LogIndex(0), revision }),
             stopped: watch::Sender::new(None),
@@ -93,12 +99,20 @@ impl Shared {
         let mut core = self.write();
         let applied = core.state.apply(term, index, command);
         core.hub.publish(&applied.changes);
+        let (revision, digest) = (core.state.revision(), core.state.digest());
+        core.notes.take(Note { index, revision, digest });
         if let Some(floor) = applied.floor
             && self.history().is_none()
         {
             core.hub.drop_until(floor);
         }
         applied
+    }
+
+    /// As if memory or an apply had gone wrong: an object that no entry of the log wrote.
+    #[cfg(test)]
+    pub(crate) fn falsify(&self, key: crate::Key) {
+        self.write().state.falsify(key);
     }
 
     /// Wakes watchers, answers this member's own requests, moves the applied position.
@@ -129,6 +143,7 @@ impl Shared {
     pub(crate) fn replace(&self, index: LogIndex, state: State, history: Arc<dyn History>) {
         let mut core = self.write();
         core.state = state;
+        core.notes.clear();
         self.set_history(history);
         let revision = core.state.revision();
         core.hub.reset(revision);

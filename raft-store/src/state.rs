@@ -2,6 +2,7 @@
 //! It never looks at a clock, a random number, a disk or the network, and every command applies
 //! to every state (one that could not would stop all members at the same index).
 
+use crate::divergence::Digest;
 use crate::types::{
     Change, Error, Guard, Key, LogIndex, Op, Page, Revision, SpanCheck, Stored, Term, Txn,
 };
@@ -93,6 +94,8 @@ pub(crate) struct State {
     floor: Revision,
     spaces: BTreeMap<Arc<str>, Space>,
     sessions: BTreeMap<Session, SessionState>,
+    /// Of all objects in `spaces`, always.
+    digest: Digest,
 }
 
 impl State {
@@ -104,6 +107,11 @@ impl State {
     /// Changes up to and including this one are compacted.
     pub(crate) fn floor(&self) -> Revision {
         self.floor
+    }
+
+    /// Equal on members whose objects are equal.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
     }
 
     pub(crate) fn sessions(&self) -> &BTreeMap<Session, SessionState> {
@@ -260,6 +268,7 @@ impl State {
 
     fn delete(&mut self, key: &Key, revision: Revision, place: u32) -> Option<Change> {
         let old = self.spaces.get_mut(&key.space)?.remove(&key.path)?;
+        self.digest.remove(&old);
         self.revision = revision;
         Some(Change { revision, place, old: Some(old), new: None })
     }
@@ -271,6 +280,10 @@ impl State {
         let key = self.shared_key(key, old.as_deref());
         let new = Stored::new(key.clone(), revision, created, body.clone());
         let new = Arc::new(new.numbered(version, place));
+        self.digest.add(&new);
+        if let Some(old) = &old {
+            self.digest.remove(old);
+        }
         self.spaces.entry(key.space).or_default().insert(key.path, new.clone());
         self.revision = revision;
         Change { revision, place, old, new: Some(new) }
@@ -291,6 +304,12 @@ impl State {
 
     pub(crate) fn find(&self, key: &Key) -> Option<&Arc<Stored>> {
         self.spaces.get(&key.space)?.get(&key.path)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn falsify(&mut self, key: Key) {
+        let revision = self.revision;
+        self.put(&key, revision, 0, &Bytes::from_static(b"false"));
     }
 
     /// All spaces that were ever written, with the number of their objects.
@@ -412,7 +431,11 @@ impl Loader {
     }
 
     pub(crate) fn finish(self) -> State {
-        self.state
+        let mut state = self.state;
+        for stored in state.spaces.values().flat_map(BTreeMap::values) {
+            state.digest.add(stored);
+        }
+        state
     }
 }
 

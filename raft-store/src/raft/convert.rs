@@ -1,6 +1,10 @@
 //! Between openraft's values and the messages of `wire`.
 
 use super::{Entry, LogId, Membership, Payload, StoredMembership, Types, Vote, log_id, term_of};
+use crate::{
+    divergence::{Digest, Note},
+    types::{LogIndex, Revision},
+};
 use bytes::Bytes;
 use openraft::{
     EntryPayload,
@@ -169,4 +173,12 @@ pub(crate) fn from_vote_response(
 ) -> Result<VoteResponse<Types>, Malformed> {
     let vote = from_vote(response.vote)?;
     Ok(VoteResponse::new(vote, response.last.map(from_log_id), response.granted))
+}
+pub(crate) fn to_note(note: &Note) -> peer::Note {
+    peer::Note { index: note.index.0, revision: note.revision.0, digest: note.digest.0 }
+}
+
+pub(crate) fn from_note(note: &peer::Note) -> Note {
+    let (index, revision) = (LogIndex(note.index), Revision(note.revision));
+    Note { index, revision, digest: Digest(note.digest) }
 }

@@ -1,6 +1,6 @@
 //! The one place that knows openraft: types, settings, conversions to what goes over the wire.
 
-mod convert;
+pub(crate) mod convert;
 pub(crate) mod log;
 pub(crate) mod machine;
 pub(crate) mod network;

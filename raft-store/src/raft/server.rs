@@ -219,6 +219,7 @@ impl peer::peer_server::Peer for Service {
             is_leader: raft.state.is_leader(),
             last_log_index: raft.last_log_index.unwrap_or(0),
             gone_term: self.signs.gone(),
+            notes: self.shared.read().notes.all().iter().map(convert::to_note).collect(),
         }))
     }
 
