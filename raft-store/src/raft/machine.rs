@@ -270,9 +270,10 @@ impl RaftStateMachine<Types> for Machine {
         old.delete_when_dropped();
         drop(old);
         let index = LogIndex(expected.map_or(0, |id| id.index));
+        // Before anybody can see what it brought.
+        self.metrics.snapshots_installed.inc();
         self.shared.replace(index, state, disk);
         self.applied_id.send_replace(self.applied.log_id);
-        self.metrics.snapshots_installed.inc();
         self.get_snapshot_builder().await.build_snapshot().await.map(drop)
     }
 
