@@ -4,6 +4,10 @@
 
 use serde_json::{Map, Value};
 
+/// A longer key stands on a line of its own behind a question mark.
+// Readers need not take more than 1,024 characters for a key without one; upstream writes up to 128.
+const SIMPLE_KEY_BYTES_MAX: usize = 128;
+
 /// Appends `value` as a document of its own.
 pub fn write(out: &mut Vec<u8>, value: &Value) {
     match value {
@@ -28,7 +32,13 @@ fn entries(out: &mut Vec<u8>, map: &Map<String, Value>, indent: usize, margin_fi
         if position > 0 || margin_first {
             margin(out, indent);
         }
+        let start = out.len();
         text(out, key, indent, false);
+        if out.len() - start > SIMPLE_KEY_BYTES_MAX {
+            out.splice(start..start, *b"? ");
+            out.push(b'\n');
+            margin(out, indent);
+        }
         out.push(b':');
         match value {
             Value::Object(inner) if !inner.is_empty() => {
@@ -163,6 +173,18 @@ mod tests {
             "ports": [{ "port": 80, "names": [[1], []] }, null, 1.5],
         });
         insta::assert_snapshot!(document(&object));
+    }
+
+    #[test]
+    fn a_long_key_is_read_as_written() {
+        let long = "k\t".repeat(1000);
+        for value in [json!(1), json!("x"), json!({"a": 1}), json!([1, {"b": 2}]), json!({})] {
+            let value = json!({"m": [{&long: value, "z": 1}], &long: {&long: value}});
+            let text = document(&value);
+            assert_eq!(crate::decode::yaml_to_value(text.as_bytes()), Ok(value), "{text}");
+        }
+        assert_eq!(document(&json!({"k".repeat(129): 1})), format!("? {}\n: 1\n", "k".repeat(129)));
+        assert_eq!(document(&json!({"k".repeat(128): 1})), format!("{}: 1\n", "k".repeat(128)));
     }
 
     fn value() -> impl Strategy<Value = Value> {
