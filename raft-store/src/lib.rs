@@ -8,6 +8,7 @@ mod codec;
 mod config;
 mod disk;
 mod divergence;
+mod durable;
 mod hub;
 mod inbox;
 mod member;

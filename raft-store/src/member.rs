@@ -6,6 +6,7 @@ use crate::{
     config::{Config, OpenError, Peer, Retention, Timers, Tls},
     disk::StateDisk,
     divergence::{self, Verdict},
+    durable,
     hub::RingLimits,
     inbox::Inbox,
     members::{Leadership, MemberStatus},
@@ -356,14 +357,7 @@ fn claim(dir: &Path, member: MemberId) -> Result<(), OpenError> {
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let write = || {
-                let new = dir.join("member.new");
-                fs::write(&new, format!("{member}\n"))?;
-                fs::File::open(&new)?.sync_all()?;
-                fs::rename(&new, &path)?;
-                fs::File::open(dir)?.sync_all()
-            };
-            write().map_err(disk)
+            durable::write(dir, "member", &format!("{member}\n")).map_err(disk)
         }
         Err(error) => Err(disk(error)),
     }

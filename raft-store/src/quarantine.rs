@@ -1,17 +1,14 @@
 //! A member that found its own state wrong never serves from it again: a file in its directory says
 //! so, and why, also after a restart.
 
-use crate::config::OpenError;
+use crate::{config::OpenError, durable};
 use std::{fs, io, path::Path};
 
 const FILE: &str = "quarantined";
 
 /// Marks the directory for good.
 pub(crate) fn set(data_dir: &Path, reason: &str) -> io::Result<()> {
-    let path = data_dir.join(FILE);
-    fs::write(&path, format!("{reason}\n"))?;
-    fs::File::open(&path)?.sync_all()?;
-    fs::File::open(data_dir)?.sync_all()
+    durable::write(data_dir, FILE, &format!("{reason}\n"))
 }
 
 /// Refuses a directory that was marked.

@@ -5,6 +5,7 @@ use super::{Entry, LogId, Nothing, StoredMembership, Types, term_of};
 use crate::{
     codec,
     disk::{AppliedTo, StateBatch, StateDisk},
+    durable,
     metrics::Metrics,
     shared::{Position, Shared},
     state::Applied,
@@ -45,6 +46,8 @@ impl Drop for SnapshotDir {
     }
 }
 
+const CURRENT: &str = "current";
+
 /// Where the state and its snapshots lie:
 /// `current` names the directory of the state, which a snapshot replaces in one rename.
 #[derive(Clone, Debug)]
@@ -57,14 +60,10 @@ impl Dirs {
         Dirs { root }
     }
 
-    fn pointer(&self) -> PathBuf {
-        self.root.join("current")
-    }
-
     /// The directory of the state. Leftovers of earlier snapshots are removed.
     pub(crate) fn prepare(&self) -> io::Result<PathBuf> {
         fs::create_dir_all(&self.root)?;
-        let name = match fs::read_to_string(self.pointer()) {
+        let name = match fs::read_to_string(self.root.join(CURRENT)) {
             Ok(name) => name,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let name = "state-0".to_owned();
@@ -83,11 +82,7 @@ impl Dirs {
     }
 
     fn point_to(&self, name: &str) -> io::Result<()> {
-        let new = self.root.join("current.new");
-        fs::write(&new, name)?;
-        fs::File::open(&new)?.sync_all()?;
-        fs::rename(&new, self.pointer())?;
-        fs::File::open(&self.root)?.sync_all()
+        durable::write(&self.root, CURRENT, name)
     }
 
     /// A name that is not taken, for a state that covers the log up to `index`.
