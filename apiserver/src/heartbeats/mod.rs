@@ -8,12 +8,12 @@
 
 mod table;
 
-use crate::{encode, kinds::KindDef, memo, pipeline::Core};
+use crate::{encode, memo, metrics, pipeline::Core};
 use bytes::Bytes;
 use futures::future::join_all;
 use k8s::Object;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
-use raft_store::{MemberId, Store, Stored};
+use raft_store::{Key, MemberId, Store, Stored};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -27,6 +27,8 @@ use wire::{
     heartbeats::{Digest, Since},
 };
 
+/// Where Leases are stored.
+const SPACE: &str = "coordination.k8s.io/leases";
 const NAMESPACE: &str = "kube-node-lease";
 const TOPIC: &str = "heartbeats";
 /// How often masters ask each other.
@@ -53,7 +55,7 @@ impl Heartbeats {
     pub(crate) fn new(registry: &Registry) -> Heartbeats {
         let help = "Heartbeats of nodes, by who heard them: this master or a peer.";
         let options = Opts::new("coxswain_node_heartbeats_total", help);
-        let beats = IntCounterVec::new(options, &["heard_by"]).expect("valid metric");
+        let beats = metrics::registered(registry, IntCounterVec::new(options, &["heard_by"]));
         let help = "Nodes that any master has heard of.";
         let nodes =
             IntGauge::new("coxswain_node_heartbeats_known_nodes", help).expect("valid metric");
@@ -97,8 +99,8 @@ impl Heartbeats {
     }
 
     /// What is stored, with the time of the last heartbeat.
-    pub(crate) fn shown(&self, kind: &KindDef, stored: Arc<Stored>) -> Arc<Stored> {
-        let Some(name) = lease_of_node(kind, &stored.key.path) else { return stored };
+    pub(crate) fn shown(&self, stored: Arc<Stored>) -> Arc<Stored> {
+        let Some(name) = lease_of_node(&stored.key) else { return stored };
         let time = self.table().renew_time(name, stored.revision.0).map(str::to_string);
         let Some(time) = time else { return stored };
         let mut lease = memo::parse(&stored);
@@ -108,13 +110,36 @@ impl Heartbeats {
         let body = encode::body(&lease);
         Arc::new(Stored::new(stored.key.clone(), stored.revision, stored.created, body))
     }
+
+    /// What another master wants to know. A question nobody can read asks for everything.
+    fn answer(&self, question: &[u8]) -> Bytes {
+        let since = Since::decode(question).unwrap_or_default();
+        let digest = self.table().digest(&since, Instant::now());
+        digest.encode_to_vec().into()
+    }
+
+    /// All that is new of one master; where to go on next time.
+    async fn ask(&self, store: &Store, of: MemberId, mut since: Since) -> Since {
+        loop {
+            let question = since.encode_to_vec().into();
+            let Some(answer) = store.ask(of, TOPIC, question).await else { return since };
+            let Ok(digest) = Digest::decode(answer) else {
+                tracing::warn!(member = %of, "a digest of heartbeats that cannot be read");
+                return since;
+            };
+            self.table().merge(&digest.beats, Instant::now());
+            self.beats.with_label_values(&["peer"]).inc_by(digest.beats.len() as u64);
+            since = Since { life: digest.life, number: digest.number };
+            if !digest.more {
+                return since;
+            }
+        }
+    }
 }
 
-/// The node whose Lease lives at `path`.
-fn lease_of_node<'a>(kind: &KindDef, path: &'a str) -> Option<&'a str> {
-    if kind.plural != "leases" || kind.group != "coordination.k8s.io" {
-        return None;
-    }
+/// The node whose Lease lives under `key`.
+fn lease_of_node(key: &Key) -> Option<&str> {
+    let path = Some(&key.path).filter(|_| &*key.space == SPACE)?;
     path.strip_prefix(NAMESPACE)?.strip_prefix('/')
 }
 
@@ -139,8 +164,8 @@ fn only_renewed(old: &Object, new: &Object) -> bool {
 
 impl Core {
     /// True if the change of `shown` to `new` is a heartbeat: it is remembered, and not to be written.
-    pub(crate) fn heartbeat(&self, kind: &KindDef, shown: &Stored, new: &Object) -> bool {
-        let Some(name) = lease_of_node(kind, &shown.key.path) else { return false };
+    pub(crate) fn heartbeat(&self, shown: &Stored, new: &Object) -> bool {
+        let Some(name) = lease_of_node(&shown.key) else { return false };
         if !self.heartbeats.in_contact() || !only_renewed(&memo::parse(shown), new) {
             return false;
         }
@@ -179,43 +204,13 @@ impl Core {
             }
             if round % FORGET_EVERY == 0 {
                 let exists = |name: &str| {
-                    let key = raft_store::Key::new(SPACE, format!("{NAMESPACE}/{name}"));
+                    let key = Key::new(SPACE, format!("{NAMESPACE}/{name}"));
                     self.store.get(&key).is_some()
                 };
                 self.heartbeats.table().retain(exists);
             }
             self.heartbeats.nodes.set(self.heartbeats.table().len() as i64);
             self.heartbeats.rounds.send_replace(round);
-        }
-    }
-}
-
-/// Where Leases are stored.
-const SPACE: &str = "coordination.k8s.io/leases";
-
-impl Heartbeats {
-    /// What another master wants to know. A question nobody can read asks for everything.
-    fn answer(&self, question: &[u8]) -> Bytes {
-        let since = Since::decode(question).unwrap_or_default();
-        let digest = self.table().digest(&since, Instant::now());
-        digest.encode_to_vec().into()
-    }
-
-    /// All that is new of one master; where to go on next time.
-    async fn ask(&self, store: &Store, of: MemberId, mut since: Since) -> Since {
-        loop {
-            let question = since.encode_to_vec().into();
-            let Some(answer) = store.ask(of, TOPIC, question).await else { return since };
-            let Ok(digest) = Digest::decode(answer) else {
-                tracing::warn!(member = %of, "a digest of heartbeats that cannot be read");
-                return since;
-            };
-            self.table().merge(&digest.beats, Instant::now());
-            self.beats.with_label_values(&["peer"]).inc_by(digest.beats.len() as u64);
-            since = Since { life: digest.life, number: digest.number };
-            if !digest.more {
-                return since;
-            }
         }
     }
 }

@@ -73,7 +73,7 @@ impl Core {
         }
         let stored = self.store.get(&call.key()).ok_or_else(|| call.not_found())?;
         let stored = self.served(&call.kind, stored).await?;
-        Ok(Reply::new(What::Stored(self.heartbeats.shown(&call.kind, stored))))
+        Ok(Reply::new(What::Stored(self.heartbeats.shown(stored))))
     }
 
     /// A stored version as `kind` shows it.
@@ -127,7 +127,7 @@ impl Core {
             at = At::Exactly(encode::revision(page.revision));
             let last = page.items.last().map(|stored| stored.key.path.to_string());
             let read = self.converter.served(&call.kind, page.items).await?;
-            let read = read.into_iter().map(|stored| self.heartbeats.shown(&call.kind, stored));
+            let read = read.into_iter().map(|stored| self.heartbeats.shown(stored));
             items.extend(read.filter(|stored| selection.matches(stored)));
             let full = limit.is_some_and(|limit| items.len() >= limit);
             if page.remaining == 0 || full {

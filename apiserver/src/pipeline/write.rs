@@ -262,7 +262,7 @@ impl Core {
                 None => Err(call.not_found()),
                 Some(stored) => {
                     let shown = self.served(&call.kind, stored.clone()).await?;
-                    let shown = self.heartbeats.shown(&call.kind, shown);
+                    let shown = self.heartbeats.shown(shown);
                     self.decide(call, change, &shown).await.map(|next| (stored, shown, next))
                 }
             };
@@ -365,7 +365,7 @@ impl Core {
             return Ok(Reply::new(What::Object(new)));
         }
         let alone = allocation.is_empty() && charge.is_empty();
-        if alone && self.heartbeat(&call.kind, &shown, &new) {
+        if alone && self.heartbeat(&shown, &new) {
             encode::stamp_revision(&mut new, encode::revision(stored.revision));
             return Ok(Reply::new(What::Object(new)));
         }
