@@ -150,23 +150,15 @@ fn node_term(term: &At<'_, '_>, strict: bool, errors: &mut Errors) {
 }
 
 fn node_requirement(expression: &At<'_, '_>, errors: &mut Errors) {
-    let (operator, values) = (expression.field("operator"), expression.field("values"));
-    match operator.text() {
-        "In" | "NotIn" if values.count() == 0 => {
-            errors.required(&values, "must be specified when `operator` is 'In' or 'NotIn'");
+    match expression.field("operator").text() {
+        "Gt" | "Lt" => {
+            let values = expression.field("values");
+            if values.count() != 1 {
+                let detail = "must be specified single value when `operator` is 'Lt' or 'Gt'";
+                errors.required(&values, detail);
+            }
         }
-        "Exists" | "DoesNotExist" if values.count() > 0 => {
-            let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-            errors.forbidden(&values, detail);
-        }
-        "Gt" | "Lt" if values.count() != 1 => {
-            errors.required(
-                &values,
-                "must be specified single value when `operator` is 'Lt' or 'Gt'",
-            );
-        }
-        "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => (),
-        other => errors.invalid_value(&operator, other, "not a valid selector operator"),
+        _ => labels::validate_operator(expression, false, errors),
     }
 }
 
