@@ -12,6 +12,7 @@ use apiserver::{
     Identity, Keyring,
     kinds::{KindDef, Verbs},
 };
+use futures::future::BoxFuture;
 use k8s::{Request, Resource, Status, Verb};
 use prometheus::Registry;
 use raft_store::{Config as StoreConfig, MemberId, Peer, Retention, Store, Timers};
@@ -164,30 +165,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         tasks.spawn(async move { server.serve(listener, tls, shutdown).await });
     }
     tracing::info!(name = args.name, id = args.id, listen = ?args.listen, "serving the API");
-    let (forgetting, stop) = (server.clone(), shutdown.clone());
-    tasks.spawn(async move {
-        let _ = stop.run_until_cancelled(forgetting.forget_events()).await;
-    });
-    let (working, stop) = (server.clone(), shutdown.clone());
-    tasks.spawn(async move {
-        let _ = stop.run_until_cancelled(working.chores()).await;
-    });
-    let (hearing, stop) = (server.clone(), shutdown.clone());
-    tasks.spawn(async move {
-        let _ = stop.run_until_cancelled(hearing.share_heartbeats()).await;
-    });
-    let (keeping, stop) = (server.clone(), shutdown.clone());
-    tasks.spawn(async move {
-        let _ = stop.run_until_cancelled(keeping.keep_definitions()).await;
-    });
-    let (tending, stop) = (server.clone(), shutdown.clone());
-    tasks.spawn(async move {
-        let _ = stop.run_until_cancelled(tending.tend()).await;
-    });
-    let (counting, stop) = (server.clone(), shutdown.clone());
-    tasks.spawn(async move {
-        let _ = stop.run_until_cancelled(counting.count_quotas()).await;
-    });
+    background(&server, &shutdown, &mut tasks);
     let gate = gate(&store, &shutdown, &mut tasks);
     tasks.spawn(bootstrap(server.clone(), gate.clone(), args.cluster_dns, shutdown.clone()));
     start_controllers(&args, &members, &store, &server, gate, &registry, &shutdown, &mut tasks)?;
@@ -208,6 +186,22 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     store.shutdown().await;
     result
+}
+
+/// What the server of every master does besides answering, until `shutdown`.
+fn background(server: &apiserver::Server, shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
+    let mut run = |work: fn(apiserver::Server) -> BoxFuture<'static, ()>| {
+        let (work, stop) = (work(server.clone()), shutdown.clone());
+        tasks.spawn(async move {
+            let _ = stop.run_until_cancelled(work).await;
+        });
+    };
+    run(|server| Box::pin(async move { server.forget_events().await }));
+    run(|server| Box::pin(async move { server.chores().await }));
+    run(|server| Box::pin(async move { server.share_heartbeats().await }));
+    run(|server| Box::pin(async move { server.keep_definitions().await }));
+    run(|server| Box::pin(async move { server.tend().await }));
+    run(|server| Box::pin(async move { server.count_quotas().await }));
 }
 
 /// A master as the command line names it.

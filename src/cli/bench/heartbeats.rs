@@ -2,7 +2,7 @@
 //! processor time and memory.
 
 use super::{
-    api::{OwnCluster, body, expect, resident_bytes},
+    api::{OwnCluster, body, expect, masters_of, resident_bytes},
     figures::{self, Figures},
 };
 use crate::cli::{
@@ -43,11 +43,7 @@ const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/le
 
 pub(super) async fn run(args: Args) -> Result<()> {
     let own = OwnCluster::start(args.api_port).await?;
-    let mut target = Target::from_kubeconfig(Some(&own.kubeconfig()))?;
-    // The first is the front; the masters themselves are measured.
-    if target.servers.len() > 1 {
-        target.servers.remove(0);
-    }
+    let target = masters_of(Some(&own.kubeconfig()))?;
     let result = Bench { target, args }.run().await;
     own.stop().await?;
     result
