@@ -2,9 +2,9 @@
 //! in common.
 
 use crate::pods;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use reconcile::{Change, Key, World, key_of};
+use reconcile::{Change, Key, Pod, World, key_of};
 use std::collections::BTreeMap;
 
 /// One pod behind a service.
@@ -104,7 +104,8 @@ fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
     let spec = pod.spec.as_ref()?;
     let sidecars = spec.init_containers.iter().flatten();
     let sidecars = sidecars.filter(|one| one.restart_policy.as_deref() == Some("Always"));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|one| one.ports.iter().flatten());
+    let containers = spec.containers.iter().flatten().chain(sidecars);
+    let ports = containers.flat_map(|one| one.ports.iter().flatten());
     let mut matching = ports.filter(|port| {
         port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
     });

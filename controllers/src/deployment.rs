@@ -7,9 +7,8 @@ mod sets;
 
 use crate::{ownership, pods};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 use reconcile::{
-    Change, Context, Controller, Key, Note, Plan, Root, Wake, World, Write, kinds, matches,
+    Change, Context, Controller, Key, Note, Plan, Pod, Root, Wake, World, Write, kinds, matches,
 };
 use rollout::Rollout;
 

@@ -4,12 +4,12 @@
 use crate::pods::is_ready;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use reconcile::{
-    Change, Context, Controller, Key, Note, Plan, Root, Wake, World, Write, kinds, matches,
+    Change, Context, Controller, Key, Note, Plan, Pod, Root, Wake, World, Write, kinds, matches,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

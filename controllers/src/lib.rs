@@ -69,6 +69,8 @@ pub struct Config {
     pub terminated_pod_threshold: usize,
     /// The certificate pods verify the API server with.
     pub ca_cert_pem: String,
+    /// As whom pods are given their nodes; `None`: nobody does that here.
+    pub scheduler: Option<Arc<dyn Api>>,
     /// Where the API is served, of each master that is up: the endpoints of Service `kubernetes`.
     pub api_addresses: watch::Receiver<Vec<SocketAddr>>,
     /// Heartbeats of nodes that are not written to their Leases.
@@ -102,6 +104,7 @@ impl Config {
             node_monitor_grace_period: Duration::from_secs(40),
             terminated_pod_threshold: 12_500,
             ca_cert_pem: String::new(),
+            scheduler: None,
             api_addresses,
             heartbeats: Heartbeats::default(),
         }
@@ -134,8 +137,8 @@ impl Config {
     }
 }
 
-/// Runs every controller and returns after `shutdown`. Everywhere the cache is kept warm; plans are
-/// made and writes go out only where and while the gate is open.
+/// Runs every controller and the scheduler in one cache, and returns after `shutdown`. Everywhere the
+/// cache is kept warm; plans are made and writes go out only where and while the gate is open.
 pub async fn run(
     api: Arc<dyn Api>,
     gate: Gate,
@@ -151,9 +154,16 @@ pub async fn run(
         .passing(config.custom_kinds.clone())
         .fact(config.settings())
         .fact(ApiAddresses(addresses.borrow().clone()))
-        .fact(config.heartbeats.clone())
-        .build();
-    let mut runner = Runner::new(cache.clone(), gate);
+        .fact(config.heartbeats.clone());
+    let (cache, scheduling) = match config.scheduler {
+        None => (cache, None),
+        Some(api) => {
+            let (cache, inbox) = scheduler::Inbox::of(cache);
+            (cache, Some((api, inbox)))
+        }
+    };
+    let cache = cache.build();
+    let mut runner = Runner::new(cache.clone(), gate.clone());
     for controller in controllers {
         runner.add(controller, api.clone());
     }
@@ -162,6 +172,12 @@ pub async fn run(
     let (watching, stop) = (cache.clone(), shutdown.clone());
     tasks.spawn(async move { watching.run(stop).await });
     tasks.spawn(runner.run(api, shutdown.clone()));
+    if let Some((api, inbox)) = scheduling {
+        let (cache, registry, stop) = (cache.clone(), registry.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            scheduler::run_in(cache, inbox, api, gate, &registry, stop).await;
+        });
+    }
     tasks.spawn(async move {
         let follow = follow_addresses(addresses, |now| {
             cache.set_fact(ApiAddresses(now));

@@ -4,7 +4,7 @@ use k8s::{Request, Verb};
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use reconcile::{
-    Change, Context, Controller, Key, Kind, KindInfo, Plan, Root, Wake, World, Write, kinds,
+    Change, Context, Controller, Key, KindInfo, Plan, Root, Wake, Whole, World, Write, kinds,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -4,11 +4,12 @@
 use crate::{Heartbeats, Settings, pods};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use reconcile::{
-    Change, Context, Controller, Key, Note, Plan, Root, Wake, World, Write, kinds,
+    Change, Context, Controller, Key, Note, Plan, Pod, Root, Wake, World, Write, kinds,
 };
+use serde_json::json;
 use std::time::Duration;
 
 pub(crate) const CONTROLLER: Controller = Controller {
@@ -207,14 +208,13 @@ fn set_taints(node: &mut Node, now: Timestamp) {
 fn unready_pods(world: &World, node: &str, now: Timestamp) -> Vec<Write> {
     let ready = world.pods_on(node).filter(|pod| pods::is_ready(pod) && !pods::is_terminal(pod));
     let unready = ready.filter_map(|pod| {
-        let mut changed = pod.clone();
-        let conditions = changed.status.as_mut()?.conditions.as_mut()?;
+        let mut conditions = pod.status.as_ref()?.conditions.clone()?;
         let ready = conditions.iter_mut().find(|condition| condition.type_ == "Ready")?;
         ready.status = "False".to_string();
         ready.last_transition_time = Some(Time(now));
-        Write::patch_status(pod, &changed).map(|write| {
-            write.on_ok(Note::warning(pod, "NodeNotReady", "Node is not ready"))
-        })
+        let patch = json!({"status": {"conditions": conditions}});
+        let write = Write::patch_if_unchanged(pod, patch).through_status();
+        Some(write.on_ok(Note::warning(pod, "NodeNotReady", "Node is not ready")))
     });
     unready.collect()
 }

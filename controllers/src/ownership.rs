@@ -2,7 +2,7 @@
 //! that match no longer.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
-use reconcile::{Change, Key, Kind, Plan, World, Write, key_of, matches, owner_reference};
+use reconcile::{Cached, Change, Key, Plan, World, Write, key_of, matches, owner_reference};
 
 /// What a root owns, and what it takes to make that so.
 pub(crate) struct Claim<'a, K> {
@@ -13,7 +13,7 @@ pub(crate) struct Claim<'a, K> {
 }
 
 /// The `K`s of `owner`, whose selector is `selector`.
-pub(crate) fn claim<'a, O: Kind, K: Kind>(
+pub(crate) fn claim<'a, O: Cached, K: Cached>(
     world: &'a World,
     owner: &'a O,
     selector: &'a LabelSelector,
@@ -46,19 +46,19 @@ impl<K> Claim<'_, K> {
     }
 }
 
-fn alive<K: Kind>(object: &K) -> bool {
+fn alive<K: Cached>(object: &K) -> bool {
     object.metadata().deletion_timestamp.is_none()
 }
 
-fn adopt<K: Kind>(orphan: &K, owner: OwnerReference) -> Option<Write> {
+fn adopt<K: Cached>(orphan: &K, owner: OwnerReference) -> Option<Write> {
     let mut adopted = orphan.clone();
     let owners = adopted.metadata_mut().owner_references.get_or_insert_default();
     owners.retain(|one| one.uid != owner.uid);
     owners.push(owner);
-    Write::patch(orphan, &adopted)
+    Write::patch_metadata(orphan, &adopted)
 }
 
-fn release<K: Kind>(stray: &K, uid: &str) -> Option<Write> {
+fn release<K: Cached>(stray: &K, uid: &str) -> Option<Write> {
     let mut released = stray.clone();
     let meta = released.metadata_mut();
     let owners = meta.owner_references.as_mut()?;
@@ -66,12 +66,12 @@ fn release<K: Kind>(stray: &K, uid: &str) -> Option<Write> {
     if owners.is_empty() {
         meta.owner_references = None;
     }
-    Write::patch(stray, &released)
+    Write::patch_metadata(stray, &released)
 }
 
 /// The `O`s whose selector matches a changed object that nobody controls, before or after the
 /// change: it may be theirs to adopt. Also its controllers of kind `O`.
-pub(crate) fn owners_of<O: Kind>(
+pub(crate) fn owners_of<O: Cached>(
     world: &World,
     change: &Change,
     selects: impl Fn(&O, &Labels) -> bool,
@@ -96,7 +96,8 @@ pub(crate) fn owners_of<O: Kind>(
 pub(crate) type Labels = std::collections::BTreeMap<String, String>;
 
 fn labels(entry: &reconcile::Entry) -> Option<&Labels> {
-    use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+    use reconcile::Pod;
     let pod = entry.typed::<Pod>().and_then(|pod| pod.metadata.labels.as_ref());
     pod.or_else(|| entry.typed::<ReplicaSet>().and_then(|set| set.metadata.labels.as_ref()))
 }

@@ -2,9 +2,9 @@
 //! having had a node, and the oldest finished ones beyond a threshold.
 
 use crate::{Settings, pods};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use reconcile::{
-    Change, Context, Controller, Existing, Key, Kind, Plan, Root, Wake, World, Write, kinds,
+    Change, Context, Controller, Existing, Key, Kind, Plan, Pod, Root, Wake, World, Write, kinds,
 };
 
 pub(crate) const CONTROLLER: Controller = Controller {

@@ -1,8 +1,9 @@
 //! What several controllers ask of pods.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{self as core, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use reconcile::Pod;
 use std::time::Duration;
 
 pub(crate) fn phase(pod: &Pod) -> &str {
@@ -67,9 +68,9 @@ pub(crate) fn from_template(
     namespace: &str,
     generate_name: String,
     owner: OwnerReference,
-) -> Pod {
+) -> core::Pod {
     let meta = template.metadata.clone().unwrap_or_default();
-    Pod {
+    core::Pod {
         metadata: ObjectMeta {
             namespace: Some(namespace.to_string()),
             generate_name: Some(generate_name),

@@ -1,7 +1,7 @@
 //! PVC protection: a claim that is deleted stays until no pod uses it.
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use reconcile::{Change, Context, Controller, Key, Plan, Root, Wake, World, Write, kinds};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use reconcile::{Change, Context, Controller, Key, Plan, Pod, Root, Wake, World, Write, kinds};
 
 pub(crate) const CONTROLLER: Controller = Controller {
     name: "pvc_protection",

@@ -5,10 +5,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{
     ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus,
 };
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use reconcile::{
-    Change, Context, Controller, Failure, Key, Kind, Note, Plan, Root, Wake, World, Write, kinds,
+    Cached, Change, Context, Controller, Failure, Key, Note, Plan, Pod, Root, Wake, World, Write, kinds,
     matches, owner_reference,
 };
 use std::cmp::Ordering;
@@ -44,7 +44,7 @@ fn plan(world: &World, key: &Key, context: &Context) -> Plan {
 
 /// The plan for `owner`, which wants what `set` says: `owner` itself, or how a kind of the same
 /// meaning looks as a ReplicaSet. `write` is the write of its status, if that changed.
-pub(crate) fn plan_as<O: Kind>(
+pub(crate) fn plan_as<O: Cached>(
     world: &World,
     owner: &O,
     set: &ReplicaSet,
@@ -74,7 +74,7 @@ pub(crate) fn plan_as<O: Kind>(
     plan
 }
 
-fn creates<O: Kind>(owner: &O, spec: &ReplicaSetSpec, count: usize) -> Vec<Write> {
+fn creates<O: Cached>(owner: &O, spec: &ReplicaSetSpec, count: usize) -> Vec<Write> {
     let name = owner.metadata().name.as_deref().unwrap_or_default();
     let namespace = owner.metadata().namespace.as_deref().unwrap_or_default();
     let empty = PodTemplateSpec::default();
@@ -87,7 +87,7 @@ fn creates<O: Kind>(owner: &O, spec: &ReplicaSetSpec, count: usize) -> Vec<Write
     vec![create; count]
 }
 
-fn deletes<O: Kind>(
+fn deletes<O: Cached>(
     world: &World,
     owner: &O,
     active: &[&Pod],
@@ -111,7 +111,7 @@ fn deletes<O: Kind>(
 
 /// How many active pods of the same workload each node has: of this set and of the sets with the
 /// same controlling owner.
-fn crowding<'a, O: Kind>(
+fn crowding<'a, O: Cached>(
     world: &'a World,
     set: &'a O,
     active: &[&'a Pod],

@@ -206,7 +206,8 @@ impl StateDisk {
         let mut options = Options::default();
         options.create_if_missing(true);
         options.set_compression_type(DBCompressionType::Lz4);
-        options.set_write_buffer_size(32 << 20);
+        // Twice that in memory at worst; it is written out every `Retention::flush` in any case.
+        options.set_write_buffer_size(8 << 20);
         options.set_paranoid_checks(true);
         options.set_keep_log_file_num(2);
         let db = DB::open(&options, dir).map_err(io_error)?;

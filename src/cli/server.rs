@@ -440,29 +440,14 @@ fn start_controllers(
     config.api_addresses = reachable_api_addresses(store, addresses, shutdown, tasks);
     let as_user = |user: &str| server.client(Identity::authenticated(user, &[]));
     let manager = as_user("system:kube-controller-manager");
-    let (registry, stop) = (registry.clone(), shutdown.clone());
-    let (controllers_gate, controllers_registry) = (gate.clone(), registry.clone());
-    let (controllers_stop, begun) = (stop.clone(), server.clone());
+    config.scheduler = Some(as_user("system:kube-scheduler"));
+    let (registry, stop, begun) = (registry.clone(), shutdown.clone(), server.clone());
     tasks.spawn(async move {
         // Before that they may neither read nor write.
-        if controllers_stop.run_until_cancelled(begun.bootstrapped()).await.is_none() {
-            return;
-        }
-        controllers::run(
-            manager,
-            controllers_gate,
-            config,
-            &controllers_registry,
-            controllers_stop,
-        )
-        .await;
-    });
-    let (scheduler, begun) = (as_user("system:kube-scheduler"), server.clone());
-    tasks.spawn(async move {
         if stop.run_until_cancelled(begun.bootstrapped()).await.is_none() {
             return;
         }
-        controllers::scheduler::run(scheduler, gate, &registry, stop).await;
+        controllers::run(manager, gate, config, &registry, stop).await;
     });
     Ok(())
 }

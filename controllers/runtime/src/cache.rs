@@ -2,7 +2,7 @@
 //! changed. Survives disconnects by resuming at its revision, and lost history by starting over.
 
 use crate::world::{Entry, decode};
-use crate::{Backoff, Change, Controller, Key, KindInfo, Metrics, View, World};
+use crate::{Backoff, Change, Controller, Derived, Key, KindInfo, Metrics, View, World};
 use futures::StreamExt;
 use k8s::{Api, Object, Revision, Status, WatchEvent, WatchRequest};
 use prometheus::Registry;
@@ -19,11 +19,15 @@ use tokio_util::sync::CancellationToken;
 /// to do.
 pub type Listener = Arc<dyn Fn(&World, &Change) + Send + Sync>;
 
+/// Makes of an object what a view wants to hear of it; `None`: nothing.
+pub type Derive = fn(&Object) -> Option<Derived>;
+
 /// Collects what a cache is to watch.
 pub struct CacheBuilder {
     api: Arc<dyn Api>,
     kinds: Vec<KindInfo>,
     world: World,
+    derives: BTreeMap<KindInfo, Derive>,
     metrics: Arc<Metrics>,
     passing: Option<watch::Receiver<Vec<KindInfo>>>,
 }
@@ -31,7 +35,14 @@ pub struct CacheBuilder {
 impl CacheBuilder {
     pub fn new(api: Arc<dyn Api>, registry: &Registry) -> CacheBuilder {
         let metrics = Arc::new(Metrics::new(registry));
-        CacheBuilder { api, kinds: Vec::new(), world: World::default(), metrics, passing: None }
+        CacheBuilder {
+            api,
+            kinds: Vec::new(),
+            world: World::default(),
+            derives: BTreeMap::new(),
+            metrics,
+            passing: None,
+        }
     }
 
     /// Watches everything the controllers look at.
@@ -56,6 +67,13 @@ impl CacheBuilder {
         self
     }
 
+    /// Has `derive` look at every whole object of `kind`, of which the cache may keep a part. Views
+    /// find what it made in [`Entry::into_derived`].
+    pub fn derive(mut self, kind: KindInfo, derive: Derive) -> CacheBuilder {
+        self.derives.insert(kind, derive);
+        self
+    }
+
     pub fn fact(mut self, fact: impl Any + Send + Sync) -> CacheBuilder {
         self.world.set_fact(fact);
         self
@@ -68,6 +86,7 @@ impl CacheBuilder {
         Arc::new(Cache {
             api: self.api,
             world: RwLock::new(self.world),
+            derives: self.derives,
             listeners: RwLock::default(),
             progress: watch::Sender::new(0),
             started: Instant::now(),
@@ -81,6 +100,7 @@ impl CacheBuilder {
 pub struct Cache {
     api: Arc<dyn Api>,
     world: RwLock<World>,
+    derives: BTreeMap<KindInfo, Derive>,
     listeners: RwLock<Vec<Listener>>,
     /// Counts changes of the world, for those who wait for one.
     progress: watch::Sender<u64>,
@@ -278,7 +298,8 @@ impl Cache {
         let seen = self.uptime();
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                Decoded::Put(decode(kind, &object, seen))
+                let derived = self.derives.get(kind).and_then(|derive| derive(&object));
+                Decoded::Put(Entry { derived, ..decode(kind, &object, seen) })
             }
             WatchEvent::Deleted(object) => {
                 Decoded::Gone(Key::new(object.namespace(), object.name()), revision(&object))

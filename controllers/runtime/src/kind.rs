@@ -1,6 +1,7 @@
 //! The kinds that are decoded into typed structs, and how: the only place where serde code for them
 //! is instantiated.
 
+use crate::Pod;
 use k8s::{Object, Resource};
 use k8s_openapi::{Metadata, api, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Deserialize, Serialize};
@@ -70,13 +71,19 @@ impl fmt::Display for KindInfo {
     }
 }
 
-/// A typed kind: a k8s-openapi struct with its codec.
+/// A kind as a struct: one of k8s-openapi, or one with the part of it that somebody needs.
 pub trait Kind: Metadata<Ty = ObjectMeta> + Clone + PartialEq + Send + Sync + 'static {
     const INFO: KindInfo;
 
     /// Fails with the path-less text of serde: a server that checks types never lets it happen.
     fn decode(object: &Object) -> Result<Self, serde_json::Error>;
+}
 
+/// As what the cache keeps the objects of a kind; one struct for each kind.
+pub trait Cached: Kind {}
+
+/// A struct with all that an object of its kind may have: only such a one can be written.
+pub trait Whole: Kind {
     /// With `apiVersion` and `kind`.
     fn encode(&self) -> Object;
 }
@@ -91,6 +98,9 @@ pub fn key_of<K: Kind>(object: &K) -> Key {
 }
 
 pub(crate) type Typed = Arc<dyn Any + Send + Sync>;
+
+/// What somebody made of an object.
+pub type Derived = Arc<dyn Any + Send + Sync>;
 
 /// Decodes one object of the kind; `None`: this one is kept as metadata only.
 pub(crate) type Decoder = fn(&Object) -> Result<Option<Typed>, serde_json::Error>;
@@ -113,15 +123,9 @@ fn root_certificates(object: &Object) -> bool {
     object.name() == "kube-root-ca.crt"
 }
 
-macro_rules! typed_kinds {
-    ($($constant:ident $type:ty, $namespaced:literal, $keep:ident;)*) => {
-        /// The typed kinds by name, for lists of what a controller watches.
-        pub mod kinds {
-            use super::{Kind, KindInfo, api};
-            $(pub const $constant: KindInfo = <$type as Kind>::INFO;)*
-        }
-
-        $(impl Kind for $type {
+macro_rules! kind {
+    ($type:ty, $namespaced:literal) => {
+        impl Kind for $type {
             const INFO: KindInfo = KindInfo {
                 group: <$type as k8s_openapi::Resource>::GROUP,
                 version: <$type as k8s_openapi::Resource>::VERSION,
@@ -133,13 +137,36 @@ macro_rules! typed_kinds {
             fn decode(object: &Object) -> Result<Self, serde_json::Error> {
                 <$type>::deserialize(&object.0)
             }
+        }
+    };
+}
 
+macro_rules! whole {
+    ($type:ty) => {
+        impl Whole for $type {
             fn encode(&self) -> Object {
                 let value = self.serialize(serde_json::value::Serializer);
                 let value = value.expect("API structs have string keys and finite numbers");
                 Object::from_value(value).expect("a struct serialises to an object")
             }
-        })*
+        }
+    };
+    ($type:ty, part) => {};
+}
+
+macro_rules! cached_kinds {
+    ($($constant:ident $type:ty, $namespaced:literal, $keep:ident $(, $part:ident)?;)*) => {
+        /// The typed kinds by name, for lists of what a controller watches.
+        pub mod kinds {
+            use super::{Kind, KindInfo, Pod, api};
+            $(pub const $constant: KindInfo = <$type as Kind>::INFO;)*
+        }
+
+        $(
+            kind!($type, $namespaced);
+            whole!($type $(, $part)?);
+            impl Cached for $type {}
+        )*
 
         static TYPED: &[(KindInfo, Decoder)] = &[$((<$type as Kind>::INFO, |object| {
             if $keep(object) {
@@ -153,7 +180,7 @@ macro_rules! typed_kinds {
 }
 
 // Sorted by plural name.
-typed_kinds! {
+cached_kinds! {
     CLUSTER_ROLES api::rbac::v1::ClusterRole, false, everything;
     CONFIG_MAPS api::core::v1::ConfigMap, true, root_certificates;
     CONTROLLER_REVISIONS api::apps::v1::ControllerRevision, true, everything;
@@ -169,7 +196,7 @@ typed_kinds! {
     PERSISTENT_VOLUME_CLAIMS api::core::v1::PersistentVolumeClaim, true, everything;
     PERSISTENT_VOLUMES api::core::v1::PersistentVolume, false, everything;
     POD_DISRUPTION_BUDGETS api::policy::v1::PodDisruptionBudget, true, everything;
-    PODS api::core::v1::Pod, true, everything;
+    PODS Pod, true, everything, part;
     PRIORITY_CLASSES api::scheduling::v1::PriorityClass, false, everything;
     REPLICA_SETS api::apps::v1::ReplicaSet, true, everything;
     REPLICATION_CONTROLLERS api::core::v1::ReplicationController, true, everything;
@@ -178,6 +205,10 @@ typed_kinds! {
     STATEFUL_SETS api::apps::v1::StatefulSet, true, everything;
     STORAGE_CLASSES api::storage::v1::StorageClass, false, everything;
 }
+
+// The whole pod: what plans create, and what others make of it (see `CacheBuilder::derive`).
+kind!(api::core::v1::Pod, true);
+whole!(api::core::v1::Pod);
 
 #[cfg(test)]
 mod tests {

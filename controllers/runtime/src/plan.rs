@@ -1,6 +1,6 @@
 //! What a controller wants done, as values: writes, in which order, and what to tell the user of them.
 
-use crate::{Entry, Key, Kind, KindInfo, key_of};
+use crate::{Entry, Key, Kind, KindInfo, Whole, key_of};
 use k8s::{PatchType, Request, Verb};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Map, Value, json};
@@ -108,7 +108,7 @@ impl Write {
 
     /// With `generateName` and no name, the runner chooses the name, so that a create whose outcome
     /// got lost can be repeated without making a second object.
-    pub fn create<K: Kind>(object: &K) -> Write {
+    pub fn create<K: Whole>(object: &K) -> Write {
         let mut object = object.encode();
         if K::INFO.namespaced && object.namespace().is_empty() {
             tracing::error!(kind = %K::INFO, "a namespaced object is created without a namespace");
@@ -119,21 +119,34 @@ impl Write {
 
     /// A merge patch of what differs outside status, refused if the object has changed since `old`.
     /// `None`: nothing differs.
-    pub fn patch<K: Kind>(old: &K, new: &K) -> Option<Write> {
+    pub fn patch<K: Whole>(old: &K, new: &K) -> Option<Write> {
         let (mut before, mut after) = (old.encode(), new.encode());
         before.0.remove("status");
         after.0.remove("status");
         let diff = merge_diff(&before.into_value(), &after.into_value())?;
-        Some(Write::patch_with(old, guarded(old, diff)))
+        Some(Write::patch_if_unchanged(old, diff))
     }
 
     /// The same for the status, through its subresource.
-    pub fn patch_status<K: Kind>(old: &K, new: &K) -> Option<Write> {
+    pub fn patch_status<K: Whole>(old: &K, new: &K) -> Option<Write> {
         let status = |object: &K| object.encode().0.remove("status").unwrap_or_else(|| json!({}));
         let diff = merge_diff(&status(old), &status(new))?;
-        let mut write = Write::patch_with(old, guarded(old, json!({ "status": diff })));
-        write.request.subresource = "status".into();
-        Some(write)
+        Some(Write::patch_if_unchanged(old, json!({ "status": diff })).through_status())
+    }
+
+    /// The same for the metadata alone, of which the cache has all of every object.
+    pub fn patch_metadata<K: Kind>(old: &K, new: &K) -> Option<Write> {
+        let metadata = |object: &K| {
+            let metadata = serde_json::to_value(object.metadata());
+            json!({ "metadata": metadata.expect("metadata has string keys and finite numbers") })
+        };
+        let diff = merge_diff(&metadata(old), &metadata(new))?;
+        Some(Write::patch_if_unchanged(old, diff))
+    }
+
+    /// A merge patch as it is, refused if the object has changed since `object`.
+    pub fn patch_if_unchanged<K: Kind>(object: &K, patch: Value) -> Write {
+        Write::patch_with(object, guarded(object, patch))
     }
 
     /// The same by way of the status, where a change of annotations is no new generation.

@@ -2,9 +2,8 @@
 //! and never asks anybody.
 
 use crate::kind::{Typed, decoder};
-use crate::{Key, Kind, KindInfo, kinds, matches};
+use crate::{Cached, Derived, Key, KindInfo, Pod, kinds, matches};
 use k8s::{Object, OwnerReference, Revision};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -48,17 +47,25 @@ pub struct Entry {
     pub meta: Arc<Meta>,
     /// When this version reached the cache, on the scale of [`crate::Context::uptime`].
     pub seen: Duration,
-    typed: Option<Typed>,
+    pub(crate) typed: Option<Typed>,
+    /// Only in the news of a change; the world does not keep it.
+    pub(crate) derived: Option<Derived>,
 }
 
 impl Entry {
     /// The typed object; `None` for a kind kept as metadata, and for one that did not decode.
-    pub fn typed<K: Kind>(&self) -> Option<&K> {
+    pub fn typed<K: Cached>(&self) -> Option<&K> {
         self.typed.as_ref()?.downcast_ref()
     }
 
-    fn shared<K: Kind>(&self) -> Option<Arc<K>> {
+    fn shared<K: Cached>(&self) -> Option<Arc<K>> {
         self.typed.clone()?.downcast().ok()
+    }
+
+    /// What [`crate::CacheBuilder::derive`] made of this version, in the news of its change; `None`
+    /// in the world and in what a change replaces.
+    pub fn into_derived<T: Any + Send + Sync>(self) -> Option<Arc<T>> {
+        self.derived?.downcast().ok()
     }
 }
 
@@ -75,7 +82,7 @@ impl Change {
         &self.either().expect("a change has an old or a new version").key
     }
 
-    pub fn is<K: Kind>(&self) -> bool {
+    pub fn is<K: Cached>(&self) -> bool {
         self.kind == K::INFO
     }
 
@@ -88,11 +95,11 @@ impl Change {
         self.old.iter().chain(&self.new)
     }
 
-    pub fn old_as<K: Kind>(&self) -> Option<&K> {
+    pub fn old_as<K: Cached>(&self) -> Option<&K> {
         self.old.as_ref()?.typed()
     }
 
-    pub fn new_as<K: Kind>(&self) -> Option<&K> {
+    pub fn new_as<K: Cached>(&self) -> Option<&K> {
         self.new.as_ref()?.typed()
     }
 }
@@ -168,25 +175,28 @@ impl World {
         world
     }
 
-    pub fn get<K: Kind>(&self, key: &Key) -> Option<&K> {
+    pub fn get<K: Cached>(&self, key: &Key) -> Option<&K> {
         self.entry(&K::INFO, key)?.typed()
     }
 
     /// The object, to be kept beyond the read lock.
-    pub fn shared<K: Kind>(&self, key: &Key) -> Option<Arc<K>> {
+    pub fn shared<K: Cached>(&self, key: &Key) -> Option<Arc<K>> {
         self.entry(&K::INFO, key)?.shared()
     }
 
-    pub fn list<K: Kind>(&self) -> impl Iterator<Item = &K> {
+    pub fn list<K: Cached>(&self) -> impl Iterator<Item = &K> {
         self.entries(&K::INFO).filter_map(Entry::typed)
     }
 
-    pub fn in_namespace<'a, K: Kind>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a K> {
+    pub fn in_namespace<'a, K: Cached>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a K> {
         self.entries_in(&K::INFO, namespace).filter_map(Entry::typed)
     }
 
     /// Objects of a namespace whose labels match.
-    pub fn select<'a, K: Kind>(
+    pub fn select<'a, K: Cached>(
         &'a self,
         namespace: &'a str,
         selector: &'a LabelSelector,
@@ -196,7 +206,7 @@ impl World {
     }
 
     /// Objects whose controlling owner has `uid`, by name.
-    pub fn controlled_by<'a, K: Kind>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a K> {
+    pub fn controlled_by<'a, K: Cached>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a K> {
         let dependents = self.dependents(uid).filter(|(kind, _)| **kind == K::INFO);
         let controlled = dependents.filter(move |(_, entry)| {
             entry.meta.controller().is_some_and(|owner| owner.uid == uid)
@@ -205,7 +215,7 @@ impl World {
     }
 
     /// Objects of a namespace that have no controlling owner.
-    pub fn orphans<'a, K: Kind>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a K> {
+    pub fn orphans<'a, K: Cached>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a K> {
         let index = self.index_of(K::INFO.group, K::INFO.plural);
         let from = index.map(|index| (index, Key::new(namespace, "")));
         let ours = from.into_iter().flat_map(move |from| {
@@ -386,7 +396,8 @@ impl World {
         {
             return None;
         }
-        let old = table.entries.insert(entry.key.clone(), entry.clone());
+        let kept = Entry { derived: None, ..entry.clone() };
+        let old = table.entries.insert(entry.key.clone(), kept);
         let change = Change { kind: table.info, old, new: Some(entry) };
         self.index(index, &change);
         Some(change)
@@ -484,5 +495,5 @@ pub(crate) fn decode(info: &KindInfo, object: &Object, seen: Duration) -> Entry 
             None
         }
     };
-    Entry { key, meta: Arc::new(Meta::of(object)), seen, typed }
+    Entry { key, meta: Arc::new(Meta::of(object)), seen, typed, derived: None }
 }

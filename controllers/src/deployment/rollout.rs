@@ -3,9 +3,8 @@
 use super::sets;
 use crate::pods;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use reconcile::{Note, World, Write};
+use reconcile::{Note, Pod, World, Write};
 use std::collections::BTreeMap;
 
 /// One step of one deployment, while it is being decided.

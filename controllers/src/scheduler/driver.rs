@@ -36,13 +36,27 @@ pub async fn run(
     registry: &prometheus::Registry,
     shutdown: CancellationToken,
 ) {
-    let inbox = Inbox::default();
-    let cache = CacheBuilder::new(api.clone(), registry).kinds(KINDS).view(inbox.clone()).build();
+    let (cache, inbox) = Inbox::of(CacheBuilder::new(api.clone(), registry));
+    let cache = cache.build();
+    let mut tasks = JoinSet::new();
+    let (watching, stop) = (cache.clone(), shutdown.clone());
+    tasks.spawn(async move { watching.run(stop).await });
+    run_in(cache, inbox, api, gate, registry, shutdown).await;
+    tasks.shutdown().await;
+}
+
+/// The same in a cache that somebody else keeps, and that tells `inbox` of its changes.
+pub(crate) async fn run_in(
+    cache: Arc<Cache>,
+    inbox: Inbox,
+    api: Arc<dyn Api>,
+    gate: Gate,
+    registry: &prometheus::Registry,
+    shutdown: CancellationToken,
+) {
     let (recorder, writer) = Recorder::new(cache.metrics());
     let mut tasks = JoinSet::new();
     tasks.spawn(writer.run(api.clone(), gate.clone(), shutdown.clone()));
-    let (watching, stop) = (cache.clone(), shutdown.clone());
-    tasks.spawn(async move { watching.run(stop).await });
     let driver = Driver {
         api,
         gate,

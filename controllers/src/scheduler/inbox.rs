@@ -5,8 +5,9 @@ use super::node::Facts;
 use super::pod::{Pod, PodKey};
 use super::selector::Selector;
 use super::state::Change;
+use k8s::Object;
 use k8s_openapi::api::core::v1 as core;
-use reconcile::{Key, KindInfo, View, kinds};
+use reconcile::{CacheBuilder, Derived, Key, Kind, KindInfo, View, kinds};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -49,6 +50,13 @@ impl View for Inbox {
 }
 
 impl Inbox {
+    /// Has a cache watch what the scheduler looks at, and tell an inbox of it.
+    pub(crate) fn of(cache: CacheBuilder) -> (CacheBuilder, Inbox) {
+        let inbox = Inbox::default();
+        let cache = cache.kinds(KINDS).derive(kinds::PODS, pod).view(inbox.clone());
+        (cache, inbox)
+    }
+
     /// Resolves once there is something to take that came after the last [`Inbox::take`].
     pub(crate) async fn arrived(&self) {
         self.0.arrived.notified().await;
@@ -59,7 +67,7 @@ impl Inbox {
         let newest = std::mem::take(&mut self.lock().newest);
         let mut changes: Vec<_> = newest.into_values().collect();
         changes.sort_by_key(|(count, _)| *count);
-        changes.iter().filter_map(|(_, change)| parse(change)).collect()
+        changes.into_iter().filter_map(|(_, change)| parse(change)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Changes> {
@@ -67,14 +75,27 @@ impl Inbox {
     }
 }
 
-fn parse(change: &reconcile::Change) -> Option<Change> {
-    let key = change.key();
+/// The cache keeps less of a pod than the scheduler asks for.
+fn pod(object: &Object) -> Option<Derived> {
+    match core::Pod::decode(object) {
+        Ok(pod) => Some(Arc::new(Pod::of(&pod)?)),
+        Err(error) => {
+            let (namespace, name) = (object.namespace(), object.name());
+            tracing::error!(namespace, name, %error, "a pod does not decode; it is not scheduled");
+            None
+        }
+    }
+}
+
+fn parse(change: reconcile::Change) -> Option<Change> {
+    let key = change.key().clone();
     let name = key.name.to_string();
     let of_namespace =
         || PodKey { namespace: key.namespace.to_string(), name: key.name.to_string() };
     if change.kind == kinds::PODS {
-        let pod = change.new_as::<core::Pod>().and_then(Pod::of).map(Box::new);
-        Some(Change::Pod(of_namespace(), pod))
+        let key = of_namespace();
+        let pod = change.new.and_then(|entry| entry.into_derived::<Pod>());
+        Some(Change::Pod(key, pod.map(|pod| Box::new(Arc::unwrap_or_clone(pod)))))
     } else if change.kind == kinds::NODES {
         let facts = change.new_as::<core::Node>().and_then(Facts::of).map(|(_, facts)| facts);
         Some(Change::Node(name, facts))

@@ -19,8 +19,10 @@ mod topology;
 mod world;
 
 pub use diagnosis::{Diagnosis, Reason, Rejected};
+pub(crate) use driver::run_in;
 pub use driver::{PROFILE, run};
 pub use hollow::{Ask, hollow_world, workload};
+pub(crate) use inbox::Inbox;
 pub use node::{Candidate, Facts, Taint, Used};
 pub use plan::{Decision, Planner, plan};
 pub use pod::{HostPort, NodeTerm, Pod, PodKey, Pull, Shape, Spread, Term, Toleration};

@@ -75,7 +75,8 @@ fn options() -> Options {
     // last record that was never completed.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_compression_type(DBCompressionType::None);
-    options.set_write_buffer_size(32 << 20);
+    // What is purged before this much was written is never written a second time.
+    options.set_write_buffer_size(16 << 20);
     options.set_keep_log_file_num(2);
     options
 }

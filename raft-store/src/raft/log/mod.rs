@@ -32,7 +32,9 @@ use tokio::sync::{mpsc, oneshot};
 use writer::{Done, Job, Observer};
 
 /// How much of the newest log stays in memory, so that replication and apply read no disk.
-const CACHE_BYTES: usize = 32 << 20;
+// Four messages of `READ_BYTES_MAX`, a quarter of a second of the most that can be written: who lags
+// by more waits for other things than our disk. What is not written yet stays in any case.
+const CACHE_BYTES: usize = 8 << 20;
 /// One replication message carries about this much.
 const READ_BYTES_MAX: usize = 2 << 20;
 
