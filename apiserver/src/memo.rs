@@ -57,7 +57,7 @@ pub struct Facts {
     pub fields: Box<[Box<str>]>,
 }
 
-fn memo(stored: &Stored) -> Arc<Memo> {
+fn memo(stored: &Stored) -> &Memo {
     stored.memo(|_| Memo::default())
 }
 

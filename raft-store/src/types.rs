@@ -130,7 +130,7 @@ pub struct Stored {
     pub place: u32,
     pub body: Bytes,
     /// What the embedding program derived from `body`, once per version; the store parses nothing.
-    memo: OnceLock<Arc<dyn Any + Send + Sync>>,
+    memo: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Stored {
@@ -143,9 +143,10 @@ impl Stored {
     }
 
     /// What `derive` made of this version, made at most once. Always ask with the same `T`.
-    pub fn memo<T: Send + Sync + 'static>(&self, derive: impl FnOnce(&Stored) -> T) -> Arc<T> {
-        let memo = self.memo.get_or_init(|| Arc::new(derive(self)));
-        memo.clone().downcast::<T>().expect("one memo type per embedding program")
+    // Lent and not shared: to count users of 10,000 of them costs more than to read them.
+    pub fn memo<T: Send + Sync + 'static>(&self, derive: impl FnOnce(&Stored) -> T) -> &T {
+        let memo = self.memo.get_or_init(|| Box::new(derive(self)));
+        (**memo).downcast_ref::<T>().expect("one memo type per embedding program")
     }
 }
 

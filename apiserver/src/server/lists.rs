@@ -9,10 +9,13 @@ use crate::{encode, kind::Kind, memo, pipeline::List, protobuf, table::Table};
 use k8s::{Object, Status};
 use raft_store::Stored;
 use serde_json::{Value, json};
-use std::{iter::Peekable, sync::Arc, vec::IntoIter};
+use std::{sync::Arc, vec::IntoIter};
 
-/// How many items are measured before others may run on this thread.
-const ITEMS_AT_ONCE: usize = 64;
+/// What is measured before others may run on this thread, in items whose length is known.
+// A tenth of a millisecond: to look a length up takes some 20 ns.
+const LOOKS_AT_ONCE: usize = 4096;
+/// To encode an item takes as long as to look up so many.
+const LOOKS_PER_ENCODING: usize = 512;
 
 /// What one item becomes.
 enum Items {
@@ -30,7 +33,7 @@ pub(super) struct Pieces {
     kind: Kind,
     version: String,
     items: Items,
-    rest: Peekable<IntoIter<Arc<Stored>>>,
+    rest: IntoIter<Arc<Stored>>,
     head: Option<Vec<u8>>,
     separator: &'static [u8],
     tail: Vec<u8>,
@@ -51,7 +54,7 @@ pub(super) async fn pieces(
         kind: kind.clone(),
         version: version.to_string(),
         items: Items::Json,
-        rest: list.items.into_iter().peekable(),
+        rest: list.items.into_iter(),
         head: None,
         separator: b",",
         tail: b"]}".to_vec(),
@@ -101,7 +104,7 @@ impl Pieces {
     fn yaml(&mut self, list_kind: &str, api_version: &str, metadata: &Value) -> Vec<u8> {
         let mut head = Vec::new();
         k8s::yaml::write(&mut head, &json!({ "apiVersion": api_version }));
-        let empty = self.rest.peek().is_none();
+        let empty = self.is_done();
         head.extend_from_slice(if empty { b"items: []\n" } else { b"items:\n" });
         self.items = Items::Yaml;
         self.separator = b"";
@@ -117,22 +120,24 @@ impl Pieces {
         api_version: &str,
         metadata: &Value,
     ) -> Result<Vec<u8>, Status> {
-        let mut total = 0;
-        for (position, stored) in self.rest.clone().enumerate() {
-            if position % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1 {
+        let measured =
+            matches!(self.items, Items::Message) && self.version == self.kind.versions[0];
+        let (mut total, mut looks) = (0, 0);
+        for stored in self.rest.as_slice() {
+            if looks >= LOOKS_AT_ONCE {
+                looks = 0;
                 tokio::task::yield_now().await;
             }
-            let length = match self.items {
-                Items::Message if self.version == self.kind.versions[0] => {
-                    memo::message_bytes(&stored)
-                }
-                _ => None,
-            };
-            let length = match length {
+            looks += 1;
+            let known = if measured { memo::message_bytes(stored) } else { None };
+            let length = match known {
                 Some(length) => length,
-                None => self.message(&stored)?.len(),
+                None => {
+                    looks += LOOKS_PER_ENCODING;
+                    self.message(stored)?.len()
+                }
             };
-            total += k8s::protobuf::field_head(2, length).len() + length;
+            total += k8s::protobuf::field_head_len(2, length) + length;
         }
         let nothing = serde_json::Map::new();
         let metadata = metadata.as_object().unwrap_or(&nothing);
@@ -144,6 +149,10 @@ impl Pieces {
         self.separator = b"";
         self.tail = k8s::protobuf::ENVELOPE_TAIL.to_vec();
         Ok(head)
+    }
+
+    fn is_done(&self) -> bool {
+        self.rest.as_slice().is_empty()
     }
 
     fn message(&self, stored: &Stored) -> Result<Arc<[u8]>, Status> {
@@ -173,7 +182,7 @@ impl Pieces {
             Items::Partial(meta) => encode::write_value(out, &partial(&memo::parse(stored), meta)),
             Items::Message | Items::PartialMessage => {
                 let message = self.message(stored).expect("it was encoded to be measured");
-                out.extend_from_slice(&k8s::protobuf::field_head(2, message.len()));
+                k8s::protobuf::push_field_head(out, 2, message.len());
                 out.extend_from_slice(&message);
             }
         }
@@ -193,21 +202,20 @@ impl Iterator for Pieces {
     type Item = Vec<u8>;
 
     fn next(&mut self) -> Option<Vec<u8>> {
-        let more = self.rest.peek().is_some();
         let mut out = match self.head.take() {
             Some(head) => head,
-            None if more => Vec::with_capacity(PIECE + PIECE / 8),
+            None if !self.is_done() => Vec::with_capacity(PIECE + PIECE / 8),
             None => return None,
         };
         while out.len() <= PIECE
             && let Some(stored) = self.rest.next()
         {
             self.item(&mut out, &stored);
-            if self.rest.peek().is_some() {
+            if !self.is_done() {
                 out.extend_from_slice(self.separator);
             }
         }
-        if self.rest.peek().is_none() {
+        if self.is_done() {
             out.append(&mut self.tail);
         }
         Some(out)

@@ -50,10 +50,26 @@ pub const ENVELOPE_TAIL: &[u8] = &[3 << 3 | 2, 0, 4 << 3 | 2, 0];
 
 /// Tag and length of the field `number`, whose `length` bytes follow.
 pub fn field_head(number: u32, length: usize) -> Vec<u8> {
-    let mut out = Backwards::with_capacity(16);
-    out.varint(length as u64);
-    out.tag(number, wire::BYTES);
-    out.finish()
+    let mut out = Vec::with_capacity(16);
+    push_field_head(&mut out, number, length);
+    out
+}
+
+/// The same at the end of what there is.
+pub fn push_field_head(out: &mut Vec<u8>, number: u32, length: usize) {
+    for mut value in [u64::from(number) << 3 | u64::from(wire::BYTES), length as u64] {
+        while value >= 0x80 {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+    }
+}
+
+/// How many bytes [`field_head`] has.
+pub fn field_head_len(number: u32, length: usize) -> usize {
+    let digits = |value: u64| (64 - (value | 1).leading_zeros()).div_ceil(7) as usize;
+    digits(u64::from(number) << 3) + digits(length as u64)
 }
 
 /// A field that is a number or a bool.

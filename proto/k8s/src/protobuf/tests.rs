@@ -126,6 +126,15 @@ fn nesting_is_bounded() {
 }
 
 #[test]
+fn the_head_of_a_field_is_as_long_as_told() {
+    let lengths = (0..64).flat_map(|bits| [(1usize << bits) - 1, 1 << bits]);
+    for (number, length) in lengths.flat_map(|length| [(1, length), (15, length), (16, length)]) {
+        let head = field_head(number, length);
+        assert_eq!(field_head_len(number, length), head.len(), "{number}: {length}");
+    }
+}
+
+#[test]
 fn durations_are_in_gos_notation() {
     assert_eq!(read::go_duration(90_500_000_000), "1m30.5s");
     assert_eq!(read::go_duration(3_600_000_000_000), "1h0m0s");
