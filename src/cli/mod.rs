@@ -7,6 +7,7 @@ mod agent;
 mod authentication;
 mod bench;
 pub(crate) mod dev;
+mod etcd_door;
 mod machine;
 mod members;
 mod secrets;

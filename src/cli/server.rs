@@ -4,6 +4,7 @@
 use super::{
     authentication::{AuthenticationArgs, front_proxy_ca, keyring, roots},
     client::client_tls,
+    etcd_door::EtcdArgs,
     stop_signal,
 };
 use crate::dev::fabric::bind_in;
@@ -97,6 +98,9 @@ pub(super) struct Args {
     #[command(flatten)]
     audit: AuditArgs,
 
+    #[command(flatten)]
+    etcd: EtcdArgs,
+
     /// Part of the requests after which an HTTP/2 client is sent to another master (0 to 0.02)
     #[arg(long, default_value_t = 0.0, value_parser = chance)]
     goaway_chance: f64,
@@ -166,6 +170,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     tracing::info!(name = args.name, id = args.id, listen = ?args.listen, "serving the API");
     background(&server, &shutdown, &mut tasks);
+    args.etcd.serve(&store, (&args.pki, &args.data_dir), &shutdown, &mut tasks).await?;
     let gate = gate(&store, &shutdown, &mut tasks);
     tasks.spawn(bootstrap(server.clone(), gate.clone(), args.cluster_dns, shutdown.clone()));
     start_controllers(&args, &members, &store, &server, gate, &registry, &shutdown, &mut tasks)?;

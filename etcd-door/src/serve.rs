@@ -1,0 +1,162 @@
+//! The listener: without TLS on loopback only, otherwise for clients whose certificate carries the
+//! role; and the chores that every member or the leader has.
+
+use crate::{
+    compaction,
+    kv::Door as Services,
+    lease,
+    maintenance::About,
+    proto::rpc::{
+        cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+        maintenance_server::MaintenanceServer, watch_server::WatchServer,
+    },
+};
+use raft_store::Store;
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use tokio::{net::TcpListener, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Status,
+    service::InterceptorLayer,
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
+};
+
+/// The organization in the certificates of clients that may come in.
+pub const ROLE: &str = "coxswain:etcd";
+/// Requests may be this large; the store has the last word.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// How often leases and compaction are looked at.
+const TEND_EVERY: Duration = Duration::from_millis(500);
+
+/// PEM material of the listener.
+pub struct Tls {
+    /// The CA of clients.
+    pub client_ca: Vec<u8>,
+    pub cert: Vec<u8>,
+    pub key: Vec<u8>,
+}
+
+/// What the door needs.
+pub struct Config {
+    pub store: Store,
+    /// Where to listen. Anything but loopback needs `tls`.
+    pub listen: SocketAddr,
+    /// Given, it is used on loopback too.
+    pub tls: Option<Tls>,
+    /// Where the store keeps its files, to tell their size; `None` in memory.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Why the door does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Give it certificates, or a loopback address.
+    #[error("{0} is not loopback: etcd's API needs TLS there")]
+    NeedsTls(SocketAddr),
+    /// Correct the certificates.
+    #[error("TLS of etcd's API")]
+    Tls(#[source] tonic::transport::Error),
+    /// Choose another address.
+    #[error("listen for etcd's API on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+}
+
+/// A listener that is bound, and not yet served.
+pub struct Door {
+    listener: TcpListener,
+    address: SocketAddr,
+    server: Server,
+    store: Store,
+    tls: bool,
+    data_dir: Option<PathBuf>,
+}
+
+impl Door {
+    /// Binds the address.
+    pub async fn open(config: Config) -> Result<Door, OpenError> {
+        let Config { store, listen, tls, data_dir } = config;
+        if tls.is_none() && !listen.ip().is_loopback() {
+            return Err(OpenError::NeedsTls(listen));
+        }
+        let failed = |source| OpenError::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let mut server = Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(Duration::from_secs(10)));
+        let has_tls = tls.is_some();
+        if let Some(tls) = tls {
+            let settings = ServerTlsConfig::new()
+                .identity(Identity::from_pem(tls.cert, tls.key))
+                .client_ca_root(Certificate::from_pem(tls.client_ca));
+            server = server.tls_config(settings).map_err(OpenError::Tls)?;
+        }
+        Ok(Door { listener, address, server, store, tls: has_tls, data_dir })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`; streams end with it.
+    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), tonic::transport::Error> {
+        let scheme = if self.tls { "https" } else { "http" };
+        let about =
+            About { client_url: format!("{scheme}://{}", self.address), data_dir: self.data_dir };
+        let door = Services::new(self.store, about, shutdown.child_token());
+        // Without it an answer waits for the delayed acknowledgement of the one before: 40 ms.
+        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let kv = KvServer::new(door.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let mut server = self.server.layer(InterceptorLayer::new(role(self.tls)));
+        let served = server
+            .add_service(kv)
+            .add_service(WatchServer::new(door.clone()))
+            .add_service(LeaseServer::new(door.clone()))
+            .add_service(ClusterServer::new(door.clone()))
+            .add_service(MaintenanceServer::new(door.clone()))
+            .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+        tracing::info!(address = %self.address, tls = self.tls, "serving etcd's API");
+        tokio::select! {
+            served = served => served,
+            () = tend(&door) => Ok(()),
+        }
+    }
+}
+
+/// Lets in whoever may come in. Without TLS the address is loopback: everybody on this machine may.
+fn role(tls: bool) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
+    move |request| match tls && !has_role(&request) {
+        true => {
+            let detail = format!("etcd's API is for certificates of the organization {ROLE}");
+            Err(Status::permission_denied(detail))
+        }
+        false => Ok(request),
+    }
+}
+
+/// The handshake has proved whose the certificate is.
+fn has_role(request: &Request<()>) -> bool {
+    let certificates = request.peer_certs();
+    let Some(first) = certificates.as_deref().and_then(|it| it.first()) else { return false };
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(first) else { return false };
+    let mut organizations = certificate.subject().iter_organization();
+    organizations.any(|name| name.as_str().is_ok_and(|name| name == ROLE))
+}
+
+/// For ever: ages of leases, and what the leader does about them.
+async fn tend(door: &Services) {
+    let mut tick = tokio::time::interval(TEND_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let leading = door.store().leadership().borrow().leading;
+        lease::tend(door, leading).await;
+        if leading.is_some() {
+            compaction::tend(door.store()).await;
+        }
+    }
+}
