@@ -29,6 +29,10 @@ pub(crate) struct Args {
     /// Port on 127.0.0.1 that leads to any healthy master; master N is at this port + N
     #[arg(long, default_value_t = 6443)]
     pub(crate) api_port: u16,
+
+    /// Serve etcd's API too: master N at this port + N on 127.0.0.1; only without nodes
+    #[arg(long)]
+    pub(crate) etcd_port: Option<u16>,
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {

@@ -41,6 +41,7 @@ pub(super) struct Master {
     address: IpAddr,
     api_port: u16,
     peer_port: u16,
+    etcd_port: Option<u16>,
     netns: Option<PathBuf>,
 }
 
@@ -81,6 +82,7 @@ impl Layout {
                 api_port: machine.map_or(local_port, |_| 6443),
                 // Beside the API ports, so that clusters with other --api-port do not meet.
                 peer_port: machine.map_or(local_port + 100, |_| 2380),
+                etcd_port: args.etcd_port.map(|port| port + u16::from(id)),
                 netns: machine.map(|machine| machine.path.clone()),
             }
         });
@@ -268,6 +270,9 @@ impl Master {
         command.arg("--pki").arg(directory.join("pki"));
         for address in listen {
             command.args(["--listen", &address]);
+        }
+        if let Some(port) = self.etcd_port {
+            command.args(["--etcd-listen", &format!("127.0.0.1:{port}")]);
         }
         command.args(["--initial-members", &members.join(",")]);
         command.args(["--service-cidr", SERVICE_CIDR, "--cluster-cidr", CLUSTER_CIDR]);

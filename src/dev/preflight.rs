@@ -12,6 +12,9 @@ pub(super) fn check(args: &Args) -> Result<()> {
     if args.nodes == 0 {
         return Ok(());
     }
+    if args.etcd_port.is_some() {
+        bail!("--etcd-port: with nodes, masters are in networks of their own; add --nodes 0");
+    }
     if args.nodes > 20 {
         bail!("--nodes {}: at most 20 on one machine", args.nodes);
     }

@@ -339,9 +339,21 @@ pub(super) struct OwnCluster {
 impl OwnCluster {
     pub(super) async fn start(api_port: u16) -> Result<OwnCluster> {
         let directory = std::env::temp_dir().join(format!("coxswain-bench-{}", std::process::id()));
+        OwnCluster::start_in(&directory, api_port, None).await
+    }
+
+    /// Master N serves etcd's API at `etcd_port` + N, if there is one.
+    pub(super) async fn start_in(
+        directory: &Path,
+        api_port: u16,
+        etcd_port: Option<u16>,
+    ) -> Result<OwnCluster> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["dev", "--masters", "3", "--nodes", "0"]);
-        command.args(["--api-port", &api_port.to_string()]).arg("--data-dir").arg(&directory);
+        command.args(["--api-port", &api_port.to_string()]).arg("--data-dir").arg(directory);
+        if let Some(port) = etcd_port {
+            command.args(["--etcd-port", &port.to_string()]);
+        }
         command.stdout(std::process::Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().context("cannot start the masters")?;
         let output = child.stdout.take().context("the masters' output is piped")?;
@@ -349,7 +361,7 @@ impl OwnCluster {
         while let Some(line) = lines.next_line().await? {
             if line.contains("are Ready") {
                 // Nobody reads further lines; the pipe has room for the few that come.
-                return Ok(OwnCluster { child, directory });
+                return Ok(OwnCluster { child, directory: directory.to_path_buf() });
             }
         }
         bail!("the masters did not become ready; see {}", directory.display())

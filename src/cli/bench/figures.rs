@@ -60,7 +60,25 @@ impl Figures {
         Figures { latencies, took }
     }
 
-    fn percentile_ms(&self, percent: usize) -> f64 {
+    /// Measurements of the same, taken together.
+    pub(super) fn all<'a>(parts: impl Iterator<Item = &'a Figures>) -> Figures {
+        let (mut latencies, mut took) = (Vec::new(), Duration::ZERO);
+        for part in parts {
+            latencies.extend(&part.latencies);
+            took += part.took;
+        }
+        Figures::new(latencies, took)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.latencies.len()
+    }
+
+    pub(super) fn per_second(&self) -> f64 {
+        self.latencies.len() as f64 / self.took.as_secs_f64()
+    }
+
+    pub(super) fn percentile_ms(&self, percent: usize) -> f64 {
         let index = (self.latencies.len() * percent / 100).min(self.latencies.len().max(1) - 1);
         self.latencies.get(index).map_or(0.0, |latency| latency.as_secs_f64() * 1e3)
     }
@@ -71,7 +89,7 @@ impl Figures {
         let mut line = json!({
             "bench": bench,
             "operations": self.latencies.len(),
-            "ops_per_second": round(self.latencies.len() as f64 / self.took.as_secs_f64()),
+            "ops_per_second": round(self.per_second()),
             "p50_ms": round(self.percentile_ms(50)),
             "p99_ms": round(self.percentile_ms(99)),
             "max_ms": round(self.percentile_ms(100)),

@@ -1,6 +1,7 @@
 //! `coxswain bench`: figures as JSON lines, with the machine they were measured on.
 
 mod api;
+mod etcd;
 mod figures;
 mod heartbeats;
 mod store;
@@ -17,6 +18,7 @@ pub(super) struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     Api(api::Args),
+    Etcd(etcd::Args),
     Heartbeats(heartbeats::Args),
     Store(store::Args),
 }
@@ -24,6 +26,7 @@ enum What {
 pub(super) async fn run(args: Args) -> Result<()> {
     match args.what {
         What::Api(args) => api::run(args).await,
+        What::Etcd(args) => etcd::run(args).await,
         What::Heartbeats(args) => heartbeats::run(args).await,
         What::Store(args) => store::run(args).await,
     }
