@@ -6,13 +6,14 @@ use k8s::{Object, Status};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// The answer to a create of a review by `user`, which has its namespace; `None` if `kind` is not a
-/// review.
+/// The answer at `now`, as the API writes times, to a create of a review by `user`, which has its
+/// namespace; `None` if `kind` is not a review.
 pub fn answer(
     authorizer: &dyn Authorizer,
     user: &Identity,
     kind: &KindDef,
     review: &Object,
+    now: &str,
 ) -> Option<Result<Object, Status>> {
     let errors = (kind.validate)(review, None);
     if !errors.is_empty() {
@@ -27,13 +28,23 @@ pub fn answer(
         ("authorization.k8s.io", "SelfSubjectRulesReview") => {
             return Some(rules(authorizer, user, review));
         }
-        ("authentication.k8s.io", "SelfSubjectReview") => json!({ "userInfo": user_info(user) }),
+        ("authentication.k8s.io", "SelfSubjectReview") => {
+            return Some(Ok(whoami(user, now)));
+        }
         _ => return None,
     };
     let mut answer = review.clone();
     answer.metadata_mut();
     answer.0.insert("status".into(), status);
     Some(Ok(answer))
+}
+
+/// Who asks is told anew: nothing of what was sent comes back (KEP-3325).
+fn whoami(user: &Identity, now: &str) -> Object {
+    let mut answer = Object(Default::default());
+    answer.metadata_mut().insert("creationTimestamp".into(), now.into());
+    answer.0.insert("status".into(), json!({ "userInfo": user_info(user) }));
+    answer
 }
 
 fn access(authorizer: &dyn Authorizer, user: &Identity, review: &Object) -> Value {

@@ -19,7 +19,7 @@ pub(crate) async fn call(core: &Core, call: Call) -> Result<Reply, Status> {
         return Ok(Reply { what: What::Object(review), created: true, warnings });
     }
     let authorizer = &*core.authorizer;
-    let answer = authz::answer(authorizer, &call.identity, &call.kind, &review);
+    let answer = authz::answer(authorizer, &call.identity, &call.kind, &review, &meta::now());
     let Some(answer) = answer else {
         let kind = call.kind.kind;
         return Err(Status::not_implemented(format!("{kind} is not implemented yet")));
