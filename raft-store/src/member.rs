@@ -542,9 +542,12 @@ impl Context {
         let others: Vec<Vec<_>> = others.collect();
         let own = self.shared.read().notes.all();
         let verdict = divergence::judge(&own, &others, members);
+        let told = self.metrics.divergent.get() != 0;
         self.metrics.divergent.set(i64::from(verdict != Verdict::Agrees));
         match verdict {
             Verdict::Agrees => {}
+            // The metric says for how long; twice a second in the log would hide all else.
+            Verdict::Differs { .. } if told => {}
             Verdict::Differs { at } => {
                 tracing::error!(index = %at, "the states of members differ; which is right is not known");
             }
