@@ -377,7 +377,9 @@ impl OwnCluster {
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
         }
         self.child.wait().await?;
-        Ok(())
+        let directory = &self.directory;
+        std::fs::remove_dir_all(directory)
+            .with_context(|| format!("cannot remove {}", directory.display()))
     }
 }
 
