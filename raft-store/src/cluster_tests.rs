@@ -232,6 +232,8 @@ async fn writes_and_reads_through_every_member() {
         })
         .await;
     }
+    let named = || (1..=3).map(|id| cluster.store(id).cluster()).collect::<BTreeSet<_>>();
+    eventually("one name of the cluster", || named().len() == 1 && !named().contains(&None)).await;
     cluster.shutdown().await;
 }
 

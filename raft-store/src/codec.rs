@@ -1,9 +1,10 @@
 //! Commands as bytes: what is in a log entry, versioned.
 
 use crate::{
+    raft::convert,
     seal::{Seal, Unopened},
     state::{Batch, Command, Request, Session},
-    types::{Guard, Key, Op, Revision, SpanCheck, Term, Txn, Write},
+    types::{Cluster, Guard, Key, Op, Revision, SpanCheck, Term, Txn, Write},
 };
 use bytes::Bytes;
 use prost::Message;
@@ -11,9 +12,11 @@ use wire::peer;
 
 /// The newest format known here; older ones are read, newer ones refused. A command says the version
 /// that first had what is in it, so that members of an older one go on until it is used.
-const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 const WRITES: u32 = 1;
 const SPANS_AND_SHARED_REVISIONS: u32 = 2;
+/// Who names the cluster waits for members that cannot read it.
+pub(crate) const FOUNDS: u32 = 3;
 
 /// Why bytes are not a command.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +36,7 @@ pub(crate) fn encode_batches(batches: Vec<peer::Batch>) -> Bytes {
         true => SPANS_AND_SHARED_REVISIONS,
         false => WRITES,
     };
-    peer::Command { version, batches, compact: None }.encode_to_vec().into()
+    peer::Command { version, batches, ..Default::default() }.encode_to_vec().into()
 }
 
 fn is_new(request: &peer::Request) -> bool {
@@ -43,9 +46,14 @@ fn is_new(request: &peer::Request) -> bool {
 }
 
 pub(crate) fn encode_compact(to: Revision) -> Bytes {
-    peer::Command { version: WRITES, batches: Vec::new(), compact: Some(to.0) }
-        .encode_to_vec()
-        .into()
+    let command = peer::Command { version: WRITES, compact: Some(to.0), ..Default::default() };
+    command.encode_to_vec().into()
+}
+
+pub(crate) fn encode_found(cluster: &Cluster) -> Bytes {
+    let found = Some(convert::to_cluster(cluster));
+    let command = peer::Command { version: FOUNDS, found, ..Default::default() };
+    command.encode_to_vec().into()
 }
 
 /// The command in an entry, with its bodies open.
@@ -56,6 +64,9 @@ pub(crate) fn decode(bytes: Bytes, seal: &dyn Seal) -> Result<Command, DecodeErr
     }
     if let Some(to) = command.compact {
         return Ok(Command::Compact(Revision(to)));
+    }
+    if let Some(cluster) = command.found {
+        return Ok(Command::Found(convert::from_cluster(cluster)));
     }
     let batches = command.batches.into_iter().map(|it| batch(it, seal));
     Ok(Command::Write(batches.collect::<Result<_, _>>()?))
@@ -194,9 +205,21 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_refused_by_name() {
-        let newer = peer::Command { version: 3, ..Default::default() };
-        let refused = decode(newer.encode_to_vec().into(), &Plain).expect_err("version 3");
-        assert!(refused.to_string().contains("version 3"), "{refused}");
+        let newer = peer::Command { version: 4, ..Default::default() };
+        let refused = decode(newer.encode_to_vec().into(), &Plain).expect_err("version 4");
+        assert!(refused.to_string().contains("version 4"), "{refused}");
+    }
+
+    #[test]
+    fn older_versions_are_read() {
+        let requests = vec![encode_request(1, Txn::default(), &Plain)];
+        let batch = peer::Batch { session: 1, settled: 1, requests };
+        for version in 1..=VERSION {
+            let batches = vec![batch.clone()];
+            let command = peer::Command { version, batches, ..Default::default() };
+            let read = decode(command.encode_to_vec().into(), &Plain).expect("a command");
+            assert!(matches!(read, Command::Write(batches) if batches.len() == 1), "{version}");
+        }
     }
 
     #[test]
@@ -210,11 +233,16 @@ mod tests {
         assert_eq!(version(one(Op::Delete)), 1);
         assert_eq!(version(one(Op::DeleteUntil(None))), 2);
         assert_eq!(version(Txn { one_revision: true, ..one(Op::Delete) }), 2);
+        let named = encode_found(&Cluster { id: "c".into(), epoch: 1 });
+        assert_eq!(peer::Command::decode(named).expect("a command").version, 3);
     }
 
     #[test]
-    fn compaction_too() {
+    fn compaction_and_founding_too() {
         let decoded = decode(encode_compact(Revision(7)), &Plain).expect("a command");
         assert_eq!(decoded, Command::Compact(Revision(7)));
+        let cluster = Cluster { id: "c".into(), epoch: 3 };
+        let decoded = decode(encode_found(&cluster), &Plain).expect("a command");
+        assert_eq!(decoded, Command::Found(cluster));
     }
 }

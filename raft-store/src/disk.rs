@@ -25,6 +25,7 @@ use std::{
 
 const APPLIED: &[u8] = b"m-applied";
 const MEMBERSHIP: &[u8] = b"m-membership";
+const CLUSTER: &[u8] = b"m-cluster";
 const REVISION: &[u8] = b"m-revision";
 const FLOOR: &[u8] = b"m-floor";
 /// History is physically gone up to here; `<= floor`.
@@ -273,6 +274,7 @@ impl StateDisk {
             let last = last.revision;
             return Err(corrupt(format!("history ends at revision {last}, not at {revision}")));
         }
+        loader.cluster(self.meta(CLUSTER)?);
         for (session, state) in self.sessions()? {
             loader.session(session, state);
         }
@@ -441,6 +443,9 @@ impl StateBatch {
         }
         if let Some(floor) = applied.floor {
             self.batch.put(FLOOR, json(&floor.0));
+        }
+        if let Some(cluster) = &applied.founded {
+            self.batch.put(CLUSTER, json(cluster));
         }
     }
 

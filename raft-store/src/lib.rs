@@ -9,6 +9,7 @@ mod config;
 mod disk;
 mod divergence;
 mod durable;
+mod founding;
 mod hub;
 mod inbox;
 mod member;
@@ -33,8 +34,8 @@ pub use questions::Answer;
 pub use seal::{Plain, Seal, Unopened};
 pub use store::{Store, TXN_BYTES_MAX, View};
 pub use types::{
-    Change, Committed, Error, Guard, Key, LogIndex, MemberId, Op, Page, Revision, SpanCheck,
-    Stored, Term, Txn, Write,
+    Change, Cluster, Committed, Error, Guard, Key, LogIndex, MemberId, Op, Page, Revision,
+    SpanCheck, Stored, Term, Txn, Write,
 };
 pub use watch::Watch;
 

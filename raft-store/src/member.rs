@@ -7,6 +7,7 @@ use crate::{
     disk::StateDisk,
     divergence::{self, Verdict},
     durable,
+    founding::{self, Founder, Introduce},
     hub::RingLimits,
     inbox::Inbox,
     members::{Leadership, MemberStatus},
@@ -108,7 +109,7 @@ impl Member {
         let listener = server::listen(config.listen).await?;
         let Opened { shared, machine, dirs, log, writer } = open_disks(&config, &metrics).await?;
         let (disk, applied_id) = (machine.disk(), machine.applied_id());
-        let links = Links::new(config.tls.clone(), config.timers, metrics.clone());
+        let links = Links::new(&config, Introduce::new(&shared), metrics.clone());
         let raft = Raft::new(config.member.0, settings, links.clone(), log, machine)
             .await
             .map_err(|error| OpenError::Raft(error.to_string()))?;
@@ -153,7 +154,7 @@ impl Member {
         tasks.spawn(context.clone().read_indexes(callers));
         tasks.spawn(context.clone().ask_peers(Arc::clone(&peers)));
         tasks.spawn(context.clone().upkeep());
-        tasks.spawn(context.bootstrap(config.initial_members));
+        tasks.spawn(context.begin(config.initial_members));
         Ok(Arc::new(Member {
             id: config.member,
             me,
@@ -634,6 +635,13 @@ impl Context {
         }
     }
 
+    /// Sees to it that there is a group, and that it is known which.
+    async fn begin(self, initial: Vec<(MemberId, Peer)>) {
+        self.clone().bootstrap(initial).await;
+        let Context { id: own, raft, links, shared, leadership, .. } = self;
+        Founder { raft, links, shared, leadership, own }.run().await;
+    }
+
     /// Starts the group, if nobody has: all members would start the same one.
     async fn bootstrap(self, initial: Vec<(MemberId, Peer)>) {
         let before = initial.iter().filter(|(id, _)| *id < self.id).count() as u32;
@@ -650,6 +658,15 @@ impl Context {
             return;
         }
         if !matches!(self.raft.is_initialized().await, Ok(false)) {
+            return;
+        }
+        let others = initial.iter().filter(|(id, _)| *id != self.id).cloned().collect::<Vec<_>>();
+        if let Some((peer, cluster)) =
+            founding::known_to(&self.links, &others, self.timers.election_max).await
+        {
+            // If this member is in it, it will hear from its leader.
+            tracing::warn!(peer, %cluster, "there is a group already, none is started; if this member \
+                is not in it, let it join");
             return;
         }
         let members: BTreeMap<u64, Peer> =

@@ -5,11 +5,11 @@ use crate::{
     divergence::{Note, Notes},
     hub::{Hub, RingLimits},
     state::{Applied, Command, Session, State},
-    types::{Change, Committed, Error, LogIndex, Revision, Term},
+    types::{Change, Cluster, Committed, Error, LogIndex, Revision, Term},
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 use tokio::sync::{oneshot, watch};
 
@@ -45,6 +45,8 @@ type Answer = Result<Committed, Error>;
 pub(crate) struct Shared {
     /// Under which this process proposes.
     session: Session,
+    /// As the state has it, without its lock: asked with every call between members.
+    cluster: Arc<OnceLock<Cluster>>,
     core: RwLock<Core>,
     history: RwLock<Option<Arc<dyn History>>>,
     applied: watch::Sender<Position>,
@@ -55,8 +57,10 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(session: Session, state: State, limits: Option<RingLimits>) -> Shared {
         let revision = state.revision();
+        let cluster = state.cluster().cloned().map_or_else(OnceLock::new, OnceLock::from);
         Shared {
             session,
+            cluster: Arc::new(cluster),
             core: RwLock::new(Core {
                 hub: Hub::new(revision, limits),
                 state,
@@ -71,6 +75,11 @@ impl Shared {
 
     pub(crate) fn session(&self) -> Session {
         self.session
+    }
+
+    /// Which cluster this member belongs to, once it knows.
+    pub(crate) fn cluster(&self) -> &Arc<OnceLock<Cluster>> {
+        &self.cluster
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Core> {
@@ -101,6 +110,9 @@ impl Shared {
         core.hub.publish(&applied.changes);
         let (revision, digest) = (core.state.revision(), core.state.digest());
         core.notes.take(Note { index, revision, digest });
+        if let Some(cluster) = &applied.founded {
+            self.cluster.get_or_init(|| cluster.clone());
+        }
         if let Some(floor) = applied.floor
             && self.history().is_none()
         {
@@ -144,6 +156,9 @@ impl Shared {
         let mut core = self.write();
         core.state = state;
         core.notes.clear();
+        if let Some(cluster) = core.state.cluster() {
+            self.cluster.get_or_init(|| cluster.clone());
+        }
         self.set_history(history);
         let revision = core.state.revision();
         core.hub.reset(revision);

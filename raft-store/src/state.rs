@@ -4,7 +4,7 @@
 
 use crate::divergence::Digest;
 use crate::types::{
-    Change, Error, Guard, Key, LogIndex, Op, Page, Revision, SpanCheck, Stored, Term, Txn,
+    Change, Cluster, Error, Guard, Key, LogIndex, Op, Page, Revision, SpanCheck, Stored, Term, Txn,
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Write(Vec<Batch>),
     /// Raise the compaction floor: history up to and including this revision may go.
     Compact(Revision),
+    /// Say which cluster this is, unless that was said before.
+    Found(Cluster),
 }
 
 /// What became of a request, as remembered in the state until its proposer has settled it.
@@ -83,6 +85,8 @@ pub(crate) struct Applied {
     pub(crate) evicted: Vec<Session>,
     /// Set if the floor rose.
     pub(crate) floor: Option<Revision>,
+    /// Set if the state now says which cluster it belongs to, and did not before.
+    pub(crate) founded: Option<Cluster>,
 }
 
 type Space = BTreeMap<Arc<str>, Arc<Stored>>;
@@ -96,6 +100,7 @@ pub(crate) struct State {
     sessions: BTreeMap<Session, SessionState>,
     /// Of all objects in `spaces`, always.
     digest: Digest,
+    cluster: Option<Cluster>,
 }
 
 impl State {
@@ -112,6 +117,11 @@ impl State {
     /// Equal on members whose objects are equal.
     pub(crate) fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// The cluster this state belongs to; `None` until its first leader has said so.
+    pub(crate) fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
     }
 
     pub(crate) fn sessions(&self) -> &BTreeMap<Session, SessionState> {
@@ -132,6 +142,12 @@ impl State {
                 if to > self.floor {
                     self.floor = to;
                     applied.floor = Some(to);
+                }
+            }
+            Command::Found(cluster) => {
+                if self.cluster.is_none() {
+                    self.cluster = Some(cluster.clone());
+                    applied.founded = Some(cluster.clone());
                 }
             }
         }
@@ -428,6 +444,10 @@ impl Loader {
 
     pub(crate) fn session(&mut self, id: Session, session: SessionState) {
         self.state.sessions.insert(id, session);
+    }
+
+    pub(crate) fn cluster(&mut self, cluster: Option<Cluster>) {
+        self.state.cluster = cluster;
     }
 
     pub(crate) fn finish(self) -> State {

@@ -7,7 +7,9 @@ use crate::{
     questions::Answer,
     shared::{Position, Shared},
     state::{Batch, Command, Request, Session, State},
-    types::{Committed, Error, Key, LogIndex, MemberId, Page, Revision, Stored, Term, Txn},
+    types::{
+        Cluster, Committed, Error, Key, LogIndex, MemberId, Page, Revision, Stored, Term, Txn,
+    },
     watch::{Watch, history},
 };
 use bytes::Bytes;
@@ -191,6 +193,11 @@ impl Store {
     pub fn watch(&self, space: &str, prefix: &str, after: Revision) -> Result<Watch, Error> {
         self.inner.shared.check_running()?;
         Watch::new(self.inner.shared.clone(), space, prefix, after)
+    }
+
+    /// Which cluster this is; `None` before its first leader has said so, and in memory.
+    pub fn cluster(&self) -> Option<Cluster> {
+        self.inner.shared.cluster().get().cloned()
     }
 
     /// All spaces ever written to, with the number of objects in each.

@@ -36,6 +36,29 @@ counter! {
     MemberId
 }
 
+/// Which cluster a state belongs to. Written once in the life of a cluster, by its first leader or by
+/// a restore; members of different clusters do not talk to each other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Cluster {
+    /// Random, never used again: 32 hexadecimal digits.
+    pub id: Arc<str>,
+    /// 1 for a cluster that was never restored, one more for every restore since.
+    pub epoch: u64,
+}
+
+impl Cluster {
+    /// A new one, in `epoch`.
+    pub(crate) fn new(epoch: u64) -> Cluster {
+        Cluster { id: format!("{:032x}", rand::random::<u128>()).into(), epoch }
+    }
+}
+
+impl fmt::Display for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (epoch {})", self.id, self.epoch)
+    }
+}
+
 /// Where a value lives: a space (one resource, such as `apps/deployments`) and a path in it
 /// (`namespace/name` or `name`). Ordered by space, then by the bytes of the path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,7 +3,7 @@
 use super::{Entry, LogId, Membership, Payload, StoredMembership, Types, Vote, log_id, term_of};
 use crate::{
     divergence::{Digest, Note},
-    types::{LogIndex, Revision},
+    types::{Cluster, LogIndex, Revision},
 };
 use bytes::Bytes;
 use openraft::{
@@ -174,6 +174,15 @@ pub(crate) fn from_vote_response(
     let vote = from_vote(response.vote)?;
     Ok(VoteResponse::new(vote, response.last.map(from_log_id), response.granted))
 }
+
+pub(crate) fn to_cluster(cluster: &Cluster) -> peer::Cluster {
+    peer::Cluster { id: cluster.id.to_string(), epoch: cluster.epoch }
+}
+
+pub(crate) fn from_cluster(cluster: peer::Cluster) -> Cluster {
+    Cluster { id: cluster.id.into(), epoch: cluster.epoch }
+}
+
 pub(crate) fn to_note(note: &Note) -> peer::Note {
     peer::Note { index: note.index.0, revision: note.revision.0, digest: note.digest.0 }
 }

@@ -8,7 +8,8 @@ use super::{
     machine::{Snapshot, SnapshotDir},
 };
 use crate::{
-    config::{Peer, Timers, Tls},
+    config::{Config, Peer, Timers, Tls},
+    founding::Introduce,
     metrics::Metrics,
     snapshot_stream,
 };
@@ -28,12 +29,16 @@ use openraft::{
 use std::{
     collections::BTreeMap,
     fmt, io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::net::TcpStream;
 use tonic::{
-    Request, Status, Streaming,
+    Code, Request, Status, Streaming,
+    service::interceptor::InterceptedService,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use wire::peer::{self, peer_client::PeerClient};
@@ -43,7 +48,7 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
-pub(crate) type Client = PeerClient<Channel>;
+pub(crate) type Client = PeerClient<InterceptedService<Channel, Introduce>>;
 
 /// Connections to one peer; they connect when first used and again after a failure.
 #[derive(Clone)]
@@ -52,6 +57,9 @@ pub(crate) struct Link {
     pub(crate) data: Client,
     address: String,
     endpoint: Endpoint,
+    introduce: Introduce,
+    /// It was said that the peer refuses this member.
+    said: Arc<AtomicBool>,
 }
 
 /// All connections of this member, made on first use.
@@ -60,6 +68,7 @@ pub(crate) struct Links {
     tls: Tls,
     timers: Timers,
     links: Arc<Mutex<BTreeMap<u64, Link>>>,
+    introduce: Introduce,
     metrics: Metrics,
 }
 
@@ -69,8 +78,9 @@ pub(crate) struct Links {
 pub(crate) struct BadPeer(String, #[source] tonic::transport::Error);
 
 impl Links {
-    pub(crate) fn new(tls: Tls, timers: Timers, metrics: Metrics) -> Links {
-        Links { tls, timers, links: Arc::default(), metrics }
+    pub(crate) fn new(config: &Config, introduce: Introduce, metrics: Metrics) -> Links {
+        let (tls, timers) = (config.tls.clone(), config.timers);
+        Links { tls, timers, links: Arc::default(), introduce, metrics }
     }
 
     /// The connections to a peer, new ones if its address changed.
@@ -81,10 +91,12 @@ impl Links {
         }
         let endpoint = self.endpoint(peer).map_err(|e| BadPeer(peer.to_string(), e))?;
         let link = Link {
-            control: client(endpoint.connect_lazy()),
-            data: client(endpoint.connect_lazy()),
+            control: client(endpoint.connect_lazy(), self.introduce.clone()),
+            data: client(endpoint.connect_lazy(), self.introduce.clone()),
             address: peer.peer_address.clone(),
             endpoint,
+            introduce: self.introduce.clone(),
+            said: Arc::default(),
         };
         links.insert(id, link.clone());
         Ok(link)
@@ -121,8 +133,8 @@ impl Links {
     }
 }
 
-fn client(channel: Channel) -> Client {
-    PeerClient::new(channel)
+fn client(channel: Channel, introduce: Introduce) -> Client {
+    PeerClient::with_interceptor(channel, introduce)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
@@ -346,7 +358,7 @@ impl RaftNetworkV2<Types> for Sender {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let endpoint = self.link()?.endpoint.clone();
+        let Link { endpoint, introduce, .. } = self.link()?.clone();
         self.metrics.snapshots_sent.inc();
         let header = peer::SnapshotHeader {
             vote: Some(convert::to_vote(&vote)),
@@ -356,7 +368,7 @@ impl RaftNetworkV2<Types> for Sender {
         let send = async move {
             let channel = endpoint.connect().await?;
             let pieces = snapshot_stream::send(header, snapshot.snapshot);
-            let answer = client(channel).install_snapshot(Request::new(pieces)).await?;
+            let answer = client(channel, introduce).install_snapshot(Request::new(pieces)).await?;
             Ok::<_, NoAnswer>(convert::from_vote(answer.into_inner().vote)?)
         };
         tokio::select! {
@@ -401,7 +413,16 @@ pub(crate) async fn refuses(link: &Link, deadline: Duration) -> bool {
 pub(crate) async fn status(link: &Link, deadline: Duration) -> Option<peer::StatusResponse> {
     let mut client = link.control.clone();
     let call = client.status(peer::StatusRequest {});
-    within(deadline, call).await.ok().map(tonic::Response::into_inner)
+    match within(deadline, call).await {
+        Ok(answer) => Some(answer.into_inner()),
+        Err(NoAnswer::Status(refusal)) if refusal.code() == Code::FailedPrecondition => {
+            if !link.said.swap(true, Ordering::Relaxed) {
+                tracing::error!(?link, why = refusal.message(), "a peer refuses this member");
+            }
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// A peer's answer to a question, on the connection that heartbeats do not share.

@@ -7,7 +7,9 @@ use super::{
     network::MESSAGE_BYTES_MAX,
 };
 use crate::{
+    codec,
     config::{OpenError, Tls},
+    founding::Doorkeeper,
     inbox::Inbox,
     members::Leadership,
     questions::Answers as Answerers,
@@ -23,6 +25,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
+    service::interceptor::InterceptedService,
     transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 use wire::peer::{
@@ -220,6 +223,8 @@ impl peer::peer_server::Peer for Service {
             last_log_index: raft.last_log_index.unwrap_or(0),
             gone_term: self.signs.gone(),
             notes: self.shared.read().notes.all().iter().map(convert::to_note).collect(),
+            reads: codec::VERSION,
+            cluster: self.shared.cluster().get().map(convert::to_cluster),
         }))
     }
 
@@ -258,6 +263,7 @@ pub(crate) async fn serve(
     let stopping = service.stopping.clone();
     // Without it an answer waits for the delayed acknowledgement of the one before: 40 ms.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let doorkeeper = Doorkeeper::new(&service.shared, &service.name);
     let service = PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -266,7 +272,7 @@ pub(crate) async fn serve(
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
-        .add_service(service)
+        .add_service(InterceptedService::new(service, doorkeeper))
         .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned())
         .await
 }
