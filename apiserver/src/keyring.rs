@@ -15,7 +15,7 @@ use ring::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{PoisonError, RwLock},
 };
@@ -37,7 +37,13 @@ pub struct Keyring {
     cluster: Vec<Secret>,
     /// Whose bodies are sealed.
     spaces: Vec<String>,
-    data: RwLock<BTreeMap<u32, Secret>>,
+    data: RwLock<BTreeMap<u32, DataKey>>,
+}
+
+struct DataKey {
+    secret: Secret,
+    /// Which of the cluster's keys unwrapped it.
+    wrapped_by: usize,
 }
 
 impl fmt::Debug for Keyring {
@@ -67,6 +73,11 @@ impl Keyring {
         format!("{}\n", STANDARD.encode(random::<KEY_BYTES>()))
     }
 
+    /// Names of the cluster's keys, in their order: what tells them apart and betrays nothing.
+    pub fn ids(&self) -> Vec<String> {
+        self.cluster.iter().map(id).collect()
+    }
+
     /// The number of the data key that seals now.
     pub(crate) fn current(&self) -> Option<u32> {
         self.data().last_key_value().map(|(number, _)| *number)
@@ -92,16 +103,18 @@ impl Keyring {
         body.to_string().into()
     }
 
-    fn data(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<u32, Secret>> {
+    fn data(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<u32, DataKey>> {
         self.data.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unwrap_data_key(&self, key: &Key, body: &[u8]) -> Option<(u32, Secret)> {
+    fn unwrap_data_key(&self, key: &Key, body: &[u8]) -> Option<(u32, DataKey)> {
         let number = key.path.parse().ok()?;
         let value: Value = serde_json::from_slice(body).ok()?;
         let wrapped = STANDARD.decode(value["wrapped"].as_str()?).ok()?;
-        let secret = self.cluster.iter().find_map(|own| decrypt(own, key, &wrapped))?;
-        Some((number, Secret::try_from(secret).ok()?))
+        let mut own = self.cluster.iter().enumerate();
+        let (wrapped_by, secret) =
+            own.find_map(|(by, own)| Some((by, decrypt(own, key, &wrapped)?)))?;
+        Some((number, DataKey { secret: Secret::try_from(secret).ok()?, wrapped_by }))
     }
 }
 
@@ -112,8 +125,8 @@ impl Seal for Keyring {
         }
         let data = self.data();
         // Without a data key there is no namespace yet, and so no Secret (see bootstrap).
-        let Some((number, secret)) = data.last_key_value() else { return body.clone() };
-        [MAGIC, &number.to_be_bytes(), &encrypt(secret, key, body)].concat().into()
+        let Some((number, data)) = data.last_key_value() else { return body.clone() };
+        [MAGIC, &number.to_be_bytes(), &encrypt(&data.secret, key, body)].concat().into()
     }
 
     fn open(&self, key: &Key, body: Bytes) -> Result<Bytes, Unopened> {
@@ -127,11 +140,17 @@ impl Seal for Keyring {
             sealed.split_first_chunk().ok_or_else(|| refused("it is cut short".to_string()))?;
         let number = u32::from_be_bytes(*number);
         let data = self.data();
-        let secret = data.get(&number).ok_or_else(|| {
+        let data = data.get(&number).ok_or_else(|| {
             refused(format!("this master does not have data key {number}; is secrets.key right?"))
         })?;
-        let opened = decrypt(secret, key, rest);
+        let opened = decrypt(&data.secret, key, rest);
         opened.map(Bytes::from).ok_or_else(|| refused("it was changed, or moved".to_string()))
+    }
+
+    /// The cluster's keys that wrap a data key, which all may be in history.
+    fn keys(&self) -> Vec<String> {
+        let used: BTreeSet<usize> = self.data().values().map(|data| data.wrapped_by).collect();
+        used.into_iter().map(|at| id(&self.cluster[at])).collect()
     }
 
     fn learn(&self, key: &Key, body: &Bytes) {
@@ -139,9 +158,9 @@ impl Seal for Keyring {
             return;
         }
         match self.unwrap_data_key(key, body) {
-            Some((number, secret)) => {
+            Some((number, learnt)) => {
                 let mut data = self.data.write().unwrap_or_else(PoisonError::into_inner);
-                data.insert(number, secret);
+                data.insert(number, learnt);
             }
             // Whatever was sealed with it will be refused by name.
             None => tracing::error!(key = &*key.path, "no key in secrets.key opens this data key"),
@@ -153,6 +172,11 @@ fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
     bytes
+}
+
+fn id(secret: &Secret) -> String {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), b"coxswain key id 1");
+    tag.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A key for one message only, so that random nonces do not wear the data key out.
@@ -247,6 +271,9 @@ mod tests {
         both.learn(&Keyring::key_of(2), &one);
         let both = with_key(both, 3);
         assert_eq!(both.current(), Some(3));
+        assert_eq!(both.keys(), both.ids(), "data key 2 needs the old one, 3 the new one");
+        assert_eq!(first.keys(), ring(&old).ids());
+        assert!(ring(&old).keys().is_empty(), "nothing is sealed yet");
         assert!(both.open(&key("secrets"), sealed).is_err(), "key 1 was never learnt here");
         let again = both.seal(&key("secrets"), &body);
         assert_eq!(again[4..8], [0, 0, 0, 3]);

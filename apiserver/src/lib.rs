@@ -13,6 +13,7 @@ pub mod audit;
 pub mod authn;
 pub mod authz;
 mod backend;
+mod backup;
 mod boot;
 mod bootstrap;
 mod catalog;

@@ -82,7 +82,7 @@ impl Cluster {
         self.dir.path().join(id.to_string())
     }
 
-    fn config(&self, id: u64) -> Config {
+    pub(crate) fn config(&self, id: u64) -> Config {
         let peer = &self.peers[id as usize - 1].1;
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec![peer.name.clone()]).expect("parameters");

@@ -5,20 +5,21 @@
 //! is purged only behind a flush.
 
 use crate::{
-    raft::{LogId, StoredMembership, log::engine::io_error},
+    config::Peer,
+    raft::{LogId, Membership, StoredMembership, log::engine::io_error, log_id},
     seal::{Plain, Seal},
     shared::History,
     state::{Applied, Loader, Outcome, Session, SessionState, State},
-    types::{Change, Error, Key, LogIndex, Revision, Stored},
+    types::{Change, Cluster, Error, Key, LogIndex, MemberId, Revision, Stored},
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rocksdb::{
-    DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch, WriteOptions,
-    checkpoint::Checkpoint,
+    DB, DBCompressionType, Direction, IteratorMode, Options, ReadOptions, Snapshot, WriteBatch,
+    WriteOptions, checkpoint::Checkpoint,
 };
 use std::{
     collections::BTreeMap,
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -47,14 +48,20 @@ pub(crate) struct AppliedTo {
 }
 
 /// Where a change is in history. Only those after the first of their revision say their place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct At {
-    revision: Revision,
-    place: u32,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct At {
+    pub(crate) revision: Revision,
+    pub(crate) place: u32,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "revision {} (place {})", self.revision, self.place)
+    }
 }
 
 impl At {
-    fn first(revision: Revision) -> At {
+    pub(crate) fn first(revision: Revision) -> At {
         At { revision, place: 0 }
     }
 
@@ -165,6 +172,21 @@ fn decode(mut bytes: Bytes) -> Option<Record> {
     Some(Record { key: Key { space, path }, put, old })
 }
 
+/// What a record says of itself; its body may be sealed.
+pub(crate) struct RecordHead {
+    pub(crate) key: Key,
+    /// False: a deletion.
+    pub(crate) put: bool,
+    /// The version it replaced.
+    pub(crate) old: Option<At>,
+}
+
+/// `None` if it is no record.
+pub(crate) fn record_head(record: &Bytes) -> Option<RecordHead> {
+    let Record { key, put, old } = decode(record.clone())?;
+    Some(RecordHead { key, put: put.is_some(), old })
+}
+
 impl Record {
     /// With the body as it is in memory.
     fn opened(mut self, seal: &dyn Seal) -> io::Result<Record> {
@@ -187,11 +209,11 @@ fn corrupt(detail: impl Into<String>) -> io::Error {
 }
 
 fn damaged(at: At) -> io::Error {
-    corrupt(format!("the version at revision {} (place {}) is damaged", at.revision, at.place))
+    corrupt(format!("the version at {at} is damaged"))
 }
 
 /// History above the floor has every revision, and every place of each.
-fn follows(last: At, at: At) -> bool {
+pub(crate) fn follows(last: At, at: At) -> bool {
     match at.place {
         0 => at.revision.0 == last.revision.0 + 1,
         place => at.revision == last.revision && place == last.place + 1,
@@ -311,6 +333,16 @@ impl StateDisk {
         self.db().write_opt(batch.batch, &options).map_err(io_error)
     }
 
+    /// Puts everything written so far where a restart finds it.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        self.db().flush().map_err(io_error)
+    }
+
+    /// The disk as it is now. What is deleted meanwhile takes its room until the value goes.
+    pub(crate) fn freeze(&self) -> Frozen<'_> {
+        Frozen { snapshot: self.db().snapshot() }
+    }
+
     /// A copy as of some moment after the call began, all on disk; hard links, so cheap.
     pub(crate) fn checkpoint(&self, to: &Path) -> io::Result<()> {
         Checkpoint::new(self.db()).and_then(|c| c.create_checkpoint(to)).map_err(io_error)
@@ -356,6 +388,41 @@ impl StateDisk {
         options.disable_wal(true);
         self.db().write_opt(batch, &options).map_err(io_error)?;
         Ok(floor.0.saturating_sub(end))
+    }
+}
+
+/// A disk as it was at one moment, while the disk itself goes on.
+pub(crate) struct Frozen<'a> {
+    snapshot: Snapshot<'a>,
+}
+
+impl Frozen<'_> {
+    /// The revision, and the floor of history.
+    pub(crate) fn extent(&self) -> io::Result<(Revision, Revision)> {
+        let number = |key: &[u8]| -> io::Result<u64> {
+            let value = self.snapshot.get(key).map_err(io_error)?;
+            let number = value.map(|value| serde_json::from_slice(&value)).transpose();
+            Ok(number.map_err(io::Error::other)?.unwrap_or(0))
+        };
+        Ok((Revision(number(REVISION)?), Revision(number(FLOOR)?)))
+    }
+
+    /// What is in history after a revision, in order, as it lies there.
+    pub(crate) fn records(
+        &self,
+        after: Revision,
+    ) -> impl Iterator<Item = io::Result<(At, Bytes)>> + use<'_> {
+        let start = At::first(Revision(after.0 + 1)).key();
+        let mut options = ReadOptions::default();
+        // Read once, and not to push out what readers and watchers need.
+        options.fill_cache(false);
+        let mode = IteratorMode::From(&start, Direction::Forward);
+        let items = self.snapshot.iterator_opt(mode, options);
+        let parsed = items.map(|item| {
+            let (key, value) = item.map_err(io_error)?;
+            Ok(At::parse(&key).map(|at| (at, Bytes::from(value.into_vec()))))
+        });
+        parsed.map_while(io::Result::transpose)
     }
 }
 
@@ -447,6 +514,36 @@ impl StateBatch {
         if let Some(cluster) = &applied.founded {
             self.batch.put(CLUSTER, json(cluster));
         }
+    }
+
+    /// A record as it lay on another disk.
+    pub(crate) fn put_record(&mut self, at: At, record: &Bytes) {
+        self.batch.put(at.key(), record);
+    }
+
+    pub(crate) fn drop_record(&mut self, at: At) {
+        self.batch.delete(at.key());
+    }
+
+    /// What a new cluster of this one member begins with, besides its records: no history, and a
+    /// log that is as if the membership were its first entry and gone already.
+    pub(crate) fn begin(
+        &mut self,
+        cluster: &Cluster,
+        revision: Revision,
+        member: MemberId,
+        peer: &Peer,
+    ) {
+        for key in [REVISION, FLOOR, SWEPT] {
+            self.batch.put(key, json(&revision.0));
+        }
+        self.batch.put(CLUSTER, json(cluster));
+        let first = Some(log_id(0, 0));
+        let membership = Membership::from(BTreeMap::from([(member.0, peer.clone())]));
+        self.applied(&AppliedTo {
+            log_id: first,
+            membership: StoredMembership::new(first, membership),
+        });
     }
 
     pub(crate) fn applied(&mut self, to: &AppliedTo) {

@@ -1,6 +1,7 @@
 //! One member of the group: its parts, started in order and stopped in order.
 
 use crate::{
+    backup,
     barrier::{self, Barriers},
     codec,
     config::{Config, OpenError, Peer, Retention, Timers, Tls},
@@ -219,6 +220,36 @@ impl Member {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(unavailable),
         }
+    }
+
+    /// Begins a backup of what this member has; see `backup`.
+    pub(crate) async fn backup(
+        &self,
+        now: u64,
+        since: Option<backup::Since>,
+    ) -> Result<backup::Taken, backup::Error> {
+        let confirmed = match self.barrier().await {
+            Ok(revision) => Some(revision),
+            Err(Error::Stopped(why)) => return Err(Error::Stopped(why).into()),
+            Err(_) => None,
+        };
+        let disk = self.parts.lock().expect("only taken").as_ref().map(|it| disk_now(&it.disk));
+        let disk = disk.ok_or_else(|| Error::Stopped("shut down".into()))?;
+        let cluster = self.shared.cluster().get().cloned();
+        let cluster = cluster.ok_or(backup::Error::Unnamed)?;
+        let member = |member: MemberStatus| backup::Member {
+            id: member.id,
+            voter: member.voter,
+            peer: Peer {
+                name: member.name,
+                peer_address: member.peer_address,
+                api_address: member.api_address,
+            },
+        };
+        let members = self.members().into_iter().map(member).collect();
+        let keys = disk.seal().keys();
+        let facts = backup::Facts { cluster, member: self.id, members, keys, now, confirmed };
+        backup::take(disk, facts, since).await
     }
 
     /// Writes the state out and shortens the log now.

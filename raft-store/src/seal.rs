@@ -15,6 +15,12 @@ pub trait Seal: fmt::Debug + Send + Sync {
     /// What [`Seal::seal`] was given. An error stops the member: it cannot go on without the body.
     fn open(&self, key: &Key, body: Bytes) -> Result<Bytes, Unopened>;
 
+    /// The names of the keys without which what is sealed now cannot be opened, for whoever keeps a
+    /// backup. Never the keys.
+    fn keys(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Told of every version on this member, in order of revisions, before anything later is opened:
     /// a program that keeps its keys in the store learns them here.
     fn learn(&self, key: &Key, body: &Bytes);

@@ -1,6 +1,7 @@
 //! The handle to one member's store: the API for everything above it.
 
 use crate::{
+    backup,
     config::{Config, OpenError},
     member::Member,
     members::{Leadership, MemberStatus},
@@ -268,6 +269,22 @@ impl Store {
                 shared.announce(index, &applied);
                 Ok(())
             }
+        }
+    }
+
+    /// Begins a backup of this member's state, or one that continues `since`; it can be taken on any
+    /// member, and holds nothing up. `now` is in seconds since 1970.
+    pub async fn backup(
+        &self,
+        now: u64,
+        since: Option<backup::Since>,
+    ) -> Result<backup::Taken, backup::Error> {
+        self.inner.shared.check_running()?;
+        match &self.inner.mode {
+            Mode::Memory { .. } => {
+                Err(backup::Error::Refused("a store in memory has no backups".into()))
+            }
+            Mode::Member(member) => member.backup(now, since).await,
         }
     }
 

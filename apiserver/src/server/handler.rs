@@ -11,7 +11,7 @@ use super::{
 use crate::{
     admission, aggregator, authn,
     authz::Attributes,
-    catalog, discovery, health,
+    backup, catalog, discovery, health,
     identity::Identity,
     kind::Kind,
     metrics::{Inflight, Observed},
@@ -208,10 +208,13 @@ async fn plain(
     if let Some(answer) = rotation::answer(core, request.method(), &info.path).await {
         return answer;
     }
+    let query = request.uri().query().unwrap_or_default();
+    if let Some(answer) = backup::answer(core, request.method(), &info.path, query).await {
+        return answer;
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(unknown());
     }
-    let query = request.uri().query().unwrap_or_default();
     let path = info.path.trim_end_matches('/');
     if let Some(answer) = health::answer(core, path, query).await {
         return Ok(answer);
