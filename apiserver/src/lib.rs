@@ -37,6 +37,7 @@ pub mod memo;
 mod metrics;
 mod openapi;
 mod outbound;
+mod page_tokens;
 mod pipeline;
 mod protobuf;
 mod rotation;
@@ -157,6 +158,7 @@ impl Server {
                 stopping: Default::default(),
                 boot: Default::default(),
                 heartbeats: heartbeats::Heartbeats::new(&config.registry),
+                page_tokens: page_tokens::PageTokens::default(),
                 config,
             }),
         }

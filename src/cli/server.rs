@@ -202,6 +202,7 @@ fn background(server: &apiserver::Server, shutdown: &CancellationToken, tasks: &
         });
     };
     run(|server| Box::pin(async move { server.forget_events().await }));
+    run(|server| Box::pin(async move { server.outdate_page_tokens().await }));
     run(|server| Box::pin(async move { server.chores().await }));
     run(|server| Box::pin(async move { server.share_heartbeats().await }));
     run(|server| Box::pin(async move { server.keep_definitions().await }));

@@ -60,6 +60,7 @@ pub(crate) struct Core {
     pub(crate) stopping: std::sync::atomic::AtomicBool,
     pub(crate) boot: crate::boot::Boot,
     pub(crate) heartbeats: crate::heartbeats::Heartbeats,
+    pub(crate) page_tokens: crate::page_tokens::PageTokens,
 }
 
 /// One request for one kind, routed and authorized.

@@ -134,6 +134,9 @@ impl Core {
                 let revision = encode::revision(page.revision);
                 let more = page.remaining > 0;
                 let next = last.filter(|_| more).map(|start| write_token(revision, start));
+                if next.is_some() {
+                    self.page_tokens.given(page.revision);
+                }
                 let counted = more && selection.is_everything();
                 let remaining = counted.then_some(page.remaining);
                 return Ok(List { items, revision, next, remaining });
