@@ -66,6 +66,7 @@ async fn open(dir: &Path, authority: &Authority, id: u64) -> Store {
         member: MemberId(id),
         data_dir: dir.join(id.to_string()),
         initial_members: (1..=3).map(|id| (MemberId(id), peer(id))).collect(),
+        joins: false,
         listen: address(id),
         tls: raft_store::Tls {
             ca: authority.pem.clone().into(),

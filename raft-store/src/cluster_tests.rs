@@ -29,10 +29,13 @@ pub(crate) struct Cluster {
     dir: tempfile::TempDir,
     ca: Issuer<'static, KeyPair>,
     ca_pem: Vec<u8>,
-    peers: Vec<(MemberId, Peer)>,
+    /// Every member there ever was, by id from 1 on.
+    pub(crate) peers: Vec<(MemberId, Peer)>,
+    /// How many the group starts with; those after them join.
+    founders: u64,
     pub(crate) stores: BTreeMap<u64, Store>,
     pub(crate) retention: Retention,
-    timers: Timers,
+    pub(crate) timers: Timers,
     seal: Arc<dyn crate::Seal>,
 }
 
@@ -58,6 +61,7 @@ impl Cluster {
             ca: Issuer::new(params, key),
             ca_pem,
             peers: (1..=members).map(|id| (MemberId(id), peer(id))).collect(),
+            founders: members,
             stores: BTreeMap::new(),
             retention: Retention::default(),
             timers: Timers {
@@ -65,12 +69,13 @@ impl Cluster {
                 election_min: Duration::from_millis(300),
                 election_max: Duration::from_millis(600),
                 request: Duration::from_secs(30),
+                ..Timers::default()
             },
             seal: Arc::new(crate::Plain),
         }
     }
 
-    async fn started(members: u64) -> Cluster {
+    pub(crate) async fn started(members: u64) -> Cluster {
         let mut cluster = Cluster::new(members);
         for id in 1..=members {
             cluster.start(id).await;
@@ -78,7 +83,7 @@ impl Cluster {
         cluster
     }
 
-    fn data_dir(&self, id: u64) -> PathBuf {
+    pub(crate) fn data_dir(&self, id: u64) -> PathBuf {
         self.dir.path().join(id.to_string())
     }
 
@@ -90,7 +95,11 @@ impl Cluster {
         Config {
             member: MemberId(id),
             data_dir: self.data_dir(id),
-            initial_members: self.peers.clone(),
+            initial_members: match id > self.founders {
+                true => self.peers.clone(),
+                false => self.peers[..self.founders as usize].to_vec(),
+            },
+            joins: id > self.founders,
             listen: peer.peer_address.parse::<SocketAddr>().expect("an address"),
             tls: Tls {
                 ca: self.ca_pem.clone(),
@@ -109,7 +118,7 @@ impl Cluster {
         self.stores.insert(id, store);
     }
 
-    async fn try_start(&mut self, id: u64) -> Result<(), OpenError> {
+    pub(crate) async fn try_start(&mut self, id: u64) -> Result<(), OpenError> {
         let store = Store::open(self.config(id)).await?;
         self.stores.insert(id, store);
         Ok(())
@@ -135,7 +144,7 @@ impl Cluster {
         find().expect("seen a moment ago")
     }
 
-    fn term(&self, id: u64) -> Term {
+    pub(crate) fn term(&self, id: u64) -> Term {
         self.store(id).leadership().borrow().term
     }
 
@@ -155,15 +164,15 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never came: {what}"));
 }
 
-fn put(path: &str, body: &str) -> Txn {
+pub(crate) fn put(path: &str, body: &str) -> Txn {
     Txn::one(Key::new("pods", path), Guard::Any, Op::Put(body.to_owned().into()))
 }
 
-fn create(path: &str, body: &str) -> Txn {
+pub(crate) fn create(path: &str, body: &str) -> Txn {
     Txn::one(Key::new("pods", path), Guard::Absent, Op::Put(body.to_owned().into()))
 }
 
-fn body(store: &Store, path: &str) -> Option<String> {
+pub(crate) fn body(store: &Store, path: &str) -> Option<String> {
     let stored = store.get(&Key::new("pods", path))?;
     Some(String::from_utf8_lossy(&stored.body).into_owned())
 }

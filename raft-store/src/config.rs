@@ -40,6 +40,8 @@ pub struct Timers {
     pub election_max: Duration,
     /// How long a request waits for a leader and a quorum.
     pub request: Duration,
+    /// A learner that the leader has not heard from for this long is removed.
+    pub joiner_silence: Duration,
 }
 
 impl Default for Timers {
@@ -50,6 +52,8 @@ impl Default for Timers {
             election_min: Duration::from_millis(200),
             election_max: Duration::from_millis(350),
             request: Duration::from_secs(10),
+            // Long enough for a machine to be set up or repaired, short enough not to be forgotten.
+            joiner_silence: Duration::from_secs(600),
         }
     }
 }
@@ -90,9 +94,12 @@ pub struct Config {
     pub member: MemberId,
     /// Created if absent; belongs to this member for ever.
     pub data_dir: PathBuf,
-    /// The members with which the group starts, this one included: the same on each of them.
-    /// Ignored once the group exists.
+    /// The members with which the group starts, this one included: the same on each of them. Once
+    /// the group exists they only say where this member is reached now, and where the others may be
+    /// looked for.
     pub initial_members: Vec<(MemberId, Peer)>,
+    /// The group exists and has added this member (`Store::add_learner`): it starts none.
+    pub joins: bool,
     /// Where this member listens for its peers.
     pub listen: SocketAddr,
     pub tls: Tls,
@@ -112,6 +119,9 @@ pub enum OpenError {
     /// The directory belongs to another member: point to the right one.
     #[error("{path} belongs to member {found}, not to {asked}")]
     OtherMember { path: PathBuf, found: MemberId, asked: MemberId },
+    /// It was removed: its data must never be served again. Join anew under a new id.
+    #[error("{why}; {path} is not served again: empty it, and join as a new member")]
+    Removed { why: String, path: PathBuf },
     /// The disk no longer holds what was acknowledged. Never serve from it: remove the member and
     /// join anew under a new id.
     #[error("{file} is damaged at offset {offset}: {detail}")]

@@ -7,6 +7,7 @@
 use crate::{
     config::Peer,
     raft::{LogId, Membership, StoredMembership, log::engine::io_error, log_id},
+    roster::Roster,
     seal::{Plain, Seal},
     shared::History,
     state::{Applied, Loader, Outcome, Session, SessionState, State},
@@ -27,6 +28,7 @@ use std::{
 const APPLIED: &[u8] = b"m-applied";
 const MEMBERSHIP: &[u8] = b"m-membership";
 const CLUSTER: &[u8] = b"m-cluster";
+const ROSTER: &[u8] = b"m-roster";
 const REVISION: &[u8] = b"m-revision";
 const FLOOR: &[u8] = b"m-floor";
 /// History is physically gone up to here; `<= floor`.
@@ -45,6 +47,8 @@ pub(crate) struct StateDisk {
 pub(crate) struct AppliedTo {
     pub(crate) log_id: Option<LogId>,
     pub(crate) membership: StoredMembership,
+    /// As of the same entry.
+    pub(crate) roster: Roster,
 }
 
 /// Where a change is in history. Only those after the first of their revision say their place.
@@ -265,8 +269,15 @@ impl StateDisk {
     /// How far the log has been applied to what is on disk.
     pub(crate) fn applied(&self) -> io::Result<AppliedTo> {
         let log_id = self.meta(APPLIED)?;
-        let membership = self.meta(MEMBERSHIP)?.unwrap_or_default();
-        Ok(AppliedTo { log_id, membership })
+        let membership: StoredMembership = self.meta(MEMBERSHIP)?.unwrap_or_default();
+        let mut roster: Roster = self.meta(ROSTER)?.unwrap_or_default();
+        if roster.is_empty()
+            && let Some(index) = membership.log_id().as_ref().map(|id| LogIndex(id.index))
+        {
+            // Written by a version that kept none.
+            roster.apply(index, membership.membership());
+        }
+        Ok(AppliedTo { log_id, membership, roster })
     }
 
     /// Reads everything. Fails if any version that must be there is not.
@@ -540,15 +551,16 @@ impl StateBatch {
         self.batch.put(CLUSTER, json(cluster));
         let first = Some(log_id(0, 0));
         let membership = Membership::from(BTreeMap::from([(member.0, peer.clone())]));
-        self.applied(&AppliedTo {
-            log_id: first,
-            membership: StoredMembership::new(first, membership),
-        });
+        let mut roster = Roster::default();
+        roster.apply(LogIndex(0), &membership);
+        let membership = StoredMembership::new(first, membership);
+        self.applied(&AppliedTo { log_id: first, membership, roster });
     }
 
     pub(crate) fn applied(&mut self, to: &AppliedTo) {
         self.batch.put(APPLIED, json(&to.log_id));
         self.batch.put(MEMBERSHIP, json(&to.membership));
+        self.batch.put(ROSTER, json(&to.roster));
     }
 }
 

@@ -89,8 +89,8 @@ pub(crate) async fn known_to(
     peers: &[(MemberId, Peer)],
     deadline: Duration,
 ) -> Option<(String, Cluster)> {
-    let asked = peers.iter().map(|(id, peer)| async move {
-        let link = links.to(id.0, peer).ok()?;
+    let asked = peers.iter().map(|(_, peer)| async move {
+        let link = links.link(peer.clone()).ok()?;
         let cluster = network::status(&link, deadline).await?.cluster?;
         Some((peer.name.clone(), convert::from_cluster(cluster)))
     });
@@ -98,7 +98,7 @@ pub(crate) async fn known_to(
 }
 
 /// Tells peers which cluster this member belongs to, as soon as it knows.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Introduce(Arc<OnceLock<Cluster>>);
 
 impl Introduce {

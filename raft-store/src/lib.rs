@@ -15,15 +15,19 @@ mod hub;
 mod inbox;
 mod member;
 mod members;
+mod membership;
 mod metrics;
+mod peers;
 mod proposer;
 mod quarantine;
 mod questions;
 mod raft;
+mod roster;
 mod seal;
 mod shared;
 mod snapshot_stream;
 mod state;
+mod steward;
 mod store;
 mod succession;
 mod types;
@@ -31,8 +35,10 @@ mod watch;
 
 pub use config::{Config, OpenError, Peer, Retention, Timers, Tls};
 pub use members::{Leadership, MemberStatus};
+pub use membership::Refusal;
 pub use questions::Answer;
 pub use seal::{Plain, Seal, Unopened};
+pub use steward::MemberError;
 pub use store::{Store, TXN_BYTES_MAX, View};
 pub use types::{
     Change, Cluster, Committed, Error, Guard, Key, LogIndex, MemberId, Op, Page, Revision,
@@ -44,3 +50,5 @@ pub use watch::Watch;
 mod chaos_tests;
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod joining_tests;

@@ -6,35 +6,38 @@ use crate::{
     codec,
     config::{Config, OpenError, Peer, Retention, Timers, Tls},
     disk::StateDisk,
-    divergence::{self, Verdict},
     durable,
     founding::{self, Founder, Introduce},
     hub::RingLimits,
     inbox::Inbox,
     members::{Leadership, MemberStatus},
+    membership,
     metrics::Metrics,
+    peers::{Hints, Peers, Statuses},
     proposer::Proposer,
     quarantine,
     questions::{Answer, Answers},
     raft::{
-        self, LogId, Payload, Raft, convert,
+        self, LogId, Payload, Raft,
         log::Log,
         machine::{Dirs, Machine, disk_now},
         network::{self, Link, Links},
         server::{self, Service},
         term_of,
     },
+    roster::Roster,
     shared::Shared,
     state::Session,
+    steward::{self, MemberError, Steward},
     succession::{Signs, Succession},
     types::{Error, MemberId, Revision, Term},
 };
 use bytes::Bytes;
 use openraft::{Instant as _, async_runtime::WatchReceiver as _};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fs, io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -45,10 +48,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
-use wire::peer::StatusResponse;
 
-/// How often members ask each other how they are.
-const STATUS_EVERY: Duration = Duration::from_millis(500);
 /// How often retention, metrics and sweeping have their turn.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// Revisions swept per turn, in steps: about 40,000 per second at most, a fraction of a core.
@@ -63,7 +63,6 @@ const BOOTSTRAP_STEP: u32 = 3;
 /// A running member.
 pub(crate) struct Member {
     id: MemberId,
-    me: Peer,
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Metrics,
     raft: Raft,
@@ -71,9 +70,8 @@ pub(crate) struct Member {
     proposer: Arc<Proposer>,
     barriers: Barriers,
     leadership: watch::Receiver<Leadership>,
-    peers: Arc<Mutex<BTreeMap<u64, StatusResponse>>>,
-    links: Links,
     answers: Answers,
+    steward: Steward,
     stopping: CancellationToken,
     parts: Mutex<Option<Parts>>,
 }
@@ -96,7 +94,6 @@ struct Context {
     links: Links,
     timers: Timers,
     retention: Retention,
-    data_dir: PathBuf,
     disk: Arc<Mutex<Arc<StateDisk>>>,
     leadership: watch::Receiver<Leadership>,
 }
@@ -105,15 +102,14 @@ impl Member {
     pub(crate) async fn open(config: Config) -> Result<Arc<Member>, OpenError> {
         let me = validate(&config)?;
         let settings = raft::settings(&config)?;
-        let metrics = Metrics::new(&config.registry)
-            .map_err(|error| OpenError::Config(format!("metrics: {error}")))?;
+        let metrics = Metrics::new(&config.registry);
+        let metrics = metrics.map_err(|error| OpenError::Config(format!("metrics: {error}")))?;
         let listener = server::listen(config.listen).await?;
         let Opened { shared, machine, dirs, log, writer } = open_disks(&config, &metrics).await?;
-        let (disk, applied_id) = (machine.disk(), machine.applied_id());
+        let (disk, applied, roster) = (machine.disk(), machine.applied_id(), machine.roster());
         let links = Links::new(&config, Introduce::new(&shared), metrics.clone());
-        let raft = Raft::new(config.member.0, settings, links.clone(), log, machine)
-            .await
-            .map_err(|error| OpenError::Raft(error.to_string()))?;
+        let raft = Raft::new(config.member.0, settings, links.clone(), log, machine).await;
+        let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
         let (announce, leadership) = watch::channel(Leadership::default());
         let context = Context {
             id: config.member,
@@ -123,21 +119,21 @@ impl Member {
             links,
             timers: config.timers,
             retention: config.retention,
-            data_dir: config.data_dir.clone(),
             disk: disk.clone(),
             leadership: leadership.clone(),
         };
         let (inbox, signs) = (Inbox::default(), Signs::default());
-        let (answers, links) = (Answers::default(), context.links.clone());
+        let (answers, hints) = (Answers::default(), Hints::new(&config));
         let stopping = CancellationToken::new();
+        let steward = context.steward(&config, me, roster);
         let service = Service {
             raft: raft.clone(),
             inbox: inbox.clone(),
             shared: shared.clone(),
             leadership: leadership.clone(),
             dirs,
-            member: config.member.0,
-            name: me.name.clone(),
+            steward: steward.clone(),
+            hints: hints.clone(),
             signs: signs.clone(),
             answers: answers.clone(),
             stopping: stopping.clone(),
@@ -146,19 +142,18 @@ impl Member {
         let server = tokio::spawn(serve(listener, config.tls.clone(), service));
         let proposer = proposer(&config, &shared, &metrics, &leadership, &signs);
         let (barriers, callers) = Barriers::new(config.timers.request);
-        let peers = Arc::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(context.clone().track_leadership(applied_id, announce));
+        tasks.spawn(Peers::new(hints, &steward, &metrics).run());
+        tasks.spawn(steward.clone().run());
+        tasks.spawn(context.clone().track_leadership(applied, announce));
         tasks.spawn(inbox.clone().run(raft.clone(), metrics.clone()));
         tasks.spawn(context.succession(signs).run());
         tasks.spawn(context.clone().propose(proposer.clone(), inbox));
         tasks.spawn(context.clone().read_indexes(callers));
-        tasks.spawn(context.clone().ask_peers(Arc::clone(&peers)));
         tasks.spawn(context.clone().upkeep());
-        tasks.spawn(context.begin(config.initial_members));
+        tasks.spawn(context.begin(config.initial_members, config.joins));
         Ok(Arc::new(Member {
             id: config.member,
-            me,
             shared,
             metrics,
             raft,
@@ -166,9 +161,8 @@ impl Member {
             proposer,
             barriers,
             leadership,
-            peers,
-            links,
             answers,
+            steward,
             stopping,
             parts: Mutex::new(Some(Parts { tasks, server, writer, disk })),
         }))
@@ -196,7 +190,7 @@ impl Member {
 
     /// `None`: no answer in time.
     pub(crate) async fn ask(&self, of: MemberId, topic: &str, question: Bytes) -> Option<Bytes> {
-        let link = self.links.to_member(&self.raft, of.0)?;
+        let link = self.steward.links.to_member(&self.raft, of.0)?;
         network::ask(&link, topic, question, self.timers.election_max * 2).await
     }
 
@@ -270,7 +264,7 @@ impl Member {
     pub(crate) fn members(&self) -> Vec<MemberStatus> {
         let raft = self.raft.metrics().borrow_watched().clone();
         let leadership = *self.leadership.borrow();
-        let peers = self.peers.lock().expect("only looked up and inserted").clone();
+        let peers = self.steward.statuses.all();
         let membership = raft.membership_config.membership();
         let voters: Vec<u64> = membership.voter_ids().collect();
         let status = |(id, peer): (&u64, &Peer)| {
@@ -293,22 +287,28 @@ impl Member {
         membership.nodes().map(status).collect()
     }
 
+    /// A change of the members, or of the leader; for which member it was made.
+    pub(crate) async fn change(
+        &self,
+        request: membership::Request,
+    ) -> Result<MemberId, MemberError> {
+        self.steward.ask(&request).await
+    }
+
+    /// What this member itself makes of a request, leader or not.
+    #[cfg(test)]
+    pub(crate) async fn execute(&self, request: &membership::Request) -> steward::Answer {
+        self.steward.execute(request).await
+    }
+
     /// Hands leadership over, if it has it and another can take it.
-    async fn hand_over(&self) {
+    pub(crate) async fn hand_over(&self) {
         if self.leadership.borrow().leading.is_none() {
             return;
         }
-        let newest = self
-            .members()
-            .into_iter()
-            .filter(|member| member.reachable && member.voter && member.id != self.id)
-            .max_by_key(|member| member.applied);
-        let Some(target) = newest else { return };
-        tracing::info!(to = %target.id, "handing leadership over");
-        let mut leadership = self.leadership.clone();
-        if self.raft.trigger().transfer_leader(target.id.0).await.is_ok() {
-            let moved = leadership.wait_for(|now| now.leading.is_none());
-            let _ = tokio::time::timeout(self.timers.election_max, moved).await;
+        let answer = self.steward.execute(&membership::Request::Transfer { to: None }).await;
+        if !matches!(answer, steward::Answer::Done(_)) {
+            tracing::info!(?answer, "leadership was not handed over");
         }
     }
 
@@ -340,7 +340,7 @@ impl Member {
         if tokio::time::timeout(Duration::from_secs(10), ended).await.is_err() {
             tracing::warn!("the disk is still in use");
         }
-        tracing::info!(reason, member = %self.me.name, "stopped");
+        tracing::info!(reason, member = %self.steward.own.name, "stopped");
     }
 }
 
@@ -374,6 +374,9 @@ fn validate(config: &Config) -> Result<Peer, OpenError> {
 fn claim(dir: &Path, member: MemberId) -> Result<(), OpenError> {
     let disk = |source| OpenError::Disk { path: dir.into(), source };
     fs::create_dir_all(dir).map_err(disk)?;
+    if let Some(why) = steward::why_removed(dir).map_err(disk)? {
+        return Err(OpenError::Removed { why, path: dir.into() });
+    }
     let path = dir.join("member");
     match fs::read_to_string(&path) {
         Ok(text) => {
@@ -525,6 +528,22 @@ impl Context {
         }
     }
 
+    fn steward(&self, config: &Config, own: Peer, roster: watch::Receiver<Roster>) -> Steward {
+        Steward {
+            id: self.id,
+            own,
+            data_dir: config.data_dir.clone(),
+            raft: self.raft.clone(),
+            shared: self.shared.clone(),
+            links: self.links.clone(),
+            timers: self.timers,
+            leadership: self.leadership.clone(),
+            roster,
+            statuses: Statuses::default(),
+            awaited: Arc::default(),
+        }
+    }
+
     async fn propose(self, proposer: Arc<Proposer>, inbox: Inbox) {
         let me = self.id;
         proposer.run(me, inbox, move |leader| self.link_to(leader.0)).await;
@@ -545,52 +564,6 @@ impl Context {
         match leadership.leader? {
             leader if leader == self.id => server::local_read_index(&self.raft, deadline).await,
             leader => network::read_index(&self.link_to(leader.0)?, deadline).await,
-        }
-    }
-
-    async fn ask_peers(self, peers: Arc<Mutex<BTreeMap<u64, StatusResponse>>>) {
-        let mut tick = tokio::time::interval(STATUS_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            let membership = self.raft.metrics().borrow_watched().membership_config.clone();
-            let this = &self;
-            let ids = membership.nodes().map(|(id, _)| *id).filter(|id| *id != this.id.0);
-            let answers = ids.map(|id| async move {
-                let link = this.link_to(id)?;
-                Some((id, network::status(&link, STATUS_EVERY).await?))
-            });
-            let answers = futures::future::join_all(answers).await;
-            let voters: BTreeSet<u64> = membership.voter_ids().collect();
-            let statuses = answers.iter().flatten().filter(|(id, _)| voters.contains(id));
-            self.compare(statuses.map(|(_, status)| status), voters.len());
-            *peers.lock().expect("only replaced") = answers.into_iter().flatten().collect();
-        }
-    }
-
-    /// Looks whether this member holds what the others, voters among `members`, say that they hold.
-    fn compare<'a>(&self, others: impl Iterator<Item = &'a StatusResponse>, members: usize) {
-        let others = others.map(|status| status.notes.iter().map(convert::from_note).collect());
-        let others: Vec<Vec<_>> = others.collect();
-        let own = self.shared.read().notes.all();
-        let verdict = divergence::judge(&own, &others, members);
-        let told = self.metrics.divergent.get() != 0;
-        self.metrics.divergent.set(i64::from(verdict != Verdict::Agrees));
-        match verdict {
-            Verdict::Agrees => {}
-            // The metric says for how long; twice a second in the log would hide all else.
-            Verdict::Differs { .. } if told => {}
-            Verdict::Differs { at } => {
-                tracing::error!(index = %at, "the states of members differ; which is right is not known");
-            }
-            Verdict::Odd { at } => {
-                let reason = format!("its state after log entry {at} is not that of most members");
-                tracing::error!(reason, "this member is wrong and stops");
-                if let Err(error) = quarantine::set(&self.data_dir, &reason) {
-                    tracing::error!(%error, "it cannot be marked; it would find out again");
-                }
-                self.shared.stop(&reason);
-            }
         }
     }
 
@@ -667,8 +640,10 @@ impl Context {
     }
 
     /// Sees to it that there is a group, and that it is known which.
-    async fn begin(self, initial: Vec<(MemberId, Peer)>) {
-        self.clone().bootstrap(initial).await;
+    async fn begin(self, initial: Vec<(MemberId, Peer)>, joins: bool) {
+        if !joins {
+            self.clone().bootstrap(initial).await;
+        }
         let Context { id: own, raft, links, shared, leadership, .. } = self;
         Founder { raft, links, shared, leadership, own }.run().await;
     }

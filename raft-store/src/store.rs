@@ -2,12 +2,14 @@
 
 use crate::{
     backup,
-    config::{Config, OpenError},
+    config::{Config, OpenError, Peer},
     member::Member,
     members::{Leadership, MemberStatus},
+    membership::Request,
     questions::Answer,
     shared::{Position, Shared},
-    state::{Batch, Command, Request, Session, State},
+    state::{Batch, Command, Session, State},
+    steward::MemberError,
     types::{
         Cluster, Committed, Error, Key, LogIndex, MemberId, Page, Revision, Stored, Term, Txn,
     },
@@ -93,7 +95,7 @@ impl Store {
         let batch = Batch {
             session: shared.session(),
             settled: *serial,
-            requests: vec![Request { serial: *serial, txn }],
+            requests: vec![crate::state::Request { serial: *serial, txn }],
         };
         let mut answer = shared.wait_for_outcome(*serial);
         let index = LogIndex(*serial);
@@ -252,6 +254,42 @@ impl Store {
         match &self.inner.mode {
             Mode::Member(member) => member.ask(of, topic, question).await,
             Mode::Memory { .. } => None,
+        }
+    }
+
+    /// Adds a member that follows and does not vote until it has caught up; then it votes by itself.
+    /// The id is the next one unless given; ids are never given twice. It may be started afterwards,
+    /// with `Config::joins`; one that is not heard from in time is removed again.
+    pub async fn add_learner(
+        &self,
+        id: Option<MemberId>,
+        peer: Peer,
+    ) -> Result<MemberId, MemberError> {
+        self.change(Request::Add { id, peer }).await
+    }
+
+    /// Removes a member for ever. It stops when it learns of it. A leader hands over first.
+    pub async fn remove_member(&self, id: MemberId) -> Result<(), MemberError> {
+        self.change(Request::Remove { id }).await.map(drop)
+    }
+
+    /// Hands leadership to a voter, or to the one that is furthest; who leads now.
+    pub async fn transfer_leader(&self, to: Option<MemberId>) -> Result<MemberId, MemberError> {
+        self.change(Request::Transfer { to }).await
+    }
+
+    async fn change(&self, request: Request) -> Result<MemberId, MemberError> {
+        match &self.inner.mode {
+            Mode::Memory { .. } => Err(MemberError::Unavailable { unknown: false }),
+            Mode::Member(member) => member.change(request).await,
+        }
+    }
+
+    /// Hands leadership over if it has it and another can take it: before a planned stop, while
+    /// this member still answers.
+    pub async fn hand_over(&self) {
+        if let Mode::Member(member) = &self.inner.mode {
+            member.hand_over().await;
         }
     }
 

@@ -249,6 +249,7 @@ fn store_config(
         member: own.id,
         data_dir: args.data_dir.clone(),
         initial_members: members.iter().map(|it| (it.id, it.peer.clone())).collect(),
+        joins: false,
         listen: address.parse().with_context(|| format!("{address}: not ADDRESS:PORT"))?,
         tls: raft_store::Tls {
             ca: read(&args.pki, "peer-ca.crt")?,

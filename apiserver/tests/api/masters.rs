@@ -59,6 +59,7 @@ impl Masters {
                 member: *member,
                 data_dir: dir.path().join(member.to_string()),
                 initial_members: peers.clone(),
+                joins: false,
                 listen: peer.peer_address.parse().expect("an address"),
                 tls: Tls {
                     ca: ca.clone(),
@@ -70,6 +71,7 @@ impl Masters {
                     election_min: Duration::from_millis(300),
                     election_max: Duration::from_millis(600),
                     request: Duration::from_secs(30),
+                    ..Timers::default()
                 },
                 retention: Retention::default(),
                 seal: Arc::new(raft_store::Plain),

@@ -176,7 +176,7 @@ async fn a_restored_member_is_of_another_cluster_and_all_of_the_past_is_compacte
         let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
         Links::new(&config, Introduce::new(&of.inside().shared), metrics)
     };
-    let asks = |of: &Store| links(of).to(1, &peer).expect("a link");
+    let asks = |of: &Store| links(of).link(peer.clone()).expect("a link");
     let deadline = Duration::from_secs(10);
     assert!(network::status(&asks(&store), deadline).await.is_some(), "its own are answered");
     assert!(network::status(&asks(cluster.store(2)), deadline).await.is_none(), "the old are not");

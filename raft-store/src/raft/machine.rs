@@ -7,6 +7,7 @@ use crate::{
     disk::{AppliedTo, StateBatch, StateDisk},
     durable,
     metrics::Metrics,
+    roster::Roster,
     shared::{Position, Shared},
     state::Applied,
     types::{LogIndex, Term},
@@ -105,6 +106,7 @@ pub(crate) struct Machine {
     disk: Arc<Mutex<Arc<StateDisk>>>,
     applied: AppliedTo,
     applied_id: watch::Sender<Option<LogId>>,
+    roster: watch::Sender<Roster>,
     snapshot: CurrentSnapshot,
     metrics: Metrics,
 }
@@ -134,6 +136,7 @@ impl Machine {
             dirs,
             disk: Arc::new(Mutex::new(disk)),
             applied_id: watch::Sender::new(applied.log_id),
+            roster: watch::Sender::new(applied.roster.clone()),
             applied,
             snapshot: Arc::default(),
             metrics,
@@ -143,6 +146,11 @@ impl Machine {
     /// The last entry applied.
     pub(crate) fn applied_id(&self) -> watch::Receiver<Option<LogId>> {
         self.applied_id.subscribe()
+    }
+
+    /// Every id ever given, as of the last entry applied.
+    pub(crate) fn roster(&self) -> watch::Receiver<Roster> {
+        self.roster.subscribe()
     }
 
     pub(crate) fn disk(&self) -> Arc<Mutex<Arc<StateDisk>>> {
@@ -158,6 +166,7 @@ impl Machine {
         match entry.payload {
             EntryPayload::Blank => Ok(Applied::default()),
             EntryPayload::Membership(membership) => {
+                self.applied.roster.apply(LogIndex(entry.log_id.index), &membership);
                 self.applied.membership = StoredMembership::new(Some(entry.log_id), membership);
                 Ok(Applied::default())
             }
@@ -185,8 +194,22 @@ impl Machine {
                 responder.send(Nothing);
             }
         }
-        self.applied_id.send_replace(self.applied.log_id);
+        self.publish();
         Ok(())
+    }
+}
+
+impl Machine {
+    /// Tells those who follow how far the log is applied.
+    fn publish(&self) {
+        self.roster.send_if_modified(|known| {
+            let changed = *known != self.applied.roster;
+            if changed {
+                known.clone_from(&self.applied.roster);
+            }
+            changed
+        });
+        self.applied_id.send_replace(self.applied.log_id);
     }
 }
 
@@ -268,7 +291,7 @@ impl RaftStateMachine<Types> for Machine {
         // Before anybody can see what it brought.
         self.metrics.snapshots_installed.inc();
         self.shared.replace(index, state, disk);
-        self.applied_id.send_replace(self.applied.log_id);
+        self.publish();
         self.get_snapshot_builder().await.build_snapshot().await.map(drop)
     }
 
@@ -295,7 +318,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
             disk.checkpoint(&path)?;
             let snapshot = Arc::new(SnapshotDir { path });
             // What is in the checkpoint, not what was applied when it was asked for.
-            let AppliedTo { log_id, membership } = applied_in(&snapshot.path)?;
+            let AppliedTo { log_id, membership, .. } = applied_in(&snapshot.path)?;
             let meta = SnapshotMeta { last_log_id: log_id, last_membership: membership };
             Ok(Snapshot { meta, snapshot })
         })

@@ -53,6 +53,7 @@ pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<Types>;
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Types>;
 pub(crate) type Membership = openraft::Membership<u64, Peer>;
+pub(crate) type RaftInstant = openraft::type_config::alias::InstantOf<Types>;
 pub(crate) type Metrics = openraft::RaftMetrics<Types>;
 
 pub(crate) fn log_id(term: u64, index: u64) -> LogId {

@@ -10,8 +10,9 @@ use super::{
 use crate::{
     config::{Config, Peer, Timers, Tls},
     founding::Introduce,
+    membership,
     metrics::Metrics,
-    snapshot_stream,
+    snapshot_stream, steward,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -30,7 +31,7 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -67,46 +68,104 @@ pub(crate) struct Link {
 pub(crate) struct Links {
     tls: Tls,
     timers: Timers,
-    links: Arc<Mutex<BTreeMap<u64, Link>>>,
+    book: Arc<Mutex<Book>>,
     introduce: Introduce,
     metrics: Metrics,
 }
 
-/// No connection can be made from this address or certificate.
+/// Where the members are. An address is only where one is looked for: who answers there is proved
+/// by its certificate.
+#[derive(Default)]
+struct Book {
+    /// By the newest membership.
+    peers: BTreeMap<u64, Peer>,
+    /// Where one was found that did not answer where the membership says.
+    found: BTreeMap<u64, String>,
+    links: BTreeMap<u64, Link>,
+}
+
+impl Book {
+    fn address(&self, id: u64) -> Option<&String> {
+        let peer = self.peers.get(&id)?;
+        Some(self.found.get(&id).unwrap_or(&peer.peer_address))
+    }
+}
+
+/// No connection can be made.
 #[derive(Debug, thiserror::Error)]
-#[error("peer {0}")]
-pub(crate) struct BadPeer(String, #[source] tonic::transport::Error);
+pub(crate) enum BadPeer {
+    #[error("peer {0}")]
+    Address(String, #[source] tonic::transport::Error),
+    #[error("no membership names member {0}")]
+    Unknown(u64),
+}
 
 impl Links {
     pub(crate) fn new(config: &Config, introduce: Introduce, metrics: Metrics) -> Links {
         let (tls, timers) = (config.tls.clone(), config.timers);
-        Links { tls, timers, links: Arc::default(), introduce, metrics }
+        Links { tls, timers, book: Arc::default(), introduce, metrics }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().expect("only looked up and inserted")
+    }
+
+    /// What the newest membership says of a peer. Connections to another address are given up.
+    pub(crate) fn know(&self, id: u64, peer: &Peer) {
+        let mut book = self.book();
+        if book.peers.get(&id) != Some(peer) {
+            book.peers.insert(id, peer.clone());
+            book.found.remove(&id);
+        }
+    }
+
+    /// A peer was found to answer at `address`, whatever the membership says.
+    pub(crate) fn found(&self, id: u64, address: &str) {
+        let mut book = self.book();
+        let known = book.peers.get(&id).is_some_and(|peer| peer.peer_address == address);
+        match known {
+            true => book.found.remove(&id),
+            false => book.found.insert(id, address.to_owned()),
+        };
+    }
+
+    /// Where a peer is dialled at the moment.
+    pub(crate) fn address(&self, id: u64) -> Option<String> {
+        self.book().address(id).cloned()
     }
 
     /// The connections to a peer, new ones if its address changed.
-    pub(crate) fn to(&self, id: u64, peer: &Peer) -> Result<Link, BadPeer> {
-        let mut links = self.links.lock().expect("only looked up and inserted");
-        if let Some(link) = links.get(&id).filter(|link| link.address == peer.peer_address) {
+    fn to(&self, id: u64) -> Result<Link, BadPeer> {
+        let mut book = self.book();
+        let known = (book.peers.get(&id).cloned(), book.address(id).cloned());
+        let (Some(peer), Some(address)) = known else { return Err(BadPeer::Unknown(id)) };
+        if let Some(link) = book.links.get(&id).filter(|link| link.address == address) {
             return Ok(link.clone());
         }
-        let endpoint = self.endpoint(peer).map_err(|e| BadPeer(peer.to_string(), e))?;
-        let link = Link {
+        let link = self.link(Peer { peer_address: address, ..peer })?;
+        book.links.insert(id, link.clone());
+        Ok(link)
+    }
+
+    /// Connections of their own, to look whether `peer` is there.
+    pub(crate) fn link(&self, peer: Peer) -> Result<Link, BadPeer> {
+        let endpoint = self.endpoint(&peer);
+        let endpoint = endpoint.map_err(|error| BadPeer::Address(peer.to_string(), error))?;
+        Ok(Link {
             control: client(endpoint.connect_lazy(), self.introduce.clone()),
             data: client(endpoint.connect_lazy(), self.introduce.clone()),
-            address: peer.peer_address.clone(),
+            address: peer.peer_address,
             endpoint,
             introduce: self.introduce.clone(),
             said: Arc::default(),
-        };
-        links.insert(id, link.clone());
-        Ok(link)
+        })
     }
 
     /// The connections to a member of the group.
     pub(crate) fn to_member(&self, raft: &Raft, id: u64) -> Option<Link> {
         let membership = raft.metrics().borrow_watched().membership_config.clone();
-        let peer = membership.get_node(&id)?;
-        match self.to(id, peer) {
+        self.know(id, membership.get_node(&id)?);
+        match self.to(id) {
             Ok(link) => Some(link),
             Err(error) => {
                 tracing::error!(%error, id, "no connection can be made");
@@ -141,7 +200,8 @@ fn client(channel: Channel, introduce: Introduce) -> Client {
 
 /// What openraft uses to reach one peer for one purpose.
 pub(crate) struct Sender {
-    link: Result<Link, Arc<BadPeer>>,
+    links: Links,
+    target: u64,
     /// Heartbeats: one unary call each on the control connection, instead of a stream.
     heartbeats: bool,
     idle_max: Duration,
@@ -152,9 +212,9 @@ impl RaftNetworkFactory<Types> for Links {
     type Network = Sender;
 
     async fn new_client(&mut self, target: u64, peer: &Peer) -> Sender {
-        let link = self.to(target, peer).map_err(Arc::new);
-        let idle_max = self.timers.election_max * 2;
-        Sender { link, heartbeats: false, idle_max, metrics: self.metrics.clone() }
+        self.know(target, peer);
+        let (links, idle_max) = (self.clone(), self.timers.election_max * 2);
+        Sender { links, target, heartbeats: false, idle_max, metrics: self.metrics.clone() }
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, peer: &Peer) -> Sender {
@@ -166,7 +226,7 @@ impl RaftNetworkFactory<Types> for Links {
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
     #[error(transparent)]
-    Peer(Arc<BadPeer>),
+    Peer(#[from] BadPeer),
     #[error("{}: {}", .0.code(), .0.message())]
     Status(Box<Status>),
     #[error("no answer within {0:?}")]
@@ -217,8 +277,9 @@ struct Outstanding {
 }
 
 impl Sender {
-    fn link(&self) -> Result<&Link, NoAnswer> {
-        self.link.as_ref().map_err(|error| NoAnswer::Peer(error.clone()))
+    /// Asked for each time: openraft keeps a sender when the member's address changes.
+    fn link(&self) -> Result<Link, NoAnswer> {
+        Ok(self.links.to(self.target)?)
     }
 
     async fn append_once(
@@ -226,7 +287,7 @@ impl Sender {
         request: &AppendEntriesRequest<Types>,
         deadline: Duration,
     ) -> Result<AppendEntriesResponse<Types>, NoAnswer> {
-        let mut client = self.link()?.control.clone();
+        let mut client = self.link()?.control;
         let answer = within(deadline, client.heartbeat(convert::to_append(request))).await?;
         Ok(convert::from_append_response(answer.into_inner())?)
     }
@@ -250,7 +311,7 @@ impl Sender {
             sent.requests += 1;
             convert::to_append(&request)
         });
-        let mut client = self.link()?.data.clone();
+        let mut client = self.link()?.data;
         let answers = within(idle_max, client.append(requests)).await?.into_inner();
         let answers = futures::stream::unfold(Some(answers), move |answers| {
             let outstanding = outstanding.clone();
@@ -334,7 +395,7 @@ impl RaftNetworkV2<Types> for Sender {
         request: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        let mut client = self.link()?.control.clone();
+        let mut client = self.link()?.control;
         let call = client.vote(convert::to_vote_request(&request));
         let answer = within(option.soft_ttl(), call).await?;
         Ok(convert::from_vote_response(answer.into_inner()).map_err(NoAnswer::from)?)
@@ -345,7 +406,7 @@ impl RaftNetworkV2<Types> for Sender {
         request: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        let mut client = self.link()?.control.clone();
+        let mut client = self.link()?.control;
         let call = client.pre_vote(convert::to_vote_request(&request));
         let answer = within(option.soft_ttl(), call).await?;
         Ok(convert::from_vote_response(answer.into_inner()).map_err(NoAnswer::from)?)
@@ -358,7 +419,7 @@ impl RaftNetworkV2<Types> for Sender {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let Link { endpoint, introduce, .. } = self.link()?.clone();
+        let Link { endpoint, introduce, .. } = self.link()?;
         self.metrics.snapshots_sent.inc();
         let header = peer::SnapshotHeader {
             vote: Some(convert::to_vote(&vote)),
@@ -383,7 +444,7 @@ impl RaftNetworkV2<Types> for Sender {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
         let request = serde_json::to_vec(&request).map_err(NoAnswer::from)?.into();
-        let mut client = self.link()?.control.clone();
+        let mut client = self.link()?.control;
         let call = client.transfer_leader(peer::TransferLeaderRequest { request });
         let answer = within(option.soft_ttl(), call).await?.into_inner();
         Ok(serde_json::from_slice(&answer.response).map_err(NoAnswer::from)?)
@@ -411,9 +472,17 @@ pub(crate) async fn refuses(link: &Link, deadline: Duration) -> bool {
 
 /// How a peer is doing.
 pub(crate) async fn status(link: &Link, deadline: Duration) -> Option<peer::StatusResponse> {
+    ask_status(link, peer::StatusRequest::default(), deadline).await
+}
+
+/// The same, and the peer learns who asks and where that one is.
+pub(crate) async fn ask_status(
+    link: &Link,
+    request: peer::StatusRequest,
+    deadline: Duration,
+) -> Option<peer::StatusResponse> {
     let mut client = link.control.clone();
-    let call = client.status(peer::StatusRequest {});
-    match within(deadline, call).await {
+    match within(deadline, client.status(request)).await {
         Ok(answer) => Some(answer.into_inner()),
         Err(NoAnswer::Status(refusal)) if refusal.code() == Code::FailedPrecondition => {
             if !link.said.swap(true, Ordering::Relaxed) {
@@ -423,6 +492,19 @@ pub(crate) async fn status(link: &Link, deadline: Duration) -> Option<peer::Stat
         }
         Err(_) => None,
     }
+}
+
+/// What the leader makes of a request about the members; `None` if it did not say.
+pub(crate) async fn ask_members(
+    link: &Link,
+    request: &membership::Request,
+    deadline: Duration,
+) -> Option<steward::Answer> {
+    let request = serde_json::to_vec(request).ok()?.into();
+    let mut client = link.control.clone();
+    let call = client.members(peer::MembersRequest { request });
+    let answer = within(deadline, call).await.ok()?.into_inner().answer;
+    serde_json::from_slice(&answer).ok()
 }
 
 /// A peer's answer to a question, on the connection that heartbeats do not share.
@@ -440,18 +522,17 @@ pub(crate) async fn ask(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster_tests::Cluster;
     use futures::FutureExt as _;
 
     /// openraft pauses after a failure by holding back the stream of requests.
     #[tokio::test]
     async fn a_dead_member_is_not_dialled_again_during_the_pause() {
-        let error = Endpoint::from_shared("not an address").expect_err("no address");
-        let mut sender = Sender {
-            link: Err(Arc::new(BadPeer("m2".to_string(), error))),
-            heartbeats: false,
-            idle_max: Duration::from_secs(1),
-            metrics: Metrics::new(&prometheus::Registry::new()).expect("a new registry"),
-        };
+        let metrics = Metrics::new(&prometheus::Registry::new()).expect("a new registry");
+        let config = Cluster::new(1).config(1);
+        let links = Links::new(&config, Introduce::default(), metrics.clone());
+        let idle_max = Duration::from_secs(1);
+        let mut sender = Sender { links, target: 2, heartbeats: false, idle_max, metrics };
         let paused = futures::stream::pending::<AppendEntriesRequest<Types>>();
         let dialling = sender.stream_append(paused, RPCOption::new(Duration::from_secs(1)));
         assert!(dialling.now_or_never().is_none(), "dialled before there was a request");

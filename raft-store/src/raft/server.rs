@@ -12,11 +12,13 @@ use crate::{
     founding::Doorkeeper,
     inbox::Inbox,
     members::Leadership,
+    peers::Hints,
     questions::Answers as Answerers,
     shared::Shared,
     snapshot_stream::Receiver,
+    steward::Steward,
     succession::Signs,
-    types::Term,
+    types::{MemberId, Term},
 };
 use futures::{Stream, StreamExt};
 use openraft::async_runtime::WatchReceiver as _;
@@ -40,8 +42,8 @@ pub(crate) struct Service {
     pub(crate) shared: Arc<Shared>,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) dirs: Dirs,
-    pub(crate) member: u64,
-    pub(crate) name: String,
+    pub(crate) steward: Steward,
+    pub(crate) hints: Hints,
     pub(crate) signs: Signs,
     pub(crate) answers: Answerers,
     /// Ends all streams.
@@ -204,17 +206,33 @@ impl peer::peer_server::Peer for Service {
         Ok(Response::new(peer::ReadIndexResponse { index }))
     }
 
+    async fn members(
+        &self,
+        request: Request<peer::MembersRequest>,
+    ) -> Result<Response<peer::MembersResponse>, Status> {
+        let request = serde_json::from_slice(&request.into_inner().request)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let answer = self.steward.execute(&request).await;
+        let answer = serde_json::to_vec(&answer).map_err(stopped)?.into();
+        Ok(Response::new(peer::MembersResponse { answer }))
+    }
+
     async fn status(
         &self,
-        _: Request<peer::StatusRequest>,
+        request: Request<peer::StatusRequest>,
     ) -> Result<Response<peer::StatusResponse>, Status> {
+        let asking = request.into_inner();
+        self.hints.announced(asking.member, &asking.peer_address);
         let position = self.shared.position();
         let leadership = *self.leadership.borrow();
         let Term(term) = leadership.term;
         let raft = self.raft.metrics().borrow_watched().clone();
         Ok(Response::new(peer::StatusResponse {
-            member: self.member,
-            name: self.name.clone(),
+            member: self.steward.id.0,
+            name: self.steward.own.name.clone(),
+            peer_address: self.steward.own.peer_address.clone(),
+            api_address: self.steward.own.api_address.clone(),
+            removed: self.steward.is_removed(MemberId(asking.member)),
             term,
             applied_revision: position.revision.0,
             applied_index: position.index.0,
@@ -263,7 +281,7 @@ pub(crate) async fn serve(
     let stopping = service.stopping.clone();
     // Without it an answer waits for the delayed acknowledgement of the one before: 40 ms.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let doorkeeper = Doorkeeper::new(&service.shared, &service.name);
+    let doorkeeper = Doorkeeper::new(&service.shared, &service.steward.own.name);
     let service = PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

@@ -83,6 +83,7 @@ async fn open(directory: &std::path::Path, count: u64) -> Result<Vec<Store>> {
             member: *id,
             data_dir: directory.join(&peer.name),
             initial_members: peers.clone(),
+            joins: false,
             listen: *address,
             tls: Tls {
                 ca: authority.pair.cert.clone().into(),
