@@ -176,7 +176,11 @@ pub(super) async fn run(args: Args) -> Result<()> {
     start_controllers(&args, &members, &store, &server, gate, &registry, &shutdown, &mut tasks)?;
 
     let result = tokio::select! {
-        signal = stop_signal() => signal,
+        signal = stop_signal() => {
+            // While everything here still answers: whoever takes over waits for no lease to run out.
+            store.hand_over().await;
+            signal
+        }
         why = store.stopped() => Err(anyhow::anyhow!("the store has stopped: {why}")),
     };
     tracing::info!("stopping");
