@@ -33,6 +33,7 @@ pub mod identity;
 mod keyring;
 pub mod kind;
 pub mod kinds;
+mod masters;
 pub mod memo;
 mod metrics;
 mod openapi;

@@ -15,6 +15,9 @@ use tokio_rustls::TlsConnector;
 /// with much room.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
+/// After that another master is tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Where the masters are and who we are.
 #[derive(Clone)]
 pub(crate) struct Target {
@@ -128,6 +131,20 @@ impl Connection {
             }
         });
         Ok(Connection { sender, host, accept: "application/json", task })
+    }
+
+    /// To the first master that answers.
+    pub(crate) async fn to_any(target: &Target) -> Result<Connection> {
+        let mut why = anyhow::anyhow!("the kubeconfig names no server");
+        for server in &target.servers {
+            let opened = Connection::open(server, target.tls.clone());
+            match tokio::time::timeout(CONNECT_TIMEOUT, opened).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => why = error,
+                Err(_) => why = anyhow::anyhow!("{server}: no answer within {CONNECT_TIMEOUT:?}"),
+            }
+        }
+        Err(why)
     }
 
     /// The answer's code and its body, still arriving.

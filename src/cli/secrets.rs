@@ -21,7 +21,7 @@ pub(super) enum Args {
 pub(super) async fn run(args: Args) -> Result<()> {
     let Args::RotateKey { kubeconfig } = args;
     let target = Target::from_kubeconfig(kubeconfig.as_deref())?;
-    let mut connection = connect(&target).await?;
+    let mut connection = Connection::to_any(&target).await?;
     let made = post(&mut connection, "/coxswain/secrets/rotate-key").await?;
     output::say(&format!("key {} seals from now on", made["key"]));
     loop {
@@ -34,18 +34,6 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     output::say("every secret is sealed with the new key; older ones stay for history and backups");
     Ok(())
-}
-
-/// To the first master that answers.
-async fn connect(target: &Target) -> Result<Connection> {
-    let mut why = anyhow::anyhow!("the kubeconfig names no server");
-    for server in &target.servers {
-        match Connection::open(server, target.tls.clone()).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => why = error,
-        }
-    }
-    Err(why)
 }
 
 async fn post(connection: &mut Connection, path: &str) -> Result<serde_json::Value> {

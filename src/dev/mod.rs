@@ -5,7 +5,7 @@ pub(crate) mod fabric;
 mod front;
 mod layout;
 mod preflight;
-mod progress;
+pub(crate) mod progress;
 
 use crate::cli::{client::Target, dev::Args, output, stop_signal};
 use anyhow::{Context, Result, bail};

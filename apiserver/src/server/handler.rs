@@ -14,6 +14,7 @@ use crate::{
     backup, catalog, discovery, health,
     identity::Identity,
     kind::Kind,
+    masters,
     metrics::{Inflight, Observed},
     openapi,
     pipeline::{self, Call, Core, manage, watch::WatchCall},
@@ -205,6 +206,9 @@ async fn plain(
     info: &RequestInfo,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
+    if let Some(asked) = masters::Asked::of(request.method(), &info.path) {
+        return masters::answer(core, asked, request).await;
+    }
     if let Some(answer) = rotation::answer(core, request.method(), &info.path).await {
         return answer;
     }
@@ -335,7 +339,7 @@ fn coding(media: &str) -> Result<Coding, Status> {
 }
 
 /// The whole body, if it is not larger than upstream takes.
-async fn read(request: Request<Incoming>) -> Result<Bytes, Status> {
+pub(crate) async fn read(request: Request<Incoming>) -> Result<Bytes, Status> {
     let limit = k8s::decode::BODY_BYTES_MAX;
     match Limited::new(request.into_body(), limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
