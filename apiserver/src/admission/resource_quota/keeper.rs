@@ -60,9 +60,8 @@ async fn lead(server: &Server, term: Term) {
     let mut pause = EVERY;
     loop {
         let now = server.core.store.revision();
-        if now != counted {
+        if let Some(settle) = turn(now != counted, settled.map(|at| at.elapsed())) {
             let began = Instant::now();
-            let settle = settled.is_none_or(|at| at.elapsed() >= SETTLE_EVERY);
             for stored in server.core.view.range(SPACE, "") {
                 if count(server, term, stored, settle).await.is_err() {
                     return;
@@ -78,6 +77,13 @@ async fn lead(server: &Server, term: Term) {
             return;
         }
     }
+}
+
+/// Whether all quotas are to be counted, and whether settled with it, when the last settling is so long
+/// ago. Settling is due also where nobody writes.
+fn turn(changed: bool, settled: Option<Duration>) -> Option<bool> {
+    let settle = settled.is_none_or(|ago| ago >= SETTLE_EVERY);
+    (changed || settle).then_some(settle)
 }
 
 /// The term is over.
@@ -189,4 +195,18 @@ fn used(view: &dyn View, quota: &Quota, hard: &List, path: &str, now: jiff::Time
         }
     }
     used
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_are_settled_in_a_cluster_at_rest_too() {
+        let ago = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(turn(false, None), Some(true), "the first turn");
+        assert_eq!(turn(false, ago(299)), None);
+        assert_eq!(turn(true, ago(299)), Some(false));
+        assert_eq!(turn(false, ago(300)), Some(true));
+    }
 }
