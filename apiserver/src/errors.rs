@@ -19,6 +19,7 @@ pub(crate) fn status(error: Error) -> Status {
             let seconds = retry_after.as_secs().clamp(1, 60) as u32;
             Status::too_many_requests("Too many requests, please try again later.", seconds)
         }
+        Error::DiskFull { .. } => Status::new(507, "InsufficientStorage", error.to_string()),
         Error::Unavailable { unknown: false } => {
             Status::unavailable("the cluster has no leader; nothing was written", 1)
         }

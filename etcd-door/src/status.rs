@@ -60,6 +60,10 @@ pub(crate) fn of(error: Error) -> Status {
     match error {
         Error::Compacted { .. } => compacted(),
         Error::Future { .. } => future_revision(),
+        // What etcd says behind its quota.
+        Error::DiskFull { .. } => {
+            Status::resource_exhausted("etcdserver: mvcc: database space exceeded")
+        }
         Error::Overloaded { .. } => Status::resource_exhausted("etcdserver: too many requests"),
         Error::Unavailable { .. } => timeout(),
         Error::TooLarge { .. } => Status::invalid_argument("etcdserver: request is too large"),

@@ -75,6 +75,7 @@ async fn open(dir: &Path, authority: &Authority, id: u64) -> Store {
         },
         timers: Timers { request: PATIENCE, ..Timers::default() },
         retention: Retention::default(),
+        disk: raft_store::Disk::default(),
         seal: Arc::new(raft_store::Plain),
         registry: prometheus::Registry::new(),
     };

@@ -36,6 +36,7 @@ pub(crate) struct Cluster {
     pub(crate) stores: BTreeMap<u64, Store>,
     pub(crate) retention: Retention,
     pub(crate) timers: Timers,
+    pub(crate) disk: crate::Disk,
     seal: Arc<dyn crate::Seal>,
 }
 
@@ -71,6 +72,7 @@ impl Cluster {
                 request: Duration::from_secs(30),
                 ..Timers::default()
             },
+            disk: crate::Disk::default(),
             seal: Arc::new(crate::Plain),
         }
     }
@@ -108,6 +110,7 @@ impl Cluster {
             },
             timers: self.timers,
             retention: self.retention,
+            disk: self.disk.clone(),
             seal: self.seal.clone(),
             registry: prometheus::Registry::new(),
         }

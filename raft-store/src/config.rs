@@ -1,6 +1,6 @@
 //! What a member must be told to start, and why it may refuse.
 
-use crate::{seal::Seal, types::MemberId};
+use crate::{room::Disk, seal::Seal, types::MemberId};
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// One member of the group, as the others reach it.
@@ -105,6 +105,7 @@ pub struct Config {
     pub tls: Tls,
     pub timers: Timers,
     pub retention: Retention,
+    pub disk: Disk,
     /// What of the log and the disk is not to be read by others; the same on every member.
     pub seal: Arc<dyn Seal>,
     pub registry: prometheus::Registry,

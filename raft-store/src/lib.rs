@@ -22,6 +22,7 @@ mod proposer;
 mod quarantine;
 mod questions;
 mod raft;
+mod room;
 mod roster;
 mod seal;
 mod shared;
@@ -37,6 +38,7 @@ pub use config::{Config, OpenError, Peer, Retention, Timers, Tls};
 pub use members::{Leadership, MemberStatus};
 pub use membership::Refusal;
 pub use questions::Answer;
+pub use room::{Disk, FileSystem, FreeSpace};
 pub use seal::{Plain, Seal, Unopened};
 pub use steward::MemberError;
 pub use store::{Store, TXN_BYTES_MAX, View};
@@ -50,5 +52,7 @@ pub use watch::Watch;
 mod chaos_tests;
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod full_disk_tests;
 #[cfg(test)]
 mod joining_tests;

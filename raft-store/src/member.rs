@@ -25,6 +25,7 @@ use crate::{
         server::{self, Service},
         term_of,
     },
+    room::{Disk, Measuring, Room},
     roster::Roster,
     shared::Shared,
     state::Session,
@@ -71,6 +72,7 @@ pub(crate) struct Member {
     barriers: Barriers,
     leadership: watch::Receiver<Leadership>,
     answers: Answers,
+    room: Arc<Room>,
     steward: Steward,
     stopping: CancellationToken,
     parts: Mutex<Option<Parts>>,
@@ -126,6 +128,7 @@ impl Member {
         let (answers, hints) = (Answers::default(), Hints::new(&config));
         let stopping = CancellationToken::new();
         let steward = context.steward(&config, me, roster);
+        let room = Arc::new(Room::new(config.disk.reserve));
         let service = Service {
             raft: raft.clone(),
             inbox: inbox.clone(),
@@ -136,6 +139,7 @@ impl Member {
             hints: hints.clone(),
             signs: signs.clone(),
             answers: answers.clone(),
+            room: room.clone(),
             stopping: stopping.clone(),
             read_index_max: config.timers.election_max,
         };
@@ -145,6 +149,7 @@ impl Member {
         let mut tasks = JoinSet::new();
         tasks.spawn(Peers::new(hints, &steward, &metrics).run());
         tasks.spawn(steward.clone().run());
+        tasks.spawn(measuring(&config.disk, &room, &steward, &metrics).run());
         tasks.spawn(context.clone().track_leadership(applied, announce));
         tasks.spawn(inbox.clone().run(raft.clone(), metrics.clone()));
         tasks.spawn(context.succession(signs).run());
@@ -162,6 +167,7 @@ impl Member {
             barriers,
             leadership,
             answers,
+            room,
             steward,
             stopping,
             parts: Mutex::new(Some(Parts { tasks, server, writer, disk })),
@@ -170,7 +176,10 @@ impl Member {
 
     pub(crate) async fn txn(&self, txn: crate::Txn) -> Result<crate::Committed, Error> {
         let timer = self.metrics.txn_seconds.start_timer();
-        let result = self.proposer.propose(txn).await;
+        let result = match self.room.admit(&txn) {
+            Ok(()) => self.proposer.propose(txn).await,
+            Err(full) => Err(full),
+        };
         timer.observe_duration();
         self.metrics.count(&result);
         result
@@ -250,6 +259,11 @@ impl Member {
     #[cfg(test)]
     pub(crate) async fn snapshot_now(&self) {
         self.raft.trigger().snapshot().await.expect("Raft runs");
+    }
+
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
     }
 
     #[cfg(test)]
@@ -423,6 +437,11 @@ fn proposer(
     let (timers, seal) = (&config.timers, config.seal.clone());
     let (shared, leadership) = (shared.clone(), leadership.clone());
     Arc::new(Proposer::new(shared, metrics.clone(), leadership, timers, signs.clone(), seal))
+}
+
+fn measuring(disk: &Disk, room: &Arc<Room>, steward: &Steward, metrics: &Metrics) -> Measuring {
+    let (disk, room) = (disk.clone(), room.clone());
+    Measuring { room, disk, steward: steward.clone(), metrics: metrics.clone() }
 }
 
 async fn open_disks(config: &Config, metrics: &Metrics) -> Result<Opened, OpenError> {

@@ -33,6 +33,8 @@ pub(crate) struct Metrics {
     pub(crate) barriers: IntCounter,
     pub(crate) pending_bytes: IntGauge,
     pub(crate) divergent: IntGauge,
+    pub(crate) disk_free: IntGauge,
+    pub(crate) disk_full: IntGauge,
 }
 
 impl Metrics {
@@ -74,6 +76,8 @@ impl Metrics {
             watchers: gauge("coxswain_store_watchers", "Open watches.")?,
             barriers: counter("coxswain_store_barriers_total", "Rounds of ReadIndex asked for here.")?,
             divergent: gauge("coxswain_store_divergent", "1 if another member shows a different state at the same log index.")?,
+            disk_free: gauge("coxswain_store_disk_free_bytes", "Bytes free where this member keeps its data.")?,
+            disk_full: gauge("coxswain_store_disk_full", "1 if less than the reserve is free.")?,
             pending_bytes: gauge("coxswain_store_pending_bytes", "Bytes of transactions waiting to be applied.")?,
         };
         Ok(metrics)
@@ -85,6 +89,7 @@ impl Metrics {
             Err(Error::GuardFailed { .. }) => "guard_failed",
             Err(Error::Fenced { .. }) => "fenced",
             Err(Error::Overloaded { .. }) => "overloaded",
+            Err(Error::DiskFull { .. }) => "disk_full",
             Err(Error::Unavailable { .. }) => "unavailable",
             Err(Error::TooLarge { .. }) => "too_large",
             Err(_) => "stopped",

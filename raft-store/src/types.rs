@@ -226,6 +226,12 @@ pub enum Error {
     /// Too much is waiting: retry after the time given; nothing was proposed.
     #[error("overloaded")]
     Overloaded { retry_after: Duration },
+    /// These masters' disks have less room than their reserve: make some. Nothing was proposed; what
+    /// takes no room is still taken.
+    #[error(
+        "no room on the disk of {members}; what would need more is refused until there is some"
+    )]
+    DiskFull { members: String },
     /// No leader or no quorum within the deadline. `unknown`: the write may yet be applied.
     #[error("no quorum within the deadline")]
     Unavailable { unknown: bool },

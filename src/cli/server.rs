@@ -64,6 +64,10 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 50)]
     heartbeat_interval_ms: u64,
 
+    /// Mebibytes that stay free on the disk: with less left, what makes the state grow is refused
+    #[arg(long, default_value_t = 512)]
+    disk_reserve_mib: u64,
+
     /// Addresses of services
     #[arg(long, default_value = "10.96.0.0/16")]
     service_cidr: String,
@@ -267,6 +271,10 @@ fn store_config(
             ..Timers::default()
         },
         retention: Retention::default(),
+        disk: raft_store::Disk {
+            reserve: args.disk_reserve_mib << 20,
+            ..raft_store::Disk::default()
+        },
         seal: keyring.clone(),
         registry: registry.clone(),
     })

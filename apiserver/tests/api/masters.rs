@@ -74,6 +74,7 @@ impl Masters {
                     ..Timers::default()
                 },
                 retention: Retention::default(),
+                disk: raft_store::Disk::default(),
                 seal: Arc::new(raft_store::Plain),
                 registry: prometheus::Registry::new(),
             };

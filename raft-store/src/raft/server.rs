@@ -14,6 +14,7 @@ use crate::{
     members::Leadership,
     peers::Hints,
     questions::Answers as Answerers,
+    room::Room,
     shared::Shared,
     snapshot_stream::Receiver,
     steward::Steward,
@@ -46,6 +47,7 @@ pub(crate) struct Service {
     pub(crate) hints: Hints,
     pub(crate) signs: Signs,
     pub(crate) answers: Answerers,
+    pub(crate) room: Arc<Room>,
     /// Ends all streams.
     pub(crate) stopping: CancellationToken,
     /// A ReadIndex that takes longer has no quorum.
@@ -95,9 +97,11 @@ impl peer::peer_server::Peer for Service {
         request: Request<Streaming<AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         let requests = request.into_inner();
-        // A request that cannot be read ends the stream; the leader begins a new one.
+        // A request that cannot be read, or that there is no room for, ends the stream; the leader
+        // begins a new one.
+        let room = self.room.clone();
         let requests = requests
-            .map(|request| convert::from_append(request.ok()?).ok())
+            .map(move |request| convert::from_append(request.ok().filter(|_| !room.spent())?).ok())
             .take_while(|request| futures::future::ready(request.is_some()))
             .filter_map(futures::future::ready);
         // The leader ended it, or ended itself: with its connection this may just be dropped.
@@ -155,6 +159,9 @@ impl peer::peer_server::Peer for Service {
         &self,
         request: Request<Streaming<SnapshotPiece>>,
     ) -> Result<Response<peer::SnapshotResponse>, Status> {
+        if self.room.spent() {
+            return Err(Status::resource_exhausted("no room on the disk"));
+        }
         let mut pieces = request.into_inner();
         let first = Self::read_snapshot_piece(pieces.message().await?)?;
         let Some(Piece::Header(header)) = first.piece else {
@@ -243,6 +250,7 @@ impl peer::peer_server::Peer for Service {
             notes: self.shared.read().notes.all().iter().map(convert::to_note).collect(),
             reads: codec::VERSION,
             cluster: self.shared.cluster().get().map(convert::to_cluster),
+            disk_full: self.room.full(),
         }))
     }
 

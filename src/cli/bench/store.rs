@@ -92,6 +92,7 @@ async fn open(directory: &std::path::Path, count: u64) -> Result<Vec<Store>> {
             },
             timers: raft_store::Timers::default(),
             retention: raft_store::Retention::default(),
+            disk: raft_store::Disk::default(),
             seal: Arc::new(raft_store::Plain),
             registry: prometheus::Registry::new(),
         }));
