@@ -276,8 +276,9 @@ impl Master {
         }
         command.args(["--initial-members", &members.join(",")]);
         command.args(["--service-cidr", SERVICE_CIDR, "--cluster-cidr", CLUSTER_CIDR]);
-        // Quick for people who try it; `coxswain server` has Kubernetes' own defaults.
-        command.args(["--node-monitor-grace-period", "8s"]);
+        // Quick for people who try it, but twice as long as a real kubelet takes between two
+        // heartbeats; `coxswain server` has Kubernetes' own defaults.
+        command.args(["--node-monitor-grace-period", "20s"]);
         command.args(["--default-toleration-seconds", "5"]);
         Ok(command)
     }
