@@ -50,11 +50,13 @@ fn enough(request: &RangeRequest) -> Option<usize> {
         return Some(0);
     }
     let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0)?;
-    let in_order = matches!(
-        (request.sort_target(), request.sort_order()),
-        (SortTarget::Key, SortOrder::None | SortOrder::Ascend)
-    );
-    (in_order && !filters(request)).then_some(limit)
+    let first = match (request.sort_target(), request.sort_order()) {
+        (SortTarget::Key, SortOrder::None | SortOrder::Ascend) => limit,
+        // Without an order, etcd sorts the first keys of the range and one more, not the range.
+        (_, SortOrder::None) => limit.saturating_add(1),
+        _ => return None,
+    };
+    (!filters(request)).then_some(first)
 }
 
 fn filters(request: &RangeRequest) -> bool {
@@ -159,6 +161,7 @@ pub(crate) fn answer(
     if request.count_only {
         return response;
     }
+    items.truncate(enough(request).unwrap_or(usize::MAX));
     let missing = items.len() < count;
     items.retain(|item| passes(request, item));
     sort(request, &mut items);

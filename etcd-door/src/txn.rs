@@ -55,6 +55,14 @@ pub(crate) async fn run(
 
 /// Refuses what is wrong whatever the state.
 fn check(request: &TxnRequest) -> Result<(), Status> {
+    check_operations(request)?;
+    touched(&request.success)?;
+    touched(&request.failure)?;
+    Ok(())
+}
+
+/// Refuses what is wrong with any operation, as deep as it may be.
+fn check_operations(request: &TxnRequest) -> Result<(), Status> {
     let longest = [request.compare.len(), request.success.len(), request.failure.len()];
     if longest.iter().any(|length| *length > OPERATIONS_MAX) {
         return Err(status::too_many_operations());
@@ -71,11 +79,9 @@ fn check(request: &TxnRequest) -> Result<(), Status> {
                 return Err(status::empty_key());
             }
             Some(Request::RequestDeleteRange(_)) => {}
-            Some(Request::RequestTxn(inner)) => check(inner)?,
+            Some(Request::RequestTxn(inner)) => check_operations(inner)?,
         }
     }
-    touched(&request.success)?;
-    touched(&request.failure)?;
     Ok(())
 }
 

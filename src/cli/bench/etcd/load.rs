@@ -18,6 +18,7 @@ use etcd_door::proto::rpc::{
     watch_client::WatchClient,
     watch_request::RequestUnion,
 };
+use rand::RngCore as _;
 use std::{
     sync::{
         Arc,
@@ -99,17 +100,17 @@ pub(super) async fn keys(
 ) -> Result<Figures> {
     let clients: Vec<KvClient<Channel>> =
         channels.iter().cycle().take(clients).cloned().map(KvClient::new).collect();
-    let value = Bytes::from(vec![b'x'; VALUE_BYTES]);
+    let values = Values::new();
     let first = clients.first().context("at least one client")?.clone();
     if figure != Figure::Put {
-        fill(first, value.clone()).await?;
+        fill(first, &values).await?;
     }
-    let step = Step { figure, value, clients: clients.len() as u64, round };
+    let step = Step { figure, values, clients: clients.len() as u64, round };
     measure(clients, time, step).await
 }
 
 /// All keys that are read are there.
-async fn fill(client: KvClient<Channel>, value: Bytes) -> Result<()> {
+async fn fill(client: KvClient<Channel>, values: &Values) -> Result<()> {
     let counted = RangeRequest { range_end: key(KEYS), count_only: true, ..range(key(0)) };
     let present = client.clone().range(counted).await?.into_inner().count;
     if present == KEYS as i64 {
@@ -117,10 +118,10 @@ async fn fill(client: KvClient<Channel>, value: Bytes) -> Result<()> {
     }
     let mut writers = JoinSet::new();
     for writer in 0..64 {
-        let (mut client, value) = (client.clone(), value.clone());
+        let (mut client, values) = (client.clone(), values.clone());
         writers.spawn(async move {
             for number in (writer..KEYS).step_by(64) {
-                client.put(put(key(number), value.clone())).await?;
+                client.put(put(key(number), values.of(number))).await?;
             }
             anyhow::Ok(())
         });
@@ -131,10 +132,27 @@ async fn fill(client: KvClient<Channel>, value: Bytes) -> Result<()> {
     Ok(())
 }
 
+/// Bytes that no compression makes smaller, as etcd's own benchmark has them.
+#[derive(Clone)]
+struct Values(Bytes);
+
+impl Values {
+    fn new() -> Values {
+        let mut bytes = vec![0; 1 << 20];
+        rand::rng().fill_bytes(&mut bytes);
+        Values(bytes.into())
+    }
+
+    fn of(&self, nth: u64) -> Bytes {
+        let from = (nth as usize * 509) % (self.0.len() - VALUE_BYTES);
+        self.0.slice(from..from + VALUE_BYTES)
+    }
+}
+
 #[derive(Clone)]
 struct Step {
     figure: Figure,
-    value: Bytes,
+    values: Values,
     clients: u64,
     round: usize,
 }
@@ -152,12 +170,12 @@ impl AsyncStep<KvClient<Channel>> for Step {
         match self.figure {
             Figure::Create => {
                 let name = format!("/registry/new/{}/{}/{nth}", self.round, self.clients);
-                let created = client.txn(create(name.into(), self.value.clone())).await?;
+                let created = client.txn(create(name.into(), self.values.of(nth))).await?;
                 ensure!(created.get_ref().succeeded, "it was there already");
             }
-            Figure::Put => drop(client.put(put(key, self.value.clone())).await?),
+            Figure::Put => drop(client.put(put(key, self.values.of(nth))).await?),
             Figure::Mixed if count.is_multiple_of(5) => {
-                client.put(put(key, self.value.clone())).await?;
+                client.put(put(key, self.values.of(nth))).await?;
             }
             Figure::Mixed | Figure::Range => {
                 let found = client.range(range(key)).await?;

@@ -6,7 +6,7 @@ mod load;
 mod report;
 
 use crate::cli::{output, stop_signal};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clusters::{Cluster, Etcd, Masters};
 use report::Comparison;
 use std::{path::PathBuf, time::Duration};
@@ -180,9 +180,10 @@ async fn measure(
     let time = Duration::from_secs(args.seconds);
     let before = clusters::cpu_seconds(&cluster.pids().await?)?;
     let figures = match figure {
-        Figure::Watch => load::watch(&channels, clients, time).await?,
-        _ => load::keys(figure, &channels, clients, time, round).await?,
+        Figure::Watch => load::watch(&channels, clients, time).await,
+        _ => load::keys(figure, &channels, clients, time, round).await,
     };
+    let figures = figures.with_context(|| format!("{}: {figure}", cluster.name()))?;
     let after = clusters::cpu_seconds(&cluster.pids().await?)?;
     Ok(report::Measured { figures, cpu_seconds: after - before })
 }
