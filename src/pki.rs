@@ -6,6 +6,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
 };
+use sha2::{Digest as _, Sha256};
 use std::{fs, io::Write as _, net::IpAddr, os::unix::fs::OpenOptionsExt as _, path::Path};
 
 /// A certificate and its private key, as PEM.
@@ -35,10 +36,7 @@ impl Authority {
     pub(crate) fn open(directory: &Path) -> Result<Authority> {
         let (cert_path, key_path) = (directory.join("ca.crt"), directory.join("ca.key"));
         if cert_path.exists() && key_path.exists() {
-            let read = |path: &Path| {
-                fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-            };
-            return Ok(Authority { pair: Pair { cert: read(&cert_path)?, key: read(&key_path)? } });
+            return Authority::read(directory, "ca");
         }
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
@@ -52,6 +50,15 @@ impl Authority {
         write_private(&key_path, &pair.key)?;
         write_private(&cert_path, &pair.cert)?;
         Ok(Authority { pair })
+    }
+
+    /// Reads `NAME.crt` and `NAME.key` in `directory`.
+    pub(crate) fn read(directory: &Path, name: &str) -> Result<Authority> {
+        let read = |extension: &str| {
+            let path = directory.join(format!("{name}.{extension}"));
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        Ok(Authority { pair: Pair { cert: read("crt")?, key: read("key")? } })
     }
 
     pub(crate) fn issue(&self, purpose: &Purpose) -> Result<Pair> {
@@ -81,6 +88,76 @@ impl Authority {
         let cert = params.signed_by(&key, &issuer)?;
         Ok(Pair { cert: cert.pem(), key: key.serialize_pem() })
     }
+}
+
+/// Whom the certificates of a master name.
+pub(crate) struct MasterNames<'a> {
+    pub(crate) name: &'a str,
+    /// At which its API and its peer port are dialled.
+    pub(crate) addresses: &'a [IpAddr],
+}
+
+/// Signs everything a master proves itself with, by the authorities that lie in `directory` (`ca`,
+/// `peer-ca`, `front-proxy-ca`): its API, its place among the masters, its calls to nodes and to
+/// aggregated servers.
+pub(crate) fn issue_master(directory: &Path, master: &MasterNames) -> Result<()> {
+    let names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        master.name,
+    ]
+    .map(String::from);
+    let addresses = master.addresses;
+    let server = Purpose::Server { name: "kube-apiserver", names: &names, addresses };
+    let peer = Purpose::Peer { name: master.name, addresses };
+    let kubelet =
+        Purpose::Client { user: "kube-apiserver-kubelet-client", group: "system:masters" };
+    let proxy = Purpose::Client { user: "front-proxy-client", group: "front-proxies" };
+    for (authority, name, purpose) in [
+        ("ca", "apiserver", server),
+        // An authority of their own: no other certificate may speak Raft.
+        ("peer-ca", "peer", peer),
+        ("ca", "kubelet-client", kubelet),
+        // Another one: its certificates make proxies, whose headers are believed.
+        ("front-proxy-ca", "front-proxy-client", proxy),
+    ] {
+        write_pair(directory, name, &Authority::read(directory, authority)?.issue(&purpose)?)?;
+    }
+    Ok(())
+}
+
+/// The first address of a range, at which the `kubernetes` Service is.
+pub(crate) fn first_address(cidr: &str) -> Option<IpAddr> {
+    let (base, _) = cidr.split_once('/')?;
+    let base: std::net::Ipv4Addr = base.parse().ok()?;
+    Some(IpAddr::V4((u32::from(base) + 1).into()))
+}
+
+/// kubeadm's hash of a CA: of its public key, so that it outlives a renewed certificate.
+pub(crate) fn key_hash(der: &[u8]) -> Result<[u8; 32]> {
+    let (_, cert) = x509_parser::parse_x509_certificate(der).context("no certificate")?;
+    Ok(Sha256::digest(cert.public_key().raw).into())
+}
+
+/// Of the first certificate in PEM text.
+pub(crate) fn hash_of_pem(pem: &[u8]) -> Result<[u8; 32]> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem).context("the CA is not PEM")?;
+    key_hash(&pem.contents)
+}
+
+/// A hash as people see it.
+pub(crate) fn hex(hash: &[u8; 32]) -> String {
+    hash.map(|byte| format!("{byte:02x}")).concat()
+}
+
+/// What [`hex`] wrote.
+pub(crate) fn parse_hex(text: &str) -> Option<[u8; 32]> {
+    let byte = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(byte).collect();
+    bytes?.try_into().ok()
 }
 
 /// Writes `NAME.crt` and `NAME.key` of `pair` in `directory`.

@@ -33,7 +33,7 @@ pub mod identity;
 mod keyring;
 pub mod kind;
 pub mod kinds;
-mod masters;
+pub mod masters;
 pub mod memo;
 mod metrics;
 mod openapi;
@@ -80,6 +80,9 @@ pub struct Config {
     pub access_webhook: Option<Arc<authz::AccessWebhook>>,
     /// What seals Secrets at rest, the same that the store was opened with; `None`: nothing does.
     pub keyring: Option<Arc<Keyring>>,
+    /// What a new master is given, sealed with the secret of the token it comes with: the keys that
+    /// all masters share. `None`: none joins through this one.
+    pub joining: Option<Arc<[u8]>>,
     /// Whose tokens are taken besides our own.
     pub oidc: Option<Arc<authn::Oidc>>,
     /// Signs approved certificate requests; `None`: they wait.
@@ -119,6 +122,7 @@ impl Config {
             token_webhook: None,
             access_webhook: None,
             keyring: None,
+            joining: None,
             oidc: None,
             authority: None,
             front_proxy: None,

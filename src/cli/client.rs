@@ -1,6 +1,7 @@
 //! One HTTPS request at a time, for the commands: enough of a client to ask every master the same
 //! question. The ordinary API goes through `node_agent::client`.
 
+use crate::pki;
 use anyhow::{Context, Result, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -24,6 +25,8 @@ pub(crate) struct Target {
     /// `https://host:port`, the current context's server first.
     pub(crate) servers: Vec<String>,
     pub(crate) tls: Arc<rustls::ClientConfig>,
+    /// By which a new master knows the cluster's CA.
+    pub(crate) ca_hash: [u8; 32],
 }
 
 impl Target {
@@ -67,12 +70,10 @@ impl Target {
             let path = object[field].as_str().with_context(|| format!("no {field}"))?;
             std::fs::read(path).with_context(|| format!("cannot read {path}"))
         };
-        let tls = client_tls(
-            &pem(&cluster, "certificate-authority")?,
-            &pem(&user, "client-certificate")?,
-            &pem(&user, "client-key")?,
-        )?;
-        Ok(Target { servers, tls })
+        let ca = pem(&cluster, "certificate-authority")?;
+        let ca_hash = pki::hash_of_pem(&ca)?;
+        let tls = client_tls(&ca, &pem(&user, "client-certificate")?, &pem(&user, "client-key")?)?;
+        Ok(Target { servers, tls, ca_hash })
     }
 
     /// `GET`s `path` from `server`; the status code and the body. Bounded by `timeout`.
@@ -109,6 +110,8 @@ pub(crate) struct Connection {
     host: String,
     /// The media type asked for.
     pub(crate) accept: &'static str,
+    /// A token to show with each request.
+    pub(crate) bearer: Option<String>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -130,7 +133,7 @@ impl Connection {
                 tracing::debug!(%error, "connection ended");
             }
         });
-        Ok(Connection { sender, host, accept: "application/json", task })
+        Ok(Connection { sender, host, accept: "application/json", bearer: None, task })
     }
 
     /// To the first master that answers.
@@ -158,13 +161,16 @@ impl Connection {
             http::Method::PATCH => "application/merge-patch+json",
             _ => "application/json",
         };
-        let request = http::Request::builder()
+        let mut request = http::Request::builder()
             .method(method)
             .uri(path)
             .header("host", &self.host)
             .header("accept", self.accept)
-            .header("content-type", content)
-            .body(Full::new(Bytes::from(body)))?;
+            .header("content-type", content);
+        if let Some(token) = &self.bearer {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(Bytes::from(body)))?;
         self.sender.ready().await?;
         let answer = self.sender.send_request(request).await?;
         Ok((answer.status().as_u16(), answer.into_body()))

@@ -267,9 +267,14 @@ fn combine(lists: &[Vec<Value>]) -> Vec<Value> {
     }
     members.retain(|id, _| most.iter().any(|member| self::id(member) == *id));
     let mut settled = settle_leader(members);
+    let heard = |id: u64| {
+        let told = lists.iter().flatten().filter(|member| self::id(member) == id);
+        told.into_iter().any(|member| member["self"] != true && member["reachable"] == true)
+    };
     let furthest = settled.iter().filter_map(|member| member["appliedRevision"].as_u64()).max();
     for member in &mut settled {
         let behind = member["appliedRevision"].as_u64().zip(furthest);
+        member["heardByOthers"] = json!(heard(id(member)));
         member["lag"] = json!(behind.map(|(applied, furthest)| furthest - applied));
     }
     settled

@@ -8,11 +8,14 @@ mod authentication;
 mod bench;
 pub(crate) mod dev;
 mod etcd_door;
+mod joining;
 mod machine;
 mod members;
+mod replace;
 mod secrets;
 mod server;
 mod status;
+mod token;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -53,10 +56,13 @@ enum Verb {
     #[command(hide = true)]
     Machine(machine::Args),
     Members(members::Args),
+    Replace(replace::Args),
     #[command(subcommand)]
     Secrets(secrets::Args),
     Server(Box<server::Args>),
     Status(status::Args),
+    #[command(subcommand)]
+    Token(token::Args),
 }
 
 impl Cli {
@@ -77,9 +83,11 @@ impl Cli {
             // Forks before it starts anything: no runtime here.
             Verb::Machine(args) => machine::run(&args),
             Verb::Members(args) => block_on(members::run(args)),
+            Verb::Replace(args) => block_on(replace::run(args)),
             Verb::Secrets(args) => block_on(secrets::run(args)),
             Verb::Server(args) => block_on(server::run(*args)),
             Verb::Status(args) => block_on(status::run(args)),
+            Verb::Token(args) => block_on(token::run(args)),
         }
     }
 }

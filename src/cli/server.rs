@@ -5,6 +5,7 @@ use super::{
     authentication::{AuthenticationArgs, front_proxy_ca, keyring, roots},
     client::client_tls,
     etcd_door::EtcdArgs,
+    joining::{self, JoinArgs},
     stop_signal,
 };
 use crate::dev::fabric::bind_in;
@@ -16,7 +17,7 @@ use apiserver::{
 use futures::future::BoxFuture;
 use k8s::{Request, Resource, Status, Verb};
 use prometheus::Registry;
-use raft_store::{Config as StoreConfig, MemberId, Peer, Retention, Store, Timers};
+use raft_store::{Config as StoreConfig, MemberId, OpenError, Peer, Retention, Store, Timers};
 use reconcile::Gate;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use std::{
@@ -39,8 +40,8 @@ pub(super) struct Args {
     #[arg(long)]
     name: String,
 
-    /// Raft id of this master; never reuse one
-    #[arg(long)]
+    /// Raft id of this master in a new cluster; never reuse one. One that joins is given its own
+    #[arg(long, default_value_t = 0)]
     id: u64,
 
     /// Where the log and the state are kept
@@ -57,8 +58,11 @@ pub(super) struct Args {
     listen: Vec<String>,
 
     /// Every master of a new cluster, comma-separated: ID=NAME=PEER_ADDRESS=API_ADDRESS
-    #[arg(long, value_delimiter = ',', required = true)]
+    #[arg(long, value_delimiter = ',', required_unless_present = "join")]
     initial_members: Vec<String>,
+
+    #[command(flatten)]
+    joining: JoinArgs,
 
     /// Raft heartbeat interval in milliseconds; elections start after 4 to 7 of them
     #[arg(long, default_value_t = 50)]
@@ -153,15 +157,23 @@ impl AuditArgs {
     }
 }
 
-pub(super) async fn run(args: Args) -> Result<()> {
+pub(super) async fn run(mut args: Args) -> Result<()> {
     let registry = prometheus::Registry::new();
-    let members = parse_members(&args)?;
+    let joins = args.initial_members.is_empty();
+    let members = match joins {
+        true => join(&mut args).await?,
+        false => parse_members(&args)?,
+    };
     let keyring = keyring(&args.pki)?;
-    let store = Store::open(store_config(&args, &members, &keyring, &registry)?)
-        .await
-        .with_context(|| format!("cannot open the store in {}", args.data_dir.display()))?;
+    let store = open_store(&args, store_config(&args, &members, &keyring, &registry)?).await?;
     let shutdown = CancellationToken::new();
     let mut tasks = JoinSet::new();
+    if joins {
+        let (follows, stop) = (joining::follow(store.clone()), shutdown.clone());
+        tasks.spawn(async move {
+            let _ = stop.run_until_cancelled(follows).await;
+        });
+    }
 
     let mut config = server_config(&args, &store, &members, &registry)?;
     config.keyring = Some(keyring);
@@ -219,9 +231,9 @@ fn background(server: &apiserver::Server, shutdown: &CancellationToken, tasks: &
 }
 
 /// A master as the command line names it.
-struct Member {
-    id: MemberId,
-    peer: Peer,
+pub(super) struct Member {
+    pub(super) id: MemberId,
+    pub(super) peer: Peer,
 }
 
 fn parse_members(args: &Args) -> Result<Vec<Member>> {
@@ -244,6 +256,31 @@ fn parse_members(args: &Args) -> Result<Vec<Member>> {
     Ok(members)
 }
 
+/// Lets this master into the cluster it is told of, if it is not in it yet; all members known.
+async fn join(args: &mut Args) -> Result<Vec<Member>> {
+    let own = joining::Own {
+        name: &args.name,
+        data_dir: &args.data_dir,
+        pki: &args.pki,
+        listen: &args.listen,
+        service_cidr: &args.service_cidr,
+    };
+    let (id, members) = joining::members(&args.joining, &own).await?;
+    args.id = id;
+    Ok(members)
+}
+
+async fn open_store(args: &Args, config: StoreConfig) -> Result<Store> {
+    let opened = Store::open(config).await;
+    let removed = matches!(opened, Err(OpenError::Removed { .. }));
+    let opened =
+        opened.with_context(|| format!("cannot open the store in {}", args.data_dir.display()));
+    match removed {
+        true => opened.with_context(|| joining::how_to_come_back(&args.data_dir)),
+        false => opened,
+    }
+}
+
 fn store_config(
     args: &Args,
     members: &[Member],
@@ -257,7 +294,7 @@ fn store_config(
         member: own.id,
         data_dir: args.data_dir.clone(),
         initial_members: members.iter().map(|it| (it.id, it.peer.clone())).collect(),
-        joins: false,
+        joins: args.initial_members.is_empty(),
         listen: address.parse().with_context(|| format!("{address}: not ADDRESS:PORT"))?,
         tls: raft_store::Tls {
             ca: read(&args.pki, "peer-ca.crt")?,
@@ -295,6 +332,7 @@ fn server_config(
         .plugins(&args.enable_admission_plugins, &args.disable_admission_plugins)?;
     config.admission.default_toleration_seconds = args.default_toleration_seconds;
     config.registry = registry.clone();
+    config.joining = joining::bundle(&args.pki)?;
     args.authentication.apply(&args.pki, &mut config)?;
     config.kubelet_tls = Some(client_tls(
         &read(&args.pki, "ca.crt")?,
@@ -331,9 +369,13 @@ fn server_tls(pki: &Path) -> Result<Arc<rustls::ServerConfig>> {
     let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(trusted))
         .allow_unauthenticated()
         .build()?;
-    let certs: Vec<_> = CertificateDer::pem_slice_iter(&read(pki, "apiserver.crt")?)
+    let mut certs: Vec<_> = CertificateDer::pem_slice_iter(&read(pki, "apiserver.crt")?)
         .collect::<Result<_, _>>()
         .context("apiserver.crt is not PEM")?;
+    // Shown as well, for a new master that knows the CA by its hash only.
+    for ca in CertificateDer::pem_slice_iter(&read(pki, "ca.crt")?) {
+        certs.push(ca.context("ca.crt is not PEM")?);
+    }
     let key = PrivateKeyDer::from_pem_slice(&read(pki, "apiserver.key")?)
         .context("apiserver.key is not PEM")?;
     let mut config = rustls::ServerConfig::builder()
@@ -581,6 +623,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => Ok(Duration::from_secs(number)),
         "m" => Ok(Duration::from_secs(number * 60)),
+        "h" => Ok(Duration::from_secs(number * 3600)),
         _ => Err(format!("{text:?}: not like 500ms, 40s or 5m")),
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     cli::client::{Target, client_tls},
     cli::dev::Args,
     kubeconfig,
-    pki::{Authority, Pair, Purpose, write_pair, write_private},
+    pki::{self, Authority, MasterNames, Pair, Purpose, write_pair, write_private},
 };
 use anyhow::{Context, Result};
 use std::{
@@ -147,36 +147,15 @@ impl Layout {
 
     fn prepare_master(&self, ca: &Authority, master: &Master, accounts: &Path) -> Result<()> {
         let directory = self.machine_dir(&master.name).join("pki");
-        let names = [
-            "localhost",
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-            "kubernetes.default.svc.cluster.local",
-            &master.name,
-        ]
-        .map(String::from);
-        let local = Ipv4Addr::LOCALHOST.into();
-        let addresses = [local, master.address, KUBERNETES_SERVICE_IP.into()];
-        let server =
-            Purpose::Server { name: "kube-apiserver", names: &names, addresses: &addresses };
-        let peer = Purpose::Peer { name: &master.name, addresses: &[local, master.address] };
-        let kubelet =
-            Purpose::Client { user: "kube-apiserver-kubelet-client", group: "system:masters" };
         write_pair(&directory, "ca", &ca.pair)?;
-        write_pair(&directory, "apiserver", &ca.issue(&server)?)?;
-        // An authority of their own: no other certificate may speak Raft.
-        let peers = Authority::open(&self.pki_dir().join("peers"))?;
-        write_private(&directory.join("peer-ca.crt"), &peers.pair.cert)?;
-        write_pair(&directory, "peer", &peers.issue(&peer)?)?;
-        write_pair(&directory, "kubelet-client", &ca.issue(&kubelet)?)?;
+        // Each master has the authorities' keys: it lets new ones in.
+        for (kept, name) in [("peers", "peer-ca"), ("front-proxy", "front-proxy-ca")] {
+            let authority = Authority::open(&self.pki_dir().join(kept))?;
+            write_pair(&directory, name, &authority.pair)?;
+        }
         fs::copy(accounts, directory.join("sa.key")).context("cannot copy sa.key")?;
-        // Another one: its certificates make proxies, whose headers are believed.
-        let proxies = Authority::open(&self.pki_dir().join("front-proxy"))?;
-        write_private(&directory.join("front-proxy-ca.crt"), &proxies.pair.cert)?;
-        let proxy = Purpose::Client { user: "front-proxy-client", group: "front-proxies" };
-        write_pair(&directory, "front-proxy-client", &proxies.issue(&proxy)?)?;
-        Ok(())
+        let addresses = [Ipv4Addr::LOCALHOST.into(), master.address, KUBERNETES_SERVICE_IP.into()];
+        pki::issue_master(&directory, &MasterNames { name: &master.name, addresses: &addresses })
     }
 
     /// A node has the CA's certificate, never its key.
@@ -202,7 +181,8 @@ impl Layout {
         let tls = client_tls(&read("ca.crt")?, &read("admin.crt")?, &read("admin.key")?)?;
         let front = format!("https://127.0.0.1:{}", self.api_port);
         let masters = self.masters.iter().map(Master::url);
-        Ok(Target { servers: std::iter::once(front).chain(masters).collect(), tls })
+        let ca_hash = pki::hash_of_pem(&read("ca.crt")?)?;
+        Ok(Target { servers: std::iter::once(front).chain(masters).collect(), tls, ca_hash })
     }
 
     pub(super) fn machine_dir(&self, name: &str) -> PathBuf {

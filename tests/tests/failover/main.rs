@@ -7,6 +7,7 @@
 
 mod load;
 mod members;
+mod replacing;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
