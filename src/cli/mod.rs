@@ -6,6 +6,7 @@ pub(crate) mod output;
 mod agent;
 mod authentication;
 mod bench;
+mod certs;
 pub(crate) mod dev;
 mod etcd_door;
 mod joining;
@@ -52,6 +53,8 @@ enum LogFormat {
 enum Verb {
     Agent(agent::Args),
     Bench(bench::Args),
+    #[command(subcommand)]
+    Certs(certs::Args),
     Dev(dev::Args),
     #[command(hide = true)]
     Machine(machine::Args),
@@ -79,6 +82,7 @@ impl Cli {
         match self.verb {
             Verb::Agent(args) => block_on(agent::run(args)),
             Verb::Bench(args) => block_on(bench::run(args)),
+            Verb::Certs(args) => certs::run(args),
             Verb::Dev(args) => block_on(dev::run(args)),
             // Forks before it starts anything: no runtime here.
             Verb::Machine(args) => machine::run(&args),

@@ -177,6 +177,23 @@ fn every_flag_is_documented() {
     assert!(missing.is_empty(), "not in README.md or docs/: {missing:#?}");
 }
 
+/// Where `docs/operations.md` says that a test shows something, there is that test.
+#[test]
+fn tests_that_operators_are_told_of_are_there() {
+    let there: BTreeSet<String> =
+        sources().iter().flat_map(|file| functions(&read(file))).map(|(name, _)| name).collect();
+    let text = read(&root().join("docs/operations.md"));
+    let words = text.split('`').skip(1).step_by(2);
+    // Names of tests are sentences; of other things, they are not.
+    let sentence = |word: &&str| {
+        word.matches('_').count() >= 3 && word.chars().all(|c| c == '_' || c.is_ascii_lowercase())
+    };
+    let named: BTreeSet<&str> = words.filter(sentence).collect();
+    assert!(named.len() > 10, "{named:?}");
+    let missing: Vec<&&str> = named.iter().filter(|name| !there.contains(**name)).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:#?}");
+}
+
 /// The long flags of a file of clap structs: the field's name, or what `long = "…"` says.
 fn flags(text: &str) -> Vec<String> {
     let mut flags = Vec::new();

@@ -1,0 +1,177 @@
+//! `coxswain certs`: what masters and administrators prove themselves with, signed anew by the
+//! authorities whose keys lie in a master's directory. Nobody is asked: it works when nothing else does.
+
+use super::output;
+use crate::{
+    kubeconfig,
+    pki::{self, Authority, MasterNames, Purpose},
+};
+use anyhow::{Context, Result};
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+use x509_parser::{
+    certificate::X509Certificate,
+    extensions::GeneralName,
+    pem::{Pem, parse_x509_pem},
+};
+
+/// The certificates of masters and administrators
+#[derive(clap::Subcommand)]
+pub(super) enum Args {
+    /// List the certificates in a master's directory: whose they are, by whom, until when
+    List {
+        /// The master's --pki
+        #[arg(long)]
+        pki: PathBuf,
+    },
+    /// Sign a master's certificates anew, with new keys; it uses them from its next start on
+    Renew {
+        /// The master's --pki, with the keys of the authorities
+        #[arg(long)]
+        pki: PathBuf,
+
+        /// Name of the master (default: the one in peer.crt)
+        #[arg(long)]
+        name: Option<String>,
+
+        /// Addresses at which it is dialled, besides those in apiserver.crt; may be several
+        #[arg(long)]
+        address: Vec<IpAddr>,
+    },
+    /// Sign a certificate for an administrator and print a kubeconfig with it
+    Admin {
+        /// A master's --pki, with the key of the authority
+        #[arg(long)]
+        pki: PathBuf,
+
+        /// Name of the administrator
+        #[arg(long, default_value = "admin")]
+        user: String,
+
+        /// https://HOST:PORT of a master, or of what leads to them
+        #[arg(long)]
+        server: String,
+    },
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    match args {
+        Args::List { pki } => output::say(&list(&pki)?),
+        Args::Renew { pki, name, address } => output::say(&renew(&pki, name, address)?),
+        Args::Admin { pki, user, server } => output::say(&admin(&pki, &user, &server)?),
+    }
+    Ok(())
+}
+
+fn list(pki: &Path) -> Result<String> {
+    let entries = fs::read_dir(pki).with_context(|| format!("cannot read {}", pki.display()))?;
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()
+        .with_context(|| format!("cannot read {}", pki.display()))?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "crt"));
+    paths.sort();
+    let rows = paths.iter().map(|path| {
+        let pem = read(path)?;
+        let cert = parse(path, &pem)?;
+        let until = cert.validity().not_after.to_string();
+        let state = if cert.validity().is_valid() { "valid" } else { "not valid now" };
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (subject, issuer) = (cert.subject().to_string(), cert.issuer().to_string());
+        Ok(vec![name, subject, issuer, until, state.into()])
+    });
+    let rows = rows.collect::<Result<Vec<_>>>()?;
+    Ok(output::table(&["FILE", "SUBJECT", "ISSUER", "UNTIL", "STATE"], &rows))
+}
+
+/// What was done, in a sentence.
+fn renew(pki: &Path, name: Option<String>, mut addresses: Vec<IpAddr>) -> Result<String> {
+    let name = match name {
+        Some(name) => name,
+        None => common_name(&pki.join("peer.crt")).context("who is it? Name it with --name")?,
+    };
+    let known = pki.join("apiserver.crt");
+    if known.exists() {
+        addresses.extend(addresses_in(&known).context("move it away, and name every --address")?);
+    }
+    addresses.sort();
+    addresses.dedup();
+    pki::issue_master(pki, &MasterNames { name: &name, addresses: &addresses })?;
+    let at: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    let at = at.join(", ");
+    Ok(format!("certificates for {name} at {at} are signed; restart the master to use them"))
+}
+
+fn admin(pki: &Path, user: &str, server: &str) -> Result<String> {
+    let authority = Authority::read(pki, "ca")?;
+    let pair = authority.issue(&Purpose::Client { user, group: "system:masters" })?;
+    Ok(kubeconfig::render(&authority.pair.cert, user, &pair, server, &[]))
+}
+
+fn read(path: &Path) -> Result<Pem> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (_, pem) = parse_x509_pem(&text)
+        .map_err(|error| anyhow::anyhow!("{} is not PEM: {error}", path.display()))?;
+    Ok(pem)
+}
+
+fn parse<'a>(path: &Path, pem: &'a Pem) -> Result<X509Certificate<'a>> {
+    pem.parse_x509().with_context(|| format!("{} is no certificate", path.display()))
+}
+
+fn common_name(path: &Path) -> Result<String> {
+    let pem = read(path)?;
+    let cert = parse(path, &pem)?;
+    let name = cert.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    Ok(name.with_context(|| format!("{} names nobody", path.display()))?.to_string())
+}
+
+fn addresses_in(path: &Path) -> Result<Vec<IpAddr>> {
+    let pem = read(path)?;
+    let cert = parse(path, &pem)?;
+    let names = cert.subject_alternative_name().with_context(|| path.display().to_string())?;
+    let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    let address = |name: &GeneralName| match name {
+        GeneralName::IPAddress(bytes) => match **bytes {
+            [a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(IpAddr::from),
+        },
+        _ => None,
+    };
+    Ok(names.iter().filter_map(address).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::write_pair;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn a_master_gets_new_certificates_for_who_it_was_and_where_it_is_now() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pki = directory.path();
+        for name in ["ca", "peer-ca", "front-proxy-ca"] {
+            let authority = Authority::open(&pki.join("made").join(name)).expect("made");
+            write_pair(pki, name, &authority.pair).expect("written");
+        }
+        assert!(renew(pki, None, Vec::new()).is_err(), "who it is is not known yet");
+        renew(pki, Some("m1".into()), vec![address("10.0.0.1")]).expect("signed");
+        let before = fs::read(pki.join("apiserver.key")).expect("a key");
+        renew(pki, None, vec![address("10.0.0.9")]).expect("signed again");
+        assert_eq!(common_name(&pki.join("peer.crt")).expect("a name"), "m1");
+        assert_ne!(fs::read(pki.join("apiserver.key")).expect("a key"), before);
+        let at = addresses_in(&pki.join("apiserver.crt")).expect("addresses");
+        assert_eq!(at, [address("10.0.0.1"), address("10.0.0.9")]);
+        let listed = list(pki).expect("listed");
+        assert_eq!(listed.lines().filter(|line| line.ends_with("   valid")).count(), 7, "{listed}");
+        let config = admin(pki, "anna", "https://10.0.0.1:6443").expect("a kubeconfig");
+        assert!(config.contains("anna") && config.contains("https://10.0.0.1:6443"));
+    }
+}
