@@ -18,6 +18,7 @@ use tests::{
 
 /// A master beside those that `coxswain dev` runs; ended with the test.
 struct NewMaster {
+    command: Command,
     child: Child,
     url: String,
     directory: tempfile::TempDir,
@@ -30,7 +31,14 @@ impl NewMaster {
         let (mut command, url) = join_command(line, name, directory.path());
         let log = std::fs::File::create(directory.path().join("log")).expect("a log");
         let child = command.stderr(log).spawn().expect("the binary starts");
-        NewMaster { child, url, directory }
+        NewMaster { command, child, url, directory }
+    }
+
+    /// Its power is cut, and it is started again with the same command line.
+    fn restart(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+        self.child = self.command.spawn().expect("the binary starts");
     }
 
     fn log(&self) -> String {
@@ -147,7 +155,7 @@ fn a_dead_master_is_replaced_while_others_write() {
         let over = Instant::now();
         refuses_to_lose_another(&cluster, &dead).await;
         let (mut replacing, mut rest, line) = replace(&cluster, &dead);
-        let new = NewMaster::start(&line, "m4");
+        let mut new = NewMaster::start(&line, "m4");
         let waited = tokio::task::spawn_blocking(move || {
             let mut said = String::new();
             std::io::Read::read_to_string(&mut rest, &mut said).expect("text");
@@ -164,6 +172,7 @@ fn a_dead_master_is_replaced_while_others_write() {
         does_not_come_back(again, &dead).await;
         let writes = load.finish(&others, &cluster).await;
         serves_everything(&cluster, &new, writes);
+        comes_back(&cluster, &mut new);
         eprintln!(
             "{}",
             json!({"bench": "replace_dead_master", "writes": writes, "lost": 0,
@@ -202,6 +211,18 @@ async fn does_not_come_back(again: Command, name: &str) {
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(!ended.status.success());
     assert!(said.contains(&format!("({name}) was removed from the cluster")), "{said}");
+}
+
+/// The new master, started again as it was the first time, is the same member.
+fn comes_back(cluster: &Cluster, new: &mut NewMaster) {
+    let before = member(cluster, "m4").expect("it is there");
+    new.restart();
+    cluster.eventually("the new master to be back", || {
+        let now = member(cluster, "m4").unwrap_or_default();
+        let same = now["id"] == before["id"] && now["voter"] == true;
+        let back = now["reachable"] == true && now["pid"] != before["pid"];
+        (same && back).then_some(()).ok_or_else(|| format!("{now}\n{}", new.log()))
+    });
 }
 
 /// The new master answers for itself, with everything that was acknowledged.
