@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 step() { printf '\n== %s (%(%H:%M:%S)T)\n' "$1" -1; }
 
 # These start masters, nodes or containers.
-live=(containers failover first_light foreign_clients pods)
+live=(containers failover first_light foreign_clients pods restoring)
 
 # Every test target of the workspace: features are unified over all of it, or much is built twice.
 targets() {

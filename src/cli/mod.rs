@@ -5,6 +5,7 @@ pub(crate) mod output;
 
 mod agent;
 mod authentication;
+mod backup;
 mod bench;
 mod certs;
 pub(crate) mod dev;
@@ -13,6 +14,7 @@ mod joining;
 mod machine;
 mod members;
 mod replace;
+mod restore;
 mod secrets;
 mod server;
 mod status;
@@ -52,6 +54,8 @@ enum LogFormat {
 #[derive(Subcommand)]
 enum Verb {
     Agent(agent::Args),
+    #[command(subcommand)]
+    Backup(backup::Args),
     Bench(bench::Args),
     #[command(subcommand)]
     Certs(certs::Args),
@@ -60,6 +64,7 @@ enum Verb {
     Machine(machine::Args),
     Members(members::Args),
     Replace(replace::Args),
+    Restore(restore::Args),
     #[command(subcommand)]
     Secrets(secrets::Args),
     Server(Box<server::Args>),
@@ -81,6 +86,7 @@ impl Cli {
         let _ = rustls::crypto::ring::default_provider().install_default();
         match self.verb {
             Verb::Agent(args) => block_on(agent::run(args)),
+            Verb::Backup(args) => block_on(backup::run(args)),
             Verb::Bench(args) => block_on(bench::run(args)),
             Verb::Certs(args) => certs::run(args),
             Verb::Dev(args) => block_on(dev::run(args)),
@@ -88,6 +94,7 @@ impl Cli {
             Verb::Machine(args) => machine::run(&args),
             Verb::Members(args) => block_on(members::run(args)),
             Verb::Replace(args) => block_on(replace::run(args)),
+            Verb::Restore(args) => block_on(restore::run(args)),
             Verb::Secrets(args) => block_on(secrets::run(args)),
             Verb::Server(args) => block_on(server::run(*args)),
             Verb::Status(args) => block_on(status::run(args)),

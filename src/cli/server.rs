@@ -3,6 +3,7 @@
 
 use super::{
     authentication::{AuthenticationArgs, front_proxy_ca, keyring, roots},
+    backup::Scheduled,
     client::client_tls,
     etcd_door::EtcdArgs,
     joining::{self, JoinArgs},
@@ -107,6 +108,9 @@ pub(super) struct Args {
     audit: AuditArgs,
 
     #[command(flatten)]
+    backups: Scheduled,
+
+    #[command(flatten)]
     etcd: EtcdArgs,
 
     /// Part of the requests after which an HTTP/2 client is sent to another master (0 to 0.02)
@@ -186,6 +190,7 @@ pub(super) async fn run(mut args: Args) -> Result<()> {
     }
     tracing::info!(name = args.name, id = args.id, listen = ?args.listen, "serving the API");
     background(&server, &shutdown, &mut tasks);
+    args.backups.start(&store, &registry, &shutdown, &mut tasks)?;
     args.etcd.serve(&store, (&args.pki, &args.data_dir), &shutdown, &mut tasks).await?;
     let gate = gate(&store, &shutdown, &mut tasks);
     tasks.spawn(bootstrap(server.clone(), gate.clone(), args.cluster_dns, shutdown.clone()));
@@ -614,16 +619,17 @@ fn chance(text: &str) -> Result<f64, String> {
     chance.ok_or_else(|| format!("{text:?}: not between 0 and 0.02"))
 }
 
-/// `500ms`, `40s`, `5m`.
+/// `500ms`, `40s`, `5m`, `6h`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().map_err(|_| format!("{text:?}: not like 500ms, 40s or 5m"))?;
+    let number: u64 =
+        number.parse().map_err(|_| format!("{text:?}: not like 500ms, 40s, 5m or 6h"))?;
     match unit {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => Ok(Duration::from_secs(number)),
         "m" => Ok(Duration::from_secs(number * 60)),
         "h" => Ok(Duration::from_secs(number * 3600)),
-        _ => Err(format!("{text:?}: not like 500ms, 40s or 5m")),
+        _ => Err(format!("{text:?}: not like 500ms, 40s, 5m or 6h")),
     }
 }

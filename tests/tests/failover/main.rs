@@ -51,6 +51,27 @@ fn nothing_is_lost_when_leaders_die() {
     });
 }
 
+/// Processes that are killed, as after the power of all machines went at once: what fsync promised is
+/// there, and nobody has to do anything.
+#[test]
+fn nothing_is_lost_when_all_masters_die_at_once() {
+    let cluster = Arc::new(Cluster::start(MASTERS as u8, 0));
+    runtime().block_on(async {
+        let clients = clients(&cluster).await;
+        let load = Load::start(&clients).await;
+        let mut gaps = Vec::new();
+        for _ in 0..number("COXSWAIN_POWER_CUTS", 2) {
+            load.wait_for_writes(WRITES_BETWEEN, &cluster).await;
+            let killed = kill_all(&cluster).await;
+            gaps.push(load.gap_after(killed, &cluster).await.as_millis());
+            wait_for_everybody(&cluster).await;
+        }
+        load.wait_for_writes(WRITES_BETWEEN, &cluster).await;
+        let writes = load.finish(&clients, &cluster).await;
+        eprintln!("{}", json!({"bench": "all_masters_die", "writes": writes, "gap_ms": gaps}));
+    });
+}
+
 #[test]
 fn a_leader_that_slept_through_its_deposition_writes_nothing() {
     let cluster = Arc::new(Cluster::start(MASTERS as u8, 0));
@@ -99,6 +120,19 @@ async fn kill_leader(cluster: &Arc<Cluster>) -> Instant {
     let killed = Instant::now();
     signal(pid, "KILL");
     eprintln!("killed {name} (pid {pid})");
+    killed
+}
+
+/// All masters with one call; their machines start them again.
+async fn kill_all(cluster: &Arc<Cluster>) -> Instant {
+    let masters = cluster.clone();
+    let members = tokio::task::spawn_blocking(move || masters.members()).await.expect("no panic");
+    let pids = members.iter().filter_map(|member| Some(member["pid"].as_i64()?.to_string()));
+    let pids: Vec<String> = pids.collect();
+    assert_eq!(pids.len(), MASTERS, "{members:?}");
+    let killed = Instant::now();
+    let status = std::process::Command::new("kill").arg("-KILL").args(&pids).status();
+    assert!(status.expect("kill runs").success());
     killed
 }
 
