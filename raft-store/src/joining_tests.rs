@@ -40,13 +40,13 @@ async fn add(cluster: &mut Cluster, via: u64) -> u64 {
     id.0
 }
 
-async fn join(cluster: &mut Cluster, via: u64) -> u64 {
+pub(crate) async fn join(cluster: &mut Cluster, via: u64) -> u64 {
     let id = add(cluster, via).await;
     cluster.start(id).await;
     id
 }
 
-fn voters(store: &Store) -> BTreeSet<u64> {
+pub(crate) fn voters(store: &Store) -> BTreeSet<u64> {
     store.members().into_iter().filter(|member| member.voter).map(|member| member.id.0).collect()
 }
 

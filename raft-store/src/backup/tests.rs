@@ -1,9 +1,10 @@
 use super::{Base, Chain, Error, Header, Reader, Restoring, Since, check, format::Writer, restore};
 use crate::{
     Change, Cluster as Name, Config, Guard, Key, MemberId, Op, Peer, Revision, Store, Txn,
-    cluster_tests::{Cluster, PATIENCE},
+    cluster_tests::{Cluster, PATIENCE, eventually},
     disk::At,
     founding::{self, Introduce},
+    joining_tests::{join, voters},
     metrics::Metrics,
     raft::network::{self, Links},
 };
@@ -189,6 +190,36 @@ async fn a_restored_member_is_of_another_cluster_and_all_of_the_past_is_compacte
     let store = open(&cluster, place).await;
     store.wait_for(done.revision, PATIENCE).await.expect("what it wrote is there");
     store.inside().stop(false, "end of test").await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_join_a_restored_one() {
+    let mut cluster = Cluster::started(1).await;
+    work(cluster.store(1), 0).await;
+    let backup = take(cluster.store(1), None).await;
+    let then = objects(cluster.store(1));
+    cluster.kill(1).await;
+    let place = cluster.data_dir(1);
+    std::fs::remove_dir_all(&place).expect("destroyed");
+    let wanted = restoring(place, &cluster, None);
+    let restored = restore(&mut chain(&[&backup]), &wanted, |_| {}).expect("restored");
+    cluster.start(1).await;
+    for _ in 2..=3 {
+        let id = join(&mut cluster, 1).await;
+        eventually("it votes", || voters(cluster.store(1)).contains(&id)).await;
+        let store = cluster.store(id);
+        let revision = store.barrier().await.expect("it follows");
+        assert!(revision >= restored.revision);
+        assert_eq!(objects(store), then);
+        assert_eq!(store.cluster(), Some(restored.cluster.clone()));
+        let past = store.watch("pods", "", header(&backup).revision).err();
+        assert!(matches!(past, Some(crate::Error::Compacted { .. })), "{past:?}");
+    }
+    // Without the one that was restored.
+    cluster.kill(1).await;
+    let done = cluster.store(2).txn(one("new", Op::Put("y".into()))).await.expect("put");
+    assert!(done.revision > restored.revision);
     cluster.shutdown().await;
 }
 
