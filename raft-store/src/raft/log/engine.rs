@@ -12,7 +12,8 @@ use crate::{
 };
 use bytes::Bytes;
 use rocksdb::{
-    DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, WriteBatch, WriteOptions,
+    DB, DBCompressionType, DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME, IteratorMode, Options,
+    WriteBatch, WriteOptions,
 };
 use std::{
     io,
@@ -54,10 +55,15 @@ pub(crate) struct Recovered {
 }
 
 /// The log in a RocksDB of its own: written by one thread, synced through its write-ahead file.
+///
+/// The entries have a family of keys to themselves. Each of its files follows the one before, so none is
+/// ever merged with another: it is written once, and goes as a whole when its entries are purged.
 pub(crate) struct RocksLog {
     db: DB,
 }
 
+/// The family of all else. Logs of earlier versions have it among the entries.
+const META: &str = "meta";
 const VOTE: &[u8] = b"m-vote";
 const COMMITTED: &[u8] = b"m-committed";
 const PURGED: &[u8] = b"m-purged";
@@ -78,6 +84,9 @@ fn options() -> Options {
     // What is purged before this much was written is never written a second time.
     options.set_write_buffer_size(16 << 20);
     options.set_keep_log_file_num(2);
+    options.create_missing_column_families(true);
+    // Otherwise the little that is in the other family would keep write-ahead files from going.
+    options.set_atomic_flush(true);
     options
 }
 
@@ -92,10 +101,14 @@ impl RocksLog {
         let explained = |error| explain(dir, error);
         if dir.join("CURRENT").exists() {
             // An open for writing replaces the write-ahead files: look first.
-            let db = DB::open_for_read_only(&options(), dir, false).map_err(explained)?;
+            let families = DB::list_cf(&options(), dir).map_err(explained)?;
+            let db = DB::open_cf_for_read_only(&options(), dir, families, false);
+            let db = db.map_err(explained)?;
             RocksLog { db }.recover(dir, mark)?;
         }
-        let log = RocksLog { db: DB::open(&options(), dir).map_err(explained)? };
+        let families = [DEFAULT_COLUMN_FAMILY_NAME, META].map(|name| (name, options()));
+        let db = DB::open_cf_with_opts(&options(), dir, families).map_err(explained)?;
+        let log = RocksLog { db };
         let recovered = log.recover(dir, mark)?;
         Ok((log, recovered))
     }
@@ -142,7 +155,14 @@ impl RocksLog {
     }
 
     fn meta<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> io::Result<Option<T>> {
-        let value = self.db.get(key).map_err(io_error)?;
+        let value = match self.db.cf_handle(META) {
+            Some(family) => self.db.get_cf(family, key).map_err(io_error)?,
+            None => None,
+        };
+        let value = match value {
+            Some(value) => Some(value),
+            None => self.db.get(key).map_err(io_error)?,
+        };
         value.map(|value| serde_json::from_slice(&value).map_err(io::Error::other)).transpose()
     }
 }
@@ -175,22 +195,29 @@ fn tail(dir: &Path) -> (PathBuf, u64) {
 
 impl RaftLogEngine for RocksLog {
     fn write(&self, ops: &[LogOp], sync: bool) -> io::Result<()> {
-        let mut batch = WriteBatch::default();
+        let meta = self.db.cf_handle(META).expect("opened with it");
+        let (mut batch, mut purged) = (WriteBatch::default(), None);
         for op in ops {
             match op {
                 LogOp::Put { index, record } => batch.put(entry_key(*index), record),
-                LogOp::Vote(vote) => batch.put(VOTE, json(vote)),
-                LogOp::Committed(committed) => batch.put(COMMITTED, json(committed)),
+                LogOp::Vote(vote) => batch.put_cf(meta, VOTE, json(vote)),
+                LogOp::Committed(committed) => batch.put_cf(meta, COMMITTED, json(committed)),
                 LogOp::CutFrom(index) => batch.delete_range(entry_key(*index), entry_key(u64::MAX)),
                 LogOp::PurgeTo(id) => {
-                    batch.put(PURGED, json(id));
-                    batch.delete_range(entry_key(0), entry_key(id.index + 1));
+                    batch.put_cf(meta, PURGED, json(id));
+                    purged = Some(id.index);
                 }
             }
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.db.write_opt(batch, &options).map_err(io_error)
+        self.db.write_opt(batch, &options).map_err(io_error)?;
+        match purged {
+            // What is left in a file that has later entries too is not looked at any more.
+            Some(index) => self.db.delete_file_in_range(entry_key(0), entry_key(index)),
+            None => Ok(()),
+        }
+        .map_err(io_error)
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(u64, Bytes)>> {

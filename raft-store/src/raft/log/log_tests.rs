@@ -80,6 +80,39 @@ async fn a_log_survives_with_its_vote_and_after_cuts_and_purges() {
     close((log, writer));
 }
 
+/// Votes and the like lay among the entries, in one family of keys.
+#[tokio::test]
+async fn a_log_of_an_earlier_version_is_carried_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let vote = Vote::new_committed(1, 1);
+    {
+        let mut options = rocksdb::Options::default();
+        options.create_if_missing(true);
+        let db = rocksdb::DB::open(&options, dir.path().join("log")).expect("a database");
+        let json = serde_json::to_vec(&vote).expect("plain data");
+        db.put("m-vote", json).expect("put");
+        db.put("m-purged", serde_json::to_vec(&log_id(1, 1)).expect("plain data")).expect("put");
+        let mut before = Chain::default();
+        for index in 0..4_u64 {
+            let (record, chain) = record::encode(before, &entry(1, index));
+            db.put([&b"e"[..], &index.to_be_bytes()].concat(), record).expect("put");
+            before = chain;
+        }
+    }
+    let (mut log, writer) = open(dir.path());
+    assert_eq!(log.read_vote().await.expect("a vote"), Some(vote));
+    assert_eq!(ids(&mut log, 0..9).await, [(1, 2), (1, 3)]);
+    let next = Vote::new_committed(2, 1);
+    log.save_vote(&next).await.expect("saved");
+    log.blocking_append([entry(2, 4)]).await.expect("appended");
+    log.purge(log_id(1, 2)).await.expect("purged");
+    close((log, writer));
+    let (mut log, writer) = open(dir.path());
+    assert_eq!(log.read_vote().await.expect("a vote"), Some(next));
+    assert_eq!(ids(&mut log, 0..9).await, [(1, 3), (2, 4)]);
+    close((log, writer));
+}
+
 #[tokio::test]
 async fn a_read_is_limited_by_bytes_but_never_empty() {
     let dir = tempfile::tempdir().expect("a directory");
