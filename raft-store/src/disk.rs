@@ -15,8 +15,9 @@ use crate::{
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rocksdb::{
-    DB, DBCompressionType, Direction, IteratorMode, Options, ReadOptions, Snapshot, WriteBatch,
-    WriteOptions, checkpoint::Checkpoint,
+    ColumnFamily, DB, DBCompressionType, DBIterator, DEFAULT_COLUMN_FAMILY_NAME, Direction,
+    FlushOptions, IteratorMode, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    checkpoint::Checkpoint,
 };
 use std::{
     collections::BTreeMap,
@@ -25,6 +26,9 @@ use std::{
     sync::Arc,
 };
 
+/// The family of keys of all that is not history. History has the other one to itself: its files follow each
+/// other, and only what is swept makes RocksDB write them again.
+const BOOKS: &str = "books";
 const APPLIED: &[u8] = b"m-applied";
 const MEMBERSHIP: &[u8] = b"m-membership";
 const CLUSTER: &[u8] = b"m-cluster";
@@ -228,24 +232,64 @@ fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("plain data")
 }
 
+fn options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    // There is no write-ahead file: the families are consistent only if they are written out together.
+    options.set_atomic_flush(true);
+    options.set_compression_type(DBCompressionType::Lz4);
+    // Twice that in memory at worst; it is written out every `Retention::flush` in any case.
+    options.set_write_buffer_size(8 << 20);
+    options.set_paranoid_checks(true);
+    options.set_keep_log_file_num(2);
+    options
+}
+
 impl StateDisk {
     pub(crate) fn open(dir: &Path, seal: Arc<dyn Seal>) -> io::Result<StateDisk> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.set_compression_type(DBCompressionType::Lz4);
-        // Twice that in memory at worst; it is written out every `Retention::flush` in any case.
-        options.set_write_buffer_size(8 << 20);
-        options.set_paranoid_checks(true);
-        options.set_keep_log_file_num(2);
-        let db = DB::open(&options, dir).map_err(io_error)?;
-        Ok(StateDisk { db: Some(db), dir: dir.into(), seal, delete: false.into() })
+        let families = [DEFAULT_COLUMN_FAMILY_NAME, BOOKS].map(|name| (name, options()));
+        let db = DB::open_cf_with_opts(&options(), dir, families).map_err(io_error)?;
+        let disk = StateDisk { db: Some(db), dir: dir.into(), seal, delete: false.into() };
+        disk.separate()?;
+        Ok(disk)
     }
 
     /// To look at a checkpoint without changing it; nothing sealed is opened.
     pub(crate) fn open_read_only(dir: &Path) -> io::Result<StateDisk> {
-        let db = DB::open_for_read_only(&Options::default(), dir, false).map_err(io_error)?;
-        let seal = Arc::new(Plain);
+        let families = DB::list_cf(&Options::default(), dir).map_err(io_error)?;
+        let db = DB::open_cf_for_read_only(&Options::default(), dir, families, false);
+        let (db, seal) = (db.map_err(io_error)?, Arc::new(Plain));
         Ok(StateDisk { db: Some(db), dir: dir.into(), seal, delete: false.into() })
+    }
+
+    /// Earlier versions had everything in one family.
+    fn separate(&self) -> io::Result<()> {
+        let mut batch = WriteBatch::default();
+        for item in self.db().iterator(IteratorMode::From(b"i", Direction::Forward)) {
+            let (key, value) = item.map_err(io_error)?;
+            batch.put_cf(self.books(), &key, value);
+            batch.delete(key);
+        }
+        match batch.is_empty() {
+            true => Ok(()),
+            false => self.write_now(batch),
+        }
+    }
+
+    /// `None` in a checkpoint of an earlier version, which has its books in the other family.
+    fn books_there(&self) -> Option<&ColumnFamily> {
+        self.db().cf_handle(BOOKS)
+    }
+
+    fn books(&self) -> &ColumnFamily {
+        self.books_there().expect("whatever is written to was opened with it")
+    }
+
+    fn write_now(&self, batch: WriteBatch) -> io::Result<()> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db().write_opt(batch, &options).map_err(io_error)
     }
 
     pub(crate) fn seal(&self) -> &Arc<dyn Seal> {
@@ -262,8 +306,14 @@ impl StateDisk {
     }
 
     fn meta<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> io::Result<Option<T>> {
-        let value = self.db().get(key).map_err(io_error)?;
-        value.map(|value| serde_json::from_slice(&value).map_err(io::Error::other)).transpose()
+        let value = match self.books_there() {
+            Some(books) => self.db().get_cf(books, key),
+            None => self.db().get(key),
+        };
+        value
+            .map_err(io_error)?
+            .map(|value| serde_json::from_slice(&value).map_err(io::Error::other))
+            .transpose()
     }
 
     /// How far the log has been applied to what is on disk.
@@ -314,9 +364,13 @@ impl StateDisk {
         Ok(loader.finish())
     }
 
+    fn books_from(&self, key: &[u8]) -> DBIterator<'_> {
+        self.db().iterator_cf(self.books(), IteratorMode::From(key, Direction::Forward))
+    }
+
     fn sessions(&self) -> io::Result<BTreeMap<Session, SessionState>> {
         let mut sessions = BTreeMap::new();
-        for item in self.db().iterator(IteratorMode::From(b"s", Direction::Forward)) {
+        for item in self.books_from(b"s") {
             let (key, value) = item.map_err(io_error)?;
             let Some(id) = key.strip_prefix(b"s").and_then(|key| number(key, 0)) else { break };
             let (settled, last_used): (u64, LogIndex) =
@@ -324,7 +378,7 @@ impl StateDisk {
             let state = SessionState { settled, last_used, outcomes: BTreeMap::new() };
             sessions.insert(Session(id), state);
         }
-        for item in self.db().iterator(IteratorMode::From(b"q", Direction::Forward)) {
+        for item in self.books_from(b"q") {
             let (key, value) = item.map_err(io_error)?;
             let Some(key) = key.strip_prefix(b"q") else { break };
             let (Some(id), Some(serial)) = (number(key, 0), number(key, 8)) else { break };
@@ -339,19 +393,28 @@ impl StateDisk {
 
     /// Writes the effects of commands; readers see them at once, a restart after `flush`.
     pub(crate) fn write(&self, batch: StateBatch) -> io::Result<()> {
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.db().write_opt(batch.batch, &options).map_err(io_error)
+        let StateBatch { mut history, books } = batch;
+        for change in books {
+            match change {
+                Book::Put(key, value) => history.put_cf(self.books(), key, value),
+                Book::Delete(key) => history.delete_cf(self.books(), key),
+                Book::DeleteRange(from, to) => history.delete_range_cf(self.books(), from, to),
+            }
+        }
+        self.write_now(history)
     }
 
     /// Puts everything written so far where a restart finds it.
     pub(crate) fn flush(&self) -> io::Result<()> {
-        self.db().flush().map_err(io_error)
+        let families = [DEFAULT_COLUMN_FAMILY_NAME, BOOKS];
+        let families: Vec<_> =
+            families.iter().filter_map(|name| self.db().cf_handle(name)).collect();
+        self.db().flush_cfs_opt(&families, &FlushOptions::default()).map_err(io_error)
     }
 
     /// The disk as it is now. What is deleted meanwhile takes its room until the value goes.
     pub(crate) fn freeze(&self) -> Frozen<'_> {
-        Frozen { snapshot: self.db().snapshot() }
+        Frozen { snapshot: self.db().snapshot(), books: self.books() }
     }
 
     /// A copy as of some moment after the call began, all on disk; hard links, so cheap.
@@ -394,10 +457,8 @@ impl StateDisk {
                 batch.delete(at.key());
             }
         }
-        batch.put(SWEPT, json(&end));
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.db().write_opt(batch, &options).map_err(io_error)?;
+        batch.put_cf(self.books(), SWEPT, json(&end));
+        self.write_now(batch)?;
         Ok(floor.0.saturating_sub(end))
     }
 }
@@ -405,13 +466,14 @@ impl StateDisk {
 /// A disk as it was at one moment, while the disk itself goes on.
 pub(crate) struct Frozen<'a> {
     snapshot: Snapshot<'a>,
+    books: &'a ColumnFamily,
 }
 
 impl Frozen<'_> {
     /// The revision, and the floor of history.
     pub(crate) fn extent(&self) -> io::Result<(Revision, Revision)> {
         let number = |key: &[u8]| -> io::Result<u64> {
-            let value = self.snapshot.get(key).map_err(io_error)?;
+            let value = self.snapshot.get_cf(self.books, key).map_err(io_error)?;
             let number = value.map(|value| serde_json::from_slice(&value)).transpose();
             Ok(number.map_err(io::Error::other)?.unwrap_or(0))
         };
@@ -485,10 +547,22 @@ impl History for StateDisk {
 /// The effects of some commands, to be written as one.
 #[derive(Default)]
 pub(crate) struct StateBatch {
-    batch: WriteBatch,
+    history: WriteBatch,
+    books: Vec<Book>,
+}
+
+/// A change of what is not history.
+enum Book {
+    Put(Vec<u8>, Vec<u8>),
+    Delete(Vec<u8>),
+    DeleteRange(Vec<u8>, Vec<u8>),
 }
 
 impl StateBatch {
+    fn note(&mut self, key: &[u8], value: Vec<u8>) {
+        self.books.push(Book::Put(key.to_vec(), value));
+    }
+
     pub(crate) fn add(
         &mut self,
         applied: &Applied,
@@ -497,43 +571,43 @@ impl StateBatch {
     ) {
         for change in &applied.changes {
             let at = At { revision: change.revision, place: change.place };
-            self.batch.put(at.key(), encode(change, seal));
+            self.history.put(at.key(), encode(change, seal));
         }
         if let Some(last) = applied.changes.last() {
-            self.batch.put(REVISION, json(&last.revision.0));
+            self.note(REVISION, json(&last.revision.0));
         }
         for (session, serial) in &applied.forgotten {
-            self.batch.delete(outcome_key(*session, *serial));
+            self.books.push(Book::Delete(outcome_key(*session, *serial).into()));
         }
         for (session, serial, outcome) in &applied.outcomes {
-            self.batch.put(outcome_key(*session, *serial), json(outcome));
+            self.note(&outcome_key(*session, *serial), json(outcome));
         }
         for session in &applied.touched {
             if let Some(state) = sessions.get(session) {
                 let row = json(&(state.settled, state.last_used));
-                self.batch.put(session_key(*session), row);
+                self.note(&session_key(*session), row);
             }
         }
         for session in &applied.evicted {
-            self.batch.delete(session_key(*session));
+            self.books.push(Book::Delete(session_key(*session).into()));
             let (from, to) = (outcome_key(*session, 0), outcome_key(*session, u64::MAX));
-            self.batch.delete_range(from, to);
+            self.books.push(Book::DeleteRange(from.into(), to.into()));
         }
         if let Some(floor) = applied.floor {
-            self.batch.put(FLOOR, json(&floor.0));
+            self.note(FLOOR, json(&floor.0));
         }
         if let Some(cluster) = &applied.founded {
-            self.batch.put(CLUSTER, json(cluster));
+            self.note(CLUSTER, json(cluster));
         }
     }
 
     /// A record as it lay on another disk.
     pub(crate) fn put_record(&mut self, at: At, record: &Bytes) {
-        self.batch.put(at.key(), record);
+        self.history.put(at.key(), record);
     }
 
     pub(crate) fn drop_record(&mut self, at: At) {
-        self.batch.delete(at.key());
+        self.history.delete(at.key());
     }
 
     /// What a new cluster of this one member begins with, besides its records: no history, and a
@@ -546,9 +620,9 @@ impl StateBatch {
         peer: &Peer,
     ) {
         for key in [REVISION, FLOOR, SWEPT] {
-            self.batch.put(key, json(&revision.0));
+            self.note(key, json(&revision.0));
         }
-        self.batch.put(CLUSTER, json(cluster));
+        self.note(CLUSTER, json(cluster));
         let first = Some(log_id(0, 0));
         let membership = Membership::from(BTreeMap::from([(member.0, peer.clone())]));
         let mut roster = Roster::default();
@@ -558,9 +632,9 @@ impl StateBatch {
     }
 
     pub(crate) fn applied(&mut self, to: &AppliedTo) {
-        self.batch.put(APPLIED, json(&to.log_id));
-        self.batch.put(MEMBERSHIP, json(&to.membership));
-        self.batch.put(ROSTER, json(&to.roster));
+        self.note(APPLIED, json(&to.log_id));
+        self.note(MEMBERSHIP, json(&to.membership));
+        self.note(ROSTER, json(&to.roster));
     }
 }
 

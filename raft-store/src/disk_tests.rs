@@ -121,3 +121,35 @@ fn a_part_of_a_revision_that_is_missing_is_noticed() {
     let error = pair.disk.load().map(|_| ()).expect_err("a gap").to_string();
     assert!(error.contains("after 0 of revision 4"), "{error}");
 }
+
+/// Everything lay in one family of keys.
+#[test]
+fn a_state_of_an_earlier_version_is_carried_on() {
+    let mut pair = Pair::new();
+    pair.txn(false, &[("a", put("1")), ("b", put("2"))]);
+    pair.txn(true, &[("a", put("3")), ("b", Op::Delete)]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let old = dir.path().join("state");
+    {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        let db = DB::open(&options, &old).expect("a database");
+        let history = pair.disk.db().iterator(IteratorMode::Start);
+        for item in history.chain(pair.disk.books_from(b"")) {
+            let (key, value) = item.expect("readable");
+            db.put(key, value).expect("put");
+        }
+    }
+    let revision = StateDisk::open_read_only(&old).expect("a disk").meta::<u64>(REVISION);
+    assert_eq!(revision.expect("readable"), Some(pair.state.revision().0));
+    for _ in 0..2 {
+        let disk = StateDisk::open(&old, Arc::new(Plain)).expect("a disk");
+        let state = disk.load().expect("sound");
+        assert_eq!(state.revision(), pair.state.revision());
+        assert_eq!(state.digest(), pair.state.digest());
+        assert_eq!(state.sessions(), pair.state.sessions());
+        let left = disk.db().iterator(IteratorMode::From(b"i", Direction::Forward));
+        assert_eq!(left.count(), 0, "the books are not among the history any more");
+        disk.flush().expect("flushed");
+    }
+}
