@@ -10,7 +10,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     runtime::watcher::{self, Event},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs,
@@ -60,6 +60,9 @@ fn an_informer_goes_on_after_one_list_when_all_masters_are_restored_from_a_backu
         let before = revision_of(&maps).await;
 
         let arguments = arguments(&cluster);
+        // The cluster's own goes with its machines.
+        let kubeconfig = backups.path().join("kubeconfig");
+        fs::copy(cluster.kubeconfig(), &kubeconfig).expect("copied");
         let destroyed = Instant::now();
         destroy(&cluster);
         let data = cluster.machine("m1").join("restored");
@@ -83,6 +86,7 @@ fn an_informer_goes_on_after_one_list_when_all_masters_are_restored_from_a_backu
         assert_eq!(informer.objects, there);
         let word = secrets.get("password").await.expect("there").data.expect("data");
         assert_eq!(word["word"].0, b"sesame");
+        let _joined = another_joins(&cluster, &kubeconfig);
         backups_come_and_go(&cluster, by_the_clock.path(), master);
         eprintln!(
             "{}",
@@ -243,6 +247,37 @@ fn destroy(cluster: &Cluster) {
 fn restore(backup: &Path, data: &Path) -> String {
     let (backup, data) = (path(backup), path(data));
     coxswain(&["restore", backup, "--data-dir", data, "--name", "m1"]).expect("restored")
+}
+
+/// A master with nothing on its disk joins the restored one, with a token, and votes.
+fn another_joins(cluster: &Cluster, kubeconfig: &Path) -> (Master, tempfile::TempDir) {
+    let line = coxswain(&["token", "create", "--kubeconfig", path(kubeconfig)]).expect("a token");
+    let line = line.replace("\\\n", " ");
+    let given = line.split(" --name ").next().expect("what goes before the machine's own");
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = Command::new(binary());
+    command.args(given.split_whitespace().skip(1)).args(["--name", "m2"]);
+    command.args(["--listen", &free_address(), "--peer-address", &free_address()]);
+    for flag in ["data-dir", "pki"] {
+        command.arg(format!("--{flag}")).arg(directory.path().join(flag));
+    }
+    let log = fs::File::create(directory.path().join("log")).expect("a log");
+    let joined = Master(command.stderr(log).spawn().expect("the binary starts"));
+    cluster.eventually("the second master to vote", || {
+        let members = ["members", "-o", "json", "--kubeconfig", path(kubeconfig)];
+        let said = coxswain(&members).unwrap_or_else(|said| said);
+        let members: Vec<Value> = serde_json::from_str(&said).unwrap_or_default();
+        let votes = |member: &&Value| member["voter"] == true && member["reachable"] == true;
+        let log = fs::read_to_string(directory.path().join("log")).unwrap_or_default();
+        let both = members.iter().filter(votes).count() == 2;
+        both.then_some(()).ok_or_else(|| format!("{said}\n{log}"))
+    });
+    (joined, directory)
+}
+
+fn free_address() -> String {
+    let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    probe.local_addr().expect("bound").to_string()
 }
 
 /// The master takes one each second, every other one is full, and one full one is kept.

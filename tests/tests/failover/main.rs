@@ -126,10 +126,17 @@ async fn kill_leader(cluster: &Arc<Cluster>) -> Instant {
 /// All masters with one call; their machines start them again.
 async fn kill_all(cluster: &Arc<Cluster>) -> Instant {
     let masters = cluster.clone();
-    let members = tokio::task::spawn_blocking(move || masters.members()).await.expect("no panic");
-    let pids = members.iter().filter_map(|member| Some(member["pid"].as_i64()?.to_string()));
-    let pids: Vec<String> = pids.collect();
-    assert_eq!(pids.len(), MASTERS, "{members:?}");
+    let find = tokio::task::spawn_blocking(move || {
+        let mut pids = Vec::new();
+        masters.eventually("every master to say its pid", || {
+            let members = masters.members();
+            let found = members.iter().filter_map(|it| Some(it["pid"].as_i64()?.to_string()));
+            pids = found.collect();
+            (pids.len() == MASTERS).then_some(()).ok_or_else(|| format!("{members:?}"))
+        });
+        pids
+    });
+    let pids = find.await.expect("no panic");
     let killed = Instant::now();
     let status = std::process::Command::new("kill").arg("-KILL").args(&pids).status();
     assert!(status.expect("kill runs").success());
