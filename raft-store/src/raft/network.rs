@@ -303,7 +303,20 @@ impl Sender {
         let outstanding = Outstanding { requests: 0, since: Instant::now() };
         let outstanding = Arc::new(Mutex::new(outstanding));
         let sent = outstanding.clone();
-        let requests = input.map(move |request| {
+        // openraft may read on in a log that is purged at the moment. Ending the stream has it look
+        // again at what this member needs: a snapshot.
+        let target = self.target;
+        let whole = input.take_while(move |request| {
+            let gap = has_gap(request);
+            if gap {
+                tracing::info!(
+                    target,
+                    "what comes next was purged; looking again at what it needs"
+                );
+            }
+            std::future::ready(!gap)
+        });
+        let requests = whole.map(move |request| {
             let mut sent = sent.lock().expect("counted only");
             if sent.requests == 0 {
                 sent.since = Instant::now();
@@ -326,6 +339,12 @@ impl Sender {
         });
         Ok(Box::pin(answers))
     }
+}
+
+/// The entries do not follow what they say they follow: those between are gone from the log.
+fn has_gap(request: &AppendEntriesRequest<Types>) -> bool {
+    let next = request.prev_log_id.map_or(0, |id| id.index + 1);
+    request.entries.first().is_some_and(|first| first.log_id.index != next)
 }
 
 /// The next answer of a stream; fails if requests wait for one and none comes.
@@ -522,8 +541,12 @@ pub(crate) async fn ask(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster_tests::Cluster;
+    use crate::{
+        cluster_tests::Cluster,
+        raft::{Entry, log_id},
+    };
     use futures::FutureExt as _;
+    use openraft::EntryPayload;
 
     /// openraft pauses after a failure by holding back the stream of requests.
     #[tokio::test]
@@ -536,5 +559,20 @@ mod tests {
         let paused = futures::stream::pending::<AppendEntriesRequest<Types>>();
         let dialling = sender.stream_append(paused, RPCOption::new(Duration::from_secs(1)));
         assert!(dialling.now_or_never().is_none(), "dialled before there was a request");
+    }
+
+    #[test]
+    fn entries_after_a_gap_are_told_from_those_that_follow() {
+        let blank = |index| Entry { log_id: log_id(2, index), payload: EntryPayload::Blank };
+        let request = |prev: Option<u64>, entries: &[u64]| AppendEntriesRequest::<Types> {
+            vote: Vote::new(2, 1),
+            prev_log_id: prev.map(|index| log_id(2, index)),
+            entries: entries.iter().map(|index| blank(*index)).collect(),
+            leader_commit: None,
+        };
+        assert!(has_gap(&request(Some(354), &[469, 470])));
+        assert!(has_gap(&request(None, &[1])));
+        assert!(!has_gap(&request(Some(354), &[355, 356])));
+        assert!(!has_gap(&request(None, &[0])) && !has_gap(&request(Some(7), &[])));
     }
 }
