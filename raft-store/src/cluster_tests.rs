@@ -352,7 +352,7 @@ async fn everything_is_there_after_a_restart_and_the_leader_is_elected_anew() {
         .await
         .expect("deleted");
     // One member replays its whole log, one a part, one nothing.
-    cluster.store(1).inside().snapshot_now().await;
+    cluster.store(1).flush().await.expect("flushed");
     let term = cluster.term(leader);
     for id in 1..=3 {
         cluster.kill(id).await;
@@ -399,7 +399,7 @@ async fn a_member_that_was_away_too_long_gets_a_snapshot() {
     // Whoever leads from now on has no log that reaches back.
     for store in cluster.stores.values() {
         store.barrier().await.expect("caught up");
-        store.inside().snapshot_now().await;
+        store.flush().await.expect("flushed");
         eventually("the log is shortened", || {
             store.inside().raft_metrics().purged.is_some_and(|purged| purged.index > 100)
         })
@@ -619,7 +619,7 @@ async fn a_damaged_state_is_never_served() {
     for n in 0..30 {
         cluster.store(1).txn(put(&format!("p{n}"), &"x".repeat(100))).await.expect("committed");
     }
-    cluster.store(1).inside().snapshot_now().await;
+    cluster.store(1).flush().await.expect("flushed");
     let store = cluster.store(1).clone();
     eventually("a flush", || store.inside().raft_metrics().snapshot.is_some()).await;
     drop(store);

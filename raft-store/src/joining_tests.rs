@@ -155,7 +155,7 @@ async fn a_joiner_that_is_far_behind_gets_a_snapshot_and_the_members_with_it() {
     }
     for store in cluster.stores.values() {
         store.barrier().await.expect("caught up");
-        store.inside().snapshot_now().await;
+        store.flush().await.expect("flushed");
         eventually("the log is shortened", || {
             store.inside().raft_metrics().purged.is_some_and(|purged| purged.index > 100)
         })

@@ -255,10 +255,16 @@ impl Member {
         backup::take(disk, facts, since).await
     }
 
-    /// Writes the state out and shortens the log now.
-    #[cfg(test)]
-    pub(crate) async fn snapshot_now(&self) {
-        self.raft.trigger().snapshot().await.expect("Raft runs");
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
+        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
+        let mut raft = self.raft.metrics();
+        let applied = index(&raft.borrow_watched().last_applied);
+        let stopped = || Error::Stopped("Raft has stopped".into());
+        self.raft.trigger().snapshot().await.map_err(|_| stopped())?;
+        while index(&raft.borrow_watched().snapshot) < applied {
+            raft.changed().await.map_err(|_| stopped())?;
+        }
+        Ok(())
     }
 
     #[cfg(test)]

@@ -310,6 +310,15 @@ impl Store {
         }
     }
 
+    /// Writes this member's state out and shortens its log, as it does by itself every half minute.
+    pub async fn flush(&self) -> Result<(), Error> {
+        self.inner.shared.check_running()?;
+        match &self.inner.mode {
+            Mode::Memory { .. } => Ok(()),
+            Mode::Member(member) => member.flush().await,
+        }
+    }
+
     /// Begins a backup of this member's state, or one that continues `since`; it can be taken on any
     /// member, and holds nothing up. `now` is in seconds since 1970.
     pub async fn backup(

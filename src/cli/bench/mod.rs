@@ -4,6 +4,7 @@ mod api;
 mod etcd;
 mod figures;
 mod heartbeats;
+mod large;
 mod store;
 
 use anyhow::Result;
@@ -20,6 +21,7 @@ enum What {
     Api(api::Args),
     Etcd(etcd::Args),
     Heartbeats(heartbeats::Args),
+    Large(large::Args),
     Store(store::Args),
 }
 
@@ -28,6 +30,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         What::Api(args) => api::run(args).await,
         What::Etcd(args) => etcd::run(args).await,
         What::Heartbeats(args) => heartbeats::run(args).await,
+        What::Large(args) => large::run(args).await,
         What::Store(args) => store::run(args).await,
     }
 }

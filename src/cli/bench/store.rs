@@ -56,7 +56,8 @@ pub(super) async fn run(args: Args) -> Result<()> {
     result
 }
 
-async fn open(directory: &std::path::Path, count: u64) -> Result<Vec<Store>> {
+/// Members in this process, on ports that are free now; those that were there before go on.
+pub(super) async fn open(directory: &std::path::Path, count: u64) -> Result<Vec<Store>> {
     let authority = Authority::open(&directory.join("ca"))?;
     let local = Ipv4Addr::LOCALHOST;
     let probes: Vec<TcpListener> =
@@ -119,8 +120,8 @@ async fn measure_all(args: &Args, stores: &[Store]) -> Result<()> {
 }
 
 #[derive(Clone)]
-struct Put {
-    value: Bytes,
+pub(super) struct Put {
+    pub(super) value: Bytes,
 }
 
 impl AsyncStep<Store> for Put {
