@@ -9,7 +9,7 @@ mod codec;
 mod config;
 mod disk;
 mod divergence;
-mod durable;
+pub mod durable;
 mod founding;
 mod hub;
 mod inbox;

@@ -61,6 +61,9 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 /// group, so that normally the first does.
 const BOOTSTRAP_STEP: u32 = 3;
 
+/// In the data directory: whose it is.
+pub(crate) const OWNER: &str = "member";
+
 /// A running member.
 pub(crate) struct Member {
     id: MemberId,
@@ -397,24 +400,17 @@ fn claim(dir: &Path, member: MemberId) -> Result<(), OpenError> {
     if let Some(why) = steward::why_removed(dir).map_err(disk)? {
         return Err(OpenError::Removed { why, path: dir.into() });
     }
-    let path = dir.join("member");
-    match fs::read_to_string(&path) {
-        Ok(text) => {
-            let found = text.trim().parse().map(MemberId);
-            let found = found.map_err(|_| OpenError::Damaged {
-                file: path,
-                offset: 0,
-                detail: "no member id".into(),
-            })?;
-            match found == member {
-                true => Ok(()),
-                false => Err(OpenError::OtherMember { path: dir.into(), found, asked: member }),
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            durable::write(dir, "member", &format!("{member}\n")).map_err(disk)
-        }
-        Err(error) => Err(disk(error)),
+    let Some(text) = durable::read(dir, OWNER).map_err(disk)? else {
+        return durable::write(dir, OWNER, &format!("{member}\n")).map_err(disk);
+    };
+    let found = text.parse().map(MemberId).map_err(|_| OpenError::Damaged {
+        file: dir.join(OWNER),
+        offset: 0,
+        detail: "no member id".into(),
+    })?;
+    match found == member {
+        true => Ok(()),
+        false => Err(OpenError::OtherMember { path: dir.into(), found, asked: member }),
     }
 }
 

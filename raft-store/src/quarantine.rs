@@ -2,7 +2,7 @@
 //! so, and why, also after a restart.
 
 use crate::{config::OpenError, durable};
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 const FILE: &str = "quarantined";
 
@@ -13,12 +13,10 @@ pub(crate) fn set(data_dir: &Path, reason: &str) -> io::Result<()> {
 
 /// Refuses a directory that was marked.
 pub(crate) fn check(data_dir: &Path) -> Result<(), OpenError> {
-    match fs::read_to_string(data_dir.join(FILE)) {
-        Ok(reason) => {
-            let reason = reason.trim().to_string();
-            Err(OpenError::Quarantined { path: data_dir.into(), reason })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(OpenError::Disk { path: data_dir.into(), source }),
+    let path = || data_dir.into();
+    match durable::read(data_dir, FILE) {
+        Ok(Some(reason)) => Err(OpenError::Quarantined { path: path(), reason }),
+        Ok(None) => Ok(()),
+        Err(source) => Err(OpenError::Disk { path: path(), source }),
     }
 }

@@ -23,7 +23,7 @@ use openraft::{
 };
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -345,9 +345,5 @@ fn acked(beat: &Option<impl std::ops::Deref<Target = raft::RaftInstant>>, since:
 
 /// Why the member with this directory was removed, if it was.
 pub(crate) fn why_removed(data_dir: &Path) -> io::Result<Option<String>> {
-    match fs::read_to_string(data_dir.join(REMOVED)) {
-        Ok(text) => Ok(Some(text.trim().to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    durable::read(data_dir, REMOVED)
 }

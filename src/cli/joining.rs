@@ -5,7 +5,7 @@
 use super::{client::Connection, server::Member, token::JoinToken};
 use crate::pki::{self, MasterNames, write_private};
 use anyhow::{Context, Result, bail};
-use raft_store::{MemberId, Peer, Store};
+use raft_store::{MemberId, Peer, Store, durable};
 use rustls::{
     DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
@@ -84,7 +84,9 @@ pub(super) async fn members(args: &JoinArgs, own: &Own<'_>) -> Result<(u64, Vec<
             .with_context(|| format!("{} is damaged", known.display()))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let answer = ask(args, own, &this).await?;
-            remember(&known, &answer)?;
+            fs::create_dir_all(own.data_dir)
+                .and_then(|()| durable::write(own.data_dir, JOINED, &answer.to_string()))
+                .with_context(|| format!("cannot write {}", known.display()))?;
             answer
         }
         Err(error) => return Err(error).with_context(|| known.display().to_string()),
@@ -197,17 +199,6 @@ enum Said {
     Nothing,
     CatchingUp,
     Votes,
-}
-
-fn remember(path: &Path, answer: &Value) -> Result<()> {
-    let write = || {
-        let new = path.with_extension("new");
-        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-        fs::write(&new, answer.to_string())?;
-        fs::File::open(&new)?.sync_all()?;
-        fs::rename(&new, path)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What a new master is given by this one; `None` if it does not have all of it itself.

@@ -11,6 +11,8 @@ use super::{
 use crate::{
     config::Peer,
     disk::{StateBatch, StateDisk},
+    durable,
+    member::OWNER,
     raft::machine::Dirs,
     seal::Plain,
     types::{Cluster, MemberId, Revision},
@@ -174,9 +176,7 @@ impl Place {
 
     fn finish(&self, member: MemberId) -> Result<(), Error> {
         let finish = || {
-            fs::write(self.building.join("member"), format!("{member}\n"))?;
-            fs::File::open(self.building.join("member"))?.sync_all()?;
-            fs::File::open(&self.building)?.sync_all()?;
+            durable::write(&self.building, OWNER, &format!("{member}\n"))?;
             fs::rename(&self.building, &self.place)?;
             match self.place.parent() {
                 Some(parent) => fs::File::open(parent)?.sync_all(),

@@ -64,14 +64,13 @@ impl Dirs {
     /// The directory of the state. Leftovers of earlier snapshots are removed.
     pub(crate) fn prepare(&self) -> io::Result<PathBuf> {
         fs::create_dir_all(&self.root)?;
-        let name = match fs::read_to_string(self.root.join(CURRENT)) {
-            Ok(name) => name,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let name = match durable::read(&self.root, CURRENT)? {
+            Some(name) => name,
+            None => {
                 let name = "state-0".to_owned();
                 self.point_to(&name)?;
                 name
             }
-            Err(error) => return Err(error),
         };
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
