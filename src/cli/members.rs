@@ -118,6 +118,12 @@ pub(super) fn id(member: &Value) -> u64 {
     member["id"].as_u64().unwrap_or_default()
 }
 
+/// Of a master on this machine.
+pub(super) fn local_pid(member: &Value) -> Result<u32> {
+    let pid = member["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+    pid.with_context(|| format!("master {} says no pid", name(member)))
+}
+
 /// The member with this name or id.
 pub(super) fn find<'a>(members: &'a [Value], wanted: &str) -> Result<&'a Value> {
     let is = |member: &&Value| name(member) == wanted || wanted.parse() == Ok(id(member));

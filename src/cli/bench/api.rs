@@ -1,7 +1,10 @@
 //! `coxswain bench api`: creates, reads, a list of 10,000 pods and the fan-out of a watch, through
 //! TLS, authentication, authorization and admission, against three masters or a named cluster.
 
-use super::figures::{self, AsyncStep, Figures, measure};
+use super::{
+    figures::{self, AsyncStep, Figures, measure},
+    process::resident_bytes,
+};
 use crate::cli::{
     client::{Connection, Target},
     members,
@@ -194,9 +197,7 @@ impl Bench {
     async fn memory(&self) -> Result<()> {
         let mut masters = Vec::new();
         for member in members::ask(&self.target).await? {
-            let pid = member["pid"].as_u64().context("a local master has a pid")?;
-            let status = tokio::fs::read_to_string(format!("/proc/{pid}/status")).await?;
-            let resident = resident_bytes(&status).context("the kernel says what is resident")?;
+            let resident = resident_bytes(members::local_pid(&member)?)?;
             masters.push(json!({
                 "name": member["name"], "leader": member["leader"], "resident_bytes": resident,
             }));
@@ -297,12 +298,6 @@ impl AsyncStep<Connection> for Read {
     }
 }
 
-/// `VmRSS` of a `/proc/PID/status`.
-pub(super) fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-}
-
 pub(super) fn expect(code: u16, answer: (u16, Bytes)) -> Result<(u16, Bytes)> {
     let text = || String::from_utf8_lossy(&answer.1).into_owned();
     ensure!(answer.0 == code, "expected HTTP {code}, got {}: {}", answer.0, text());
@@ -380,16 +375,5 @@ impl OwnCluster {
         let directory = &self.directory;
         std::fs::remove_dir_all(directory)
             .with_context(|| format!("cannot remove {}", directory.display()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernel_tells_kibibytes() {
-        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    12 kB\n"), Some(12_288));
-        assert_eq!(resident_bytes("Name:\tkthreadd\n"), None);
     }
 }

@@ -2,8 +2,9 @@
 //! processor time and memory.
 
 use super::{
-    api::{OwnCluster, body, expect, masters_of, resident_bytes},
+    api::{OwnCluster, body, expect, masters_of},
     figures::{self, Figures},
+    process::{cpu_seconds, resident_bytes},
 };
 use crate::cli::{
     client::{Connection, Target},
@@ -120,12 +121,9 @@ impl Bench {
     async fn used(&self) -> Result<Used> {
         let mut used = Used { last_log_index: 0, cpu_seconds: 0.0, resident_bytes: Vec::new() };
         for member in members::ask(&self.target).await? {
-            let pid = member["pid"].as_u64().context("a local master has a pid")?;
-            let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
-            let stat = read("stat").context("cannot read what a master used")?;
-            used.cpu_seconds += cpu_seconds(&stat).context("the kernel says what was used")?;
-            let resident = resident_bytes(&read("status")?);
-            used.resident_bytes.push(resident.context("the kernel says what is resident")?);
+            let pid = members::local_pid(&member)?;
+            used.cpu_seconds += cpu_seconds(pid)?;
+            used.resident_bytes.push(resident_bytes(pid)?);
         }
         for server in &self.target.servers {
             let mut connection = Connection::open(server, self.target.tls.clone()).await?;
@@ -171,26 +169,5 @@ impl Step {
             }
         }
         Ok(())
-    }
-}
-
-/// Processor time of a process and its threads, from its `/proc/PID/stat`.
-fn cpu_seconds(stat: &str) -> Option<f64> {
-    // The command may contain anything; fields are counted from behind it: the 14th and 15th of all.
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
-    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
-    // Linux shows these in hundredths of a second on every architecture it has.
-    Some(ticks as f64 / 100.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn processor_time_is_that_of_user_and_system() {
-        let stat = "12 (a (b) c) S 1 12 12 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0 1";
-        assert_eq!(cpu_seconds(stat), Some(3.0));
-        assert_eq!(cpu_seconds("12"), None);
     }
 }

@@ -2,8 +2,8 @@
 //! disk it has, how long a flush, a backup and a start take, and what writes feel of them.
 
 use super::{
-    api::resident_bytes,
     figures::{Figures, measure, note},
+    process::resident_bytes,
     store::{Put, open},
 };
 use anyhow::{Context, Result, ensure};
@@ -73,7 +73,7 @@ async fn measure_all(args: &Args, directory: &Path, stores: &[Store]) -> Result<
         json!({
             "objects": args.objects,
             "seconds": flushed.as_secs_f64(),
-            "resident_bytes_of_all_members": resident()?,
+            "resident_bytes_of_all_members": resident_bytes(std::process::id())?,
             "disk_bytes_of_all_members": size_of(directory)?,
         }),
     );
@@ -230,18 +230,13 @@ async fn start_again(args: &Args, directory: &Path) -> Result<()> {
         "objects": args.objects,
         "seconds_until_open": opened.as_secs_f64(),
         "seconds_until_read": before.elapsed().as_secs_f64(),
-        "resident_bytes_of_all_members": resident()?,
+        "resident_bytes_of_all_members": resident_bytes(std::process::id())?,
     });
     note("large_restart", extra);
     for store in stores {
         store.shutdown().await;
     }
     Ok(())
-}
-
-fn resident() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    resident_bytes(&status).context("no VmRSS in /proc/self/status")
 }
 
 fn size_of(directory: &Path) -> Result<u64> {

@@ -5,6 +5,7 @@ mod etcd;
 mod figures;
 mod heartbeats;
 mod large;
+mod process;
 mod store;
 
 use anyhow::Result;

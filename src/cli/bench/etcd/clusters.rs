@@ -13,7 +13,7 @@ use nix::{
         signal::{Signal, kill},
         statfs::{TMPFS_MAGIC, statfs},
     },
-    unistd::{Pid, SysconfVar, sysconf},
+    unistd::Pid,
 };
 use std::{
     fs,
@@ -83,11 +83,7 @@ impl Cluster for Masters {
     fn pids(&self) -> BoxFuture<'_, Result<Vec<u32>>> {
         async {
             let members = members::ask(&self.target).await?;
-            let pid = |member: &serde_json::Value| {
-                let pid = member["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-                pid.with_context(|| format!("master {} says no pid", member["name"]))
-            };
-            members.iter().map(pid).collect()
+            members.iter().map(members::local_pid).collect()
         }
         .boxed()
     }
@@ -244,36 +240,9 @@ pub(super) fn warn_of_memory(directory: &Path) {
     }
 }
 
-/// What these processes have used so far, together.
-pub(super) fn cpu_seconds(pids: &[u32]) -> Result<f64> {
-    let ticks = sysconf(SysconfVar::CLK_TCK)?.context("the kernel counts in ticks")?;
-    let mut used = 0;
-    for pid in pids {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
-            .with_context(|| format!("process {pid} has ended"))?;
-        used += ticks_used(&stat).with_context(|| format!("/proc/{pid}/stat is odd: {stat}"))?;
-    }
-    Ok(used as f64 / ticks as f64)
-}
-
-/// Of a `/proc/PID/stat`: in user space and in the kernel.
-fn ticks_used(stat: &str) -> Option<u64> {
-    // The name, in parentheses, may hold anything.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11);
-    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ticks_come_after_the_name() {
-        let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 1 2 3 4 50 6 0 0 20 0 1 0 99";
-        assert_eq!(ticks_used(stat), Some(56));
-        assert_eq!(ticks_used("7 (a)"), None);
-    }
 
     #[tokio::test]
     async fn without_etcd_the_error_says_what_to_install() {

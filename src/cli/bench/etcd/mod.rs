@@ -5,6 +5,7 @@ mod clusters;
 mod load;
 mod report;
 
+use super::process;
 use crate::cli::{output, stop_signal};
 use anyhow::{Context as _, Result, ensure};
 use clusters::{Cluster, Etcd, Masters};
@@ -178,14 +179,19 @@ async fn measure(
 ) -> Result<report::Measured> {
     let channels = load::connect(&cluster.endpoints(), args.connections.min(clients)).await?;
     let time = Duration::from_secs(args.seconds);
-    let before = clusters::cpu_seconds(&cluster.pids().await?)?;
+    let before = cpu_seconds(cluster).await?;
     let figures = match figure {
         Figure::Watch => load::watch(&channels, clients, time).await,
         _ => load::keys(figure, &channels, clients, time, round).await,
     };
     let figures = figures.with_context(|| format!("{}: {figure}", cluster.name()))?;
-    let after = clusters::cpu_seconds(&cluster.pids().await?)?;
+    let after = cpu_seconds(cluster).await?;
     Ok(report::Measured { figures, cpu_seconds: after - before })
+}
+
+/// What all members have used so far, together.
+async fn cpu_seconds(cluster: &dyn Cluster) -> Result<f64> {
+    cluster.pids().await?.into_iter().map(process::cpu_seconds).sum()
 }
 
 async fn failovers(args: &Args, masters: &mut Masters, etcd: &mut Etcd) -> Result<Comparison> {
