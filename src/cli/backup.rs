@@ -2,7 +2,7 @@
 //! without restoring it; and what `coxswain server` needs to take them by itself.
 
 use super::{
-    client::{Connection, Target},
+    client::{Connection, Target, refused},
     output,
     server::duration,
 };
@@ -175,11 +175,7 @@ async fn ask(target: &Target, since: Option<&Since>) -> Result<(Header, Pieces)>
             Ok((connection, 200, body)) => return begin(connection, body).await,
             Ok((_, code, body)) => {
                 let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                let status: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-                why = anyhow::anyhow!(
-                    "{server}: {code}: {}",
-                    status["message"].as_str().unwrap_or("refused")
-                );
+                why = refused(server, code, &body);
             }
             Err(error) => why = error,
         }

@@ -19,6 +19,12 @@ const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// After that another master is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What `asked` (a server or a path) said instead of doing it: the message of a `Status`.
+pub(super) fn refused(asked: &str, code: u16, body: &[u8]) -> anyhow::Error {
+    let status: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    anyhow::anyhow!("{asked}: {code}: {}", status["message"].as_str().unwrap_or("refused"))
+}
+
 /// Where the masters are and who we are.
 #[derive(Clone)]
 pub(crate) struct Target {

@@ -1,7 +1,7 @@
 //! `coxswain secrets`: what is hidden at rest, and with which key.
 
 use super::{
-    client::{Connection, Target},
+    client::{Connection, Target, refused},
     output,
 };
 use anyhow::{Context, Result, bail};
@@ -38,10 +38,10 @@ pub(super) async fn run(args: Args) -> Result<()> {
 
 async fn post(connection: &mut Connection, path: &str) -> Result<serde_json::Value> {
     let (code, body) = connection.call(http::Method::POST, path, Vec::new()).await?;
-    let value: serde_json::Value =
+    let value =
         serde_json::from_slice(&body).with_context(|| format!("{path}: {code} and no JSON"))?;
     match code {
         200 => Ok(value),
-        _ => bail!("{path}: {code}: {}", value["message"].as_str().unwrap_or("refused")),
+        _ => Err(refused(path, code, &body)),
     }
 }

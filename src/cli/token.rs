@@ -2,12 +2,12 @@
 //! of kube-system, which ends by itself, and the hash of the cluster's CA, in one word.
 
 use super::{
-    client::{Connection, Target},
+    client::{Connection, Target, refused},
     members, output,
     server::duration,
 };
 use crate::pki;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rand::Rng as _;
 use serde_json::{Value, json};
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
@@ -103,8 +103,7 @@ pub(super) async fn create(target: &Target, ttl: Duration, why: &str) -> Result<
     let (code, body) =
         connection.call(http::Method::POST, SECRETS, object.to_string().into()).await?;
     if code != 201 {
-        let status: Value = serde_json::from_slice(&body).unwrap_or_default();
-        bail!("{SECRETS}: {code}: {}", status["message"].as_str().unwrap_or("refused"));
+        return Err(refused(SECRETS, code, &body));
     }
     let token = JoinToken { id, secret, ca_hash: target.ca_hash };
     Ok(format!(
