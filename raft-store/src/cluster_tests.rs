@@ -133,6 +133,18 @@ impl Cluster {
         store.inside().stop(false, "killed").await;
     }
 
+    /// Has every member that runs write its state out and forget its first 100 entries.
+    pub(crate) async fn shorten_logs(&self) {
+        for store in self.stores.values() {
+            store.barrier().await.expect("caught up");
+            store.flush().await.expect("flushed");
+            eventually("the log is shortened", || {
+                store.inside().raft_metrics().purged.is_some_and(|purged| purged.index > 100)
+            })
+            .await;
+        }
+    }
+
     pub(crate) fn store(&self, id: u64) -> &Store {
         &self.stores[&id]
     }
@@ -397,14 +409,7 @@ async fn a_member_that_was_away_too_long_gets_a_snapshot() {
         cluster.store(leader).txn(put(&format!("p{n}"), "x")).await.expect("committed");
     }
     // Whoever leads from now on has no log that reaches back.
-    for store in cluster.stores.values() {
-        store.barrier().await.expect("caught up");
-        store.flush().await.expect("flushed");
-        eventually("the log is shortened", || {
-            store.inside().raft_metrics().purged.is_some_and(|purged| purged.index > 100)
-        })
-        .await;
-    }
+    cluster.shorten_logs().await;
     cluster.start(away).await;
     let back = cluster.store(away);
     assert_eq!(back.barrier().await.expect("caught up"), Revision(201));

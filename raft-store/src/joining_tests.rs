@@ -153,14 +153,7 @@ async fn a_joiner_that_is_far_behind_gets_a_snapshot_and_the_members_with_it() {
     for n in 0..200 {
         cluster.store(leader).txn(put(&format!("p{n}"), "x")).await.expect("committed");
     }
-    for store in cluster.stores.values() {
-        store.barrier().await.expect("caught up");
-        store.flush().await.expect("flushed");
-        eventually("the log is shortened", || {
-            store.inside().raft_metrics().purged.is_some_and(|purged| purged.index > 100)
-        })
-        .await;
-    }
+    cluster.shorten_logs().await;
     let four = join(&mut cluster, leader).await;
     wait_for_voters(&cluster, &[1, 2, 3, four]).await;
     assert!(cluster.store(four).inside().metrics.snapshots_installed.get() >= 1);

@@ -18,7 +18,7 @@ use crate::{
     quarantine,
     questions::{Answer, Answers},
     raft::{
-        self, LogId, Payload, Raft,
+        self, LogId, Payload, Raft, index_of,
         log::Log,
         machine::{Dirs, Machine, disk_now},
         network::{self, Link, Links},
@@ -259,12 +259,11 @@ impl Member {
     }
 
     pub(crate) async fn flush(&self) -> Result<(), Error> {
-        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
         let mut raft = self.raft.metrics();
-        let applied = index(&raft.borrow_watched().last_applied);
+        let applied = index_of(&raft.borrow_watched().last_applied);
         let stopped = || Error::Stopped("Raft has stopped".into());
         self.raft.trigger().snapshot().await.map_err(|_| stopped())?;
-        while index(&raft.borrow_watched().snapshot) < applied {
+        while index_of(&raft.borrow_watched().snapshot) < applied {
             raft.changed().await.map_err(|_| stopped())?;
         }
         Ok(())
@@ -623,8 +622,7 @@ impl Context {
 
     fn flush_is_due(&self, flushed: Instant) -> bool {
         let raft = self.raft.metrics().borrow_watched().clone();
-        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
-        let behind = index(&raft.last_applied).saturating_sub(index(&raft.snapshot));
+        let behind = index_of(&raft.last_applied).saturating_sub(index_of(&raft.snapshot));
         let late = flushed.elapsed() >= self.retention.flush && behind > 0;
         late || behind > self.retention.log_entries
     }
@@ -644,7 +642,7 @@ impl Context {
 
     fn report(&self, floor: Revision) {
         let raft = self.raft.metrics().borrow_watched().clone();
-        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index as i64);
+        let index = |id| index_of(id) as i64;
         let metrics = &self.metrics;
         metrics.last_log_index.set(raft.last_log_index.unwrap_or(0) as i64);
         metrics.committed_index.set(index(&raft.local_committed));

@@ -81,6 +81,11 @@ impl Statuses {
         self.heard.lock().expect("only replaced").clone()
     }
 
+    /// Of one, if it answered when last asked.
+    pub(crate) fn of(&self, id: u64) -> Option<StatusResponse> {
+        self.heard.lock().expect("only replaced").get(&id).cloned()
+    }
+
     fn replace(&self, heard: BTreeMap<u64, StatusResponse>) {
         *self.heard.lock().expect("only replaced") = heard;
     }

@@ -152,12 +152,11 @@ impl Measuring {
     /// The names of those that lack room, if the group must not grow for it.
     fn lacking(&self) -> Option<String> {
         let raft = self.steward.raft.metrics().borrow_watched().clone();
-        let statuses = self.steward.statuses.all();
         let mut full = BTreeMap::new();
         for id in raft.membership_config.voter_ids() {
             let is = match MemberId(id) == self.steward.id {
                 true => self.room.full(),
-                false => statuses.get(&id).is_some_and(|status| status.disk_full),
+                false => self.steward.statuses.of(id).is_some_and(|status| status.disk_full),
             };
             full.insert(MemberId(id), is);
         }

@@ -332,7 +332,7 @@ impl Steward {
 
     /// Where a member says it is, if that is where it answers.
     fn found_at(&self, id: u64, peer: &Peer) -> Option<Peer> {
-        let status = self.statuses.all().remove(&id)?;
+        let status = self.statuses.of(id)?;
         let there = self.links.address(id)? == status.peer_address;
         let (name, peer_address) = (peer.name.clone(), status.peer_address);
         there.then_some(Peer { name, peer_address, api_address: status.api_address })

@@ -60,6 +60,11 @@ pub(crate) fn log_id(term: u64, index: u64) -> LogId {
     LogId::new_term_index(term, index)
 }
 
+/// 0 before the first entry.
+pub(crate) fn index_of(id: &Option<LogId>) -> u64 {
+    id.as_ref().map_or(0, |id| id.index)
+}
+
 pub(crate) fn term_of(id: &LogId) -> u64 {
     id.leader_id.term
 }
