@@ -10,4 +10,4 @@ mod shelf;
 pub use checked::checked;
 pub use names::{Kind, Name, chain, expired};
 pub use schedule::{Plan, Schedule, run};
-pub use shelf::{Error, Item, Place, Shelf};
+pub use shelf::{Error, HEADER_BYTES_MAX, Item, Place, Shelf};

@@ -10,10 +10,7 @@ use crate::{
 use futures::stream;
 use prometheus::{Gauge, IntCounter, IntGauge, Registry};
 use raft_store::{Store, backup};
-use std::{
-    io::Read as _,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -157,7 +154,9 @@ impl Keeper {
         let begun = Instant::now();
         let base = match self.plan.schedule.base(ours) {
             None => None,
-            Some(base) => Some(self.since(base).await?),
+            Some(base) => {
+                Some(backup::Since::from(&self.plan.shelf.header(&base.to_string()).await?))
+            }
         };
         let taken = match self.store.backup(now, base).await {
             // The time between two was longer than history is kept.
@@ -178,21 +177,7 @@ impl Keeper {
         tracing::info!(%name, bytes, seconds, shelf = %self.plan.shelf, "a backup was taken");
         Ok(name)
     }
-
-    /// What the next one must know of the one it continues.
-    async fn since(&self, base: &Name) -> Result<backup::Since, Failed> {
-        let (shelf, name) = (self.plan.shelf.clone(), base.to_string());
-        let read = move || {
-            let (from, _) = shelf.read(&name)?;
-            let reader = backup::Reader::open(from.take(HEADER_BYTES_MAX), &name)?;
-            Ok(backup::Since::from(reader.header()))
-        };
-        tokio::task::spawn_blocking(read).await.map_err(|error| Failed::Task(error.to_string()))?
-    }
 }
-
-/// A header is far smaller.
-const HEADER_BYTES_MAX: u64 = 16 << 20;
 
 impl Schedule {
     /// How long until the next backup, if the newest is of `newest`; both in seconds since 1970.
@@ -223,8 +208,6 @@ enum Failed {
     Backup(#[from] backup::Error),
     #[error(transparent)]
     Shelf(#[from] Error),
-    #[error("{0}")]
-    Task(String),
 }
 
 #[cfg(test)]

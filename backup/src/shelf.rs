@@ -5,6 +5,7 @@ mod s3;
 use crate::names::Name;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
+use raft_store::backup::{Header, Reader};
 use s3::{Object, S3};
 use std::{
     fmt,
@@ -28,7 +29,16 @@ pub enum Error {
     /// What the server said, or why it could not be asked.
     #[error("{what}: {why}")]
     Server { what: String, why: String },
+    /// What is there is no backup, or not a sound one.
+    #[error(transparent)]
+    Backup(#[from] raft_store::backup::Error),
+    /// The runtime ends.
+    #[error("not read to its end: {0}")]
+    Task(#[from] tokio::task::JoinError),
 }
+
+/// The header of a backup stands within this much at the beginning; it is far smaller.
+pub const HEADER_BYTES_MAX: u64 = 16 << 20;
 
 /// A place for backups.
 #[derive(Clone)]
@@ -128,6 +138,16 @@ impl Shelf {
             }
             Shelf::Bucket(bucket) => bucket.delete(name).await,
         }
+    }
+
+    /// The header of a backup; no more of it is read.
+    pub async fn header(&self, name: &str) -> Result<Header, Error> {
+        let (shelf, name) = (self.clone(), name.to_string());
+        let read = move || {
+            let (from, _) = shelf.read(&name)?;
+            Ok(Reader::open(from.take(HEADER_BYTES_MAX), &name)?.header().clone())
+        };
+        tokio::task::spawn_blocking(read).await?
     }
 
     /// Reads a backup, and its size. Blocks: not for tasks of a runtime, but one must be there.

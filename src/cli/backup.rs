@@ -7,7 +7,7 @@ use super::{
     server::duration,
 };
 use anyhow::{Context as _, Result, bail};
-use backup::{Item, Kind, Name, Place, Plan, Schedule, Shelf, chain, checked};
+use backup::{HEADER_BYTES_MAX, Item, Kind, Name, Place, Plan, Schedule, Shelf, chain, checked};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use http_body_util::BodyExt as _;
@@ -25,8 +25,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two lines of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
-/// The header stands within this much at the beginning.
-const HEADER_BYTES_MAX: usize = 16 << 20;
 
 /// Backups of the whole cluster
 #[derive(clap::Subcommand)]
@@ -121,7 +119,10 @@ async fn create(to: &str, since: Option<&str>, kubeconfig: Option<PathBuf>) -> R
     let target = Target::from_kubeconfig(kubeconfig.as_deref())?;
     let base = match since {
         None => None,
-        Some(since) => Some(Since::from(&header_of(&one(since)?).await?)),
+        Some(since) => {
+            let One { shelf, file } = one(since)?;
+            Some(Since::from(&shelf.header(&file).await?))
+        }
     };
     let begun = Instant::now();
     let (header, pieces) = ask(&target, base.as_ref()).await?;
@@ -212,7 +213,7 @@ async fn begin(connection: Connection, body: hyper::body::Incoming) -> Result<(H
                 let begin = stream::iter([Ok(Bytes::from(first))]);
                 return Ok((header, Box::pin(begin.chain(frames))));
             }
-            Err(error) if first.len() > HEADER_BYTES_MAX => return Err(error.into()),
+            Err(error) if first.len() as u64 > HEADER_BYTES_MAX => return Err(error.into()),
             // Not all of it is there yet.
             Err(_) => {}
         }
@@ -273,19 +274,10 @@ pub(super) fn one(text: &str) -> Result<One> {
     }
 }
 
-pub(super) async fn header_of(one: &One) -> Result<Header> {
-    let (shelf, file) = (one.shelf.clone(), one.file.clone());
-    let read = move || -> Result<Header> {
-        let (from, _) = shelf.read(&file)?;
-        Ok(Reader::open(from.take(HEADER_BYTES_MAX as u64), &file)?.header().clone())
-    };
-    tokio::task::spawn_blocking(read).await?
-}
-
 /// The files of a backup and all that it continues, oldest first; if something is missing, only the
 /// backup itself, and what.
 pub(super) async fn files(one: &One) -> Result<(Vec<String>, Option<String>)> {
-    let header = header_of(one).await?;
+    let header = one.shelf.header(&one.file).await?;
     let Some(base) = &header.base else { return Ok((vec![one.file.clone()], None)) };
     let all: Vec<Name> = one.shelf.list().await?.into_iter().map(|item| item.name).collect();
     let found = all.iter().find(|name| name.id == base.id);

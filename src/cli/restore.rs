@@ -55,7 +55,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
     if let Some(why) = missing {
         bail!("{}: {why}", one.file);
     }
-    let header = backup::header_of(&one).await?;
+    let header = one.shelf.header(&one.file).await?;
     if let Some(path) = &args.secrets_key {
         check_keys(path, &header)?;
     }
