@@ -147,6 +147,22 @@ fn types_with_their_own_json_form_are_read() {
     assert_eq!(error.to_string(), "boolean or JSON schema expected");
 }
 
+/// As Go's decoder does: a custom object's decimals and the keys of `fieldsV1` are printed as what they were
+/// read from, whatever their length.
+#[test]
+fn decimals_are_read_exactly() {
+    let long = "8".repeat(68) + "0";
+    for text in
+        [&long, "0.1", "1.7976931348623157e308", "9007199254740993.0", "122.416294033786585"]
+    {
+        let exact: f64 = text.parse().unwrap();
+        let read: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(read.as_f64(), Some(exact), "{text}");
+        let again: Value = serde_json::from_str(&read.to_string()).unwrap();
+        assert_eq!(again, read, "{text}");
+    }
+}
+
 #[test]
 fn embedded_objects_keep_their_own_head() {
     let set = object(
