@@ -23,7 +23,7 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 /// The family of keys of all that is not history. History has the other one to itself: its files follow each
@@ -44,6 +44,8 @@ pub(crate) struct StateDisk {
     dir: PathBuf,
     seal: Arc<dyn Seal>,
     delete: std::sync::atomic::AtomicBool,
+    /// Goes last, when the files are closed.
+    open: Arc<()>,
 }
 
 /// What the disk knew about the log when it was flushed.
@@ -247,10 +249,15 @@ fn options() -> Options {
 }
 
 impl StateDisk {
+    /// Counts one for as long as the files are open, also while they are being closed.
+    pub(crate) fn while_open(&self) -> Weak<()> {
+        Arc::downgrade(&self.open)
+    }
+
     pub(crate) fn open(dir: &Path, seal: Arc<dyn Seal>) -> io::Result<StateDisk> {
         let families = [DEFAULT_COLUMN_FAMILY_NAME, BOOKS].map(|name| (name, options()));
         let db = DB::open_cf_with_opts(&options(), dir, families).map_err(io_error)?;
-        let disk = StateDisk { db: Some(db), dir: dir.into(), seal, delete: false.into() };
+        let disk = StateDisk::over(db, dir, seal);
         disk.separate()?;
         Ok(disk)
     }
@@ -260,7 +267,12 @@ impl StateDisk {
         let families = DB::list_cf(&Options::default(), dir).map_err(io_error)?;
         let db = DB::open_cf_for_read_only(&Options::default(), dir, families, false);
         let (db, seal) = (db.map_err(io_error)?, Arc::new(Plain));
-        Ok(StateDisk { db: Some(db), dir: dir.into(), seal, delete: false.into() })
+        Ok(StateDisk::over(db, dir, seal))
+    }
+
+    fn over(db: DB, dir: &Path, seal: Arc<dyn Seal>) -> StateDisk {
+        let (delete, open) = (false.into(), Arc::new(()));
+        StateDisk { db: Some(db), dir: dir.into(), seal, delete, open }
     }
 
     /// Earlier versions had everything in one family.

@@ -352,10 +352,10 @@ impl Member {
             abort.abort();
         }
         self.shared.clear_history();
-        let last = Arc::downgrade(&disk_now(&disk));
+        let open = disk_now(&disk).while_open();
         drop(disk);
         let ended = async {
-            while last.strong_count() > 0 || !writer.is_finished() {
+            while open.strong_count() > 0 || !writer.is_finished() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
