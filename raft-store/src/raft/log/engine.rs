@@ -122,7 +122,7 @@ impl RocksLog {
             last: None,
         };
         let damaged = |detail: String| {
-            let (file, offset) = tail(dir);
+            let (file, offset) = place_of_damage(dir);
             OpenError::Damaged { file, offset, detail }
         };
         let flushed = mark.current();
@@ -177,9 +177,14 @@ fn explain(dir: &Path, error: rocksdb::Error) -> OpenError {
     if error.kind() != rocksdb::ErrorKind::Corruption {
         return OpenError::Disk { path: dir.into(), source: io_error(error) };
     }
-    let found = wal::first_damage(dir).ok().flatten();
-    let (file, offset) = found.unwrap_or_else(|| tail(dir));
+    let (file, offset) = place_of_damage(dir);
     OpenError::Damaged { file, offset, detail: error.into_string() }
+}
+
+/// A flipped bit in a record's length looks to RocksDB like a last record that was never completed: it opens,
+/// without what follows. The damage is still found where it is.
+fn place_of_damage(dir: &Path) -> (PathBuf, u64) {
+    wal::first_damage(dir).ok().flatten().unwrap_or_else(|| tail(dir))
 }
 
 /// The newest write-ahead file and its length: where a log that is too short ends.
