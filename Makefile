@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/coxswain/target
 export CARGO_TERM_PROGRESS_WHEN ?= never
 ARGS ?=
 
-.PHONY: dev test fast live fuzz build tools clients lint clean help
+.PHONY: dev test fast live fuzz sim soak mutants build tools clients lint clean help
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -27,6 +27,15 @@ fast: tools clients ## the tests without those that start processes and containe
 
 live: tools clients ## only those
 	@scripts/test.sh live
+
+sim: tools ## replays one seed of the store's simulation (SEED=7)
+	@scripts/sim.sh $(SEED)
+
+soak: tools ## the store's simulation, for as many seeds as there is time for (SECONDS_=3600, FIRST=seed)
+	@SECONDS_=$(SECONDS_) FIRST=$(FIRST) scripts/sim.sh soak
+
+mutants: tools ## the table of planted mistakes, and which check of the simulation finds each
+	@SEEDS=$(SEEDS) scripts/sim.sh mutants
 
 fuzz: tools ## every decoder for ten minutes, guided by coverage (FUZZ_SECONDS=60 for less)
 	@scripts/fuzz.sh

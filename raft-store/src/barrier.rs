@@ -4,13 +4,11 @@
 use crate::{
     metrics::Metrics,
     shared::Shared,
+    time::{Instant, sleep_until, timeout},
     types::{Error, LogIndex, Revision},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::sync::{mpsc, oneshot};
 
 /// Callers waiting for the next round.
 const CALLERS_MAX: usize = 65_536;
@@ -39,7 +37,7 @@ impl Barriers {
             }
             mpsc::error::TrySendError::Closed(_) => Error::Stopped("shut down".into()),
         })?;
-        match tokio::time::timeout(self.deadline, answer).await {
+        match timeout(self.deadline, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Error::Stopped("shut down".into())),
             Err(_) => Err(Error::Unavailable { unknown: false }),
@@ -67,7 +65,7 @@ pub(crate) async fn run<F: Future<Output = Option<u64>>>(
             if callers.is_empty() {
                 break 0;
             }
-            tokio::time::sleep_until(began + retry_after).await;
+            sleep_until(began + retry_after).await;
         };
         let mut applied = shared.applied();
         let reached = applied.wait_for(|position| position.index >= LogIndex(index));

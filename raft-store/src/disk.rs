@@ -4,21 +4,19 @@
 //! There is no write-ahead file: what was not flushed is applied again from the Raft log, which
 //! is purged only behind a flush.
 
+#[cfg(test)]
+use crate::mutants::{self, Mutant};
 use crate::{
     config::Peer,
-    raft::{LogId, Membership, StoredMembership, log::engine::io_error, log_id},
+    raft::{LogId, Membership, StoredMembership, log_id},
     roster::Roster,
     seal::{Plain, Seal},
     shared::History,
     state::{Applied, Loader, Outcome, Session, SessionState, State},
+    state_engine::{Engines, Family, Reading, RowOp, Rows, StateEngine},
     types::{Change, Cluster, Error, Key, LogIndex, MemberId, Revision, Stored},
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use rocksdb::{
-    ColumnFamily, DB, DBCompressionType, DBIterator, DEFAULT_COLUMN_FAMILY_NAME, Direction,
-    FlushOptions, IteratorMode, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
-    checkpoint::Checkpoint,
-};
 use std::{
     collections::BTreeMap,
     fmt, io,
@@ -26,9 +24,6 @@ use std::{
     sync::{Arc, Weak},
 };
 
-/// The family of keys of all that is not history. History has the other one to itself: its files follow each
-/// other, and only what is swept makes RocksDB write them again.
-const BOOKS: &str = "books";
 const APPLIED: &[u8] = b"m-applied";
 const MEMBERSHIP: &[u8] = b"m-membership";
 const CLUSTER: &[u8] = b"m-cluster";
@@ -38,9 +33,9 @@ const FLOOR: &[u8] = b"m-floor";
 /// History is physically gone up to here; `<= floor`.
 const SWEPT: &[u8] = b"m-swept";
 
-/// One RocksDB with the state. The directory goes with the value if `delete_when_dropped` was called.
+/// The state in one directory, which goes with the value if `delete_when_dropped` was called.
 pub(crate) struct StateDisk {
-    db: Option<DB>,
+    engine: Option<Box<dyn StateEngine>>,
     dir: PathBuf,
     seal: Arc<dyn Seal>,
     delete: std::sync::atomic::AtomicBool,
@@ -234,82 +229,36 @@ fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("plain data")
 }
 
-fn options() -> Options {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    options.create_missing_column_families(true);
-    // There is no write-ahead file: the families are consistent only if they are written out together.
-    options.set_atomic_flush(true);
-    options.set_compression_type(DBCompressionType::Lz4);
-    // Twice that in memory at worst; it is written out every `Retention::flush` in any case.
-    options.set_write_buffer_size(8 << 20);
-    options.set_paranoid_checks(true);
-    options.set_keep_log_file_num(2);
-    options
-}
-
 impl StateDisk {
     /// Counts one for as long as the files are open, also while they are being closed.
     pub(crate) fn while_open(&self) -> Weak<()> {
         Arc::downgrade(&self.open)
     }
 
-    pub(crate) fn open(dir: &Path, seal: Arc<dyn Seal>) -> io::Result<StateDisk> {
-        let families = [DEFAULT_COLUMN_FAMILY_NAME, BOOKS].map(|name| (name, options()));
-        let db = DB::open_cf_with_opts(&options(), dir, families).map_err(io_error)?;
-        let disk = StateDisk::over(db, dir, seal);
-        disk.separate()?;
-        Ok(disk)
+    pub(crate) fn open(
+        engines: &dyn Engines,
+        dir: &Path,
+        seal: Arc<dyn Seal>,
+    ) -> io::Result<StateDisk> {
+        Ok(StateDisk::over(engines.open(dir)?, dir, seal))
     }
 
     /// To look at a checkpoint without changing it; nothing sealed is opened.
-    pub(crate) fn open_read_only(dir: &Path) -> io::Result<StateDisk> {
-        let families = DB::list_cf(&Options::default(), dir).map_err(io_error)?;
-        let db = DB::open_cf_for_read_only(&Options::default(), dir, families, false);
-        let (db, seal) = (db.map_err(io_error)?, Arc::new(Plain));
-        Ok(StateDisk::over(db, dir, seal))
+    pub(crate) fn open_read_only(engines: &dyn Engines, dir: &Path) -> io::Result<StateDisk> {
+        Ok(StateDisk::over(engines.open_read_only(dir)?, dir, Arc::new(Plain)))
     }
 
-    fn over(db: DB, dir: &Path, seal: Arc<dyn Seal>) -> StateDisk {
-        let (delete, open) = (false.into(), Arc::new(()));
-        StateDisk { db: Some(db), dir: dir.into(), seal, delete, open }
-    }
-
-    /// Earlier versions had everything in one family.
-    fn separate(&self) -> io::Result<()> {
-        let mut batch = WriteBatch::default();
-        for item in self.db().iterator(IteratorMode::From(b"i", Direction::Forward)) {
-            let (key, value) = item.map_err(io_error)?;
-            batch.put_cf(self.books(), &key, value);
-            batch.delete(key);
-        }
-        match batch.is_empty() {
-            true => Ok(()),
-            false => self.write_now(batch),
-        }
-    }
-
-    /// `None` in a checkpoint of an earlier version, which has its books in the other family.
-    fn books_there(&self) -> Option<&ColumnFamily> {
-        self.db().cf_handle(BOOKS)
-    }
-
-    fn books(&self) -> &ColumnFamily {
-        self.books_there().expect("whatever is written to was opened with it")
-    }
-
-    fn write_now(&self, batch: WriteBatch) -> io::Result<()> {
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.db().write_opt(batch, &options).map_err(io_error)
+    fn over(engine: Box<dyn StateEngine>, dir: &Path, seal: Arc<dyn Seal>) -> StateDisk {
+        let (engine, delete, open) = (Some(engine), false.into(), Arc::new(()));
+        StateDisk { engine, dir: dir.into(), seal, delete, open }
     }
 
     pub(crate) fn seal(&self) -> &Arc<dyn Seal> {
         &self.seal
     }
 
-    fn db(&self) -> &DB {
-        self.db.as_ref().expect("closed only when dropped")
+    fn engine(&self) -> &dyn StateEngine {
+        &**self.engine.as_ref().expect("closed only when dropped")
     }
 
     /// The directory goes when the last user has dropped this.
@@ -318,14 +267,8 @@ impl StateDisk {
     }
 
     fn meta<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> io::Result<Option<T>> {
-        let value = match self.books_there() {
-            Some(books) => self.db().get_cf(books, key),
-            None => self.db().get(key),
-        };
-        value
-            .map_err(io_error)?
-            .map(|value| serde_json::from_slice(&value).map_err(io::Error::other))
-            .transpose()
+        let value = self.engine().get(Family::Books, key)?;
+        value.map(|value| serde_json::from_slice(&value).map_err(io::Error::other)).transpose()
     }
 
     /// How far the log has been applied to what is on disk.
@@ -376,14 +319,14 @@ impl StateDisk {
         Ok(loader.finish())
     }
 
-    fn books_from(&self, key: &[u8]) -> DBIterator<'_> {
-        self.db().iterator_cf(self.books(), IteratorMode::From(key, Direction::Forward))
+    fn books_from(&self, key: &[u8]) -> Rows<'_> {
+        self.engine().rows(Family::Books, key)
     }
 
     fn sessions(&self) -> io::Result<BTreeMap<Session, SessionState>> {
         let mut sessions = BTreeMap::new();
         for item in self.books_from(b"s") {
-            let (key, value) = item.map_err(io_error)?;
+            let (key, value) = item?;
             let Some(id) = key.strip_prefix(b"s").and_then(|key| number(key, 0)) else { break };
             let (settled, last_used): (u64, LogIndex) =
                 serde_json::from_slice(&value).map_err(io::Error::other)?;
@@ -391,7 +334,7 @@ impl StateDisk {
             sessions.insert(Session(id), state);
         }
         for item in self.books_from(b"q") {
-            let (key, value) = item.map_err(io_error)?;
+            let (key, value) = item?;
             let Some(key) = key.strip_prefix(b"q") else { break };
             let (Some(id), Some(serial)) = (number(key, 0), number(key, 8)) else { break };
             let outcome: Outcome = serde_json::from_slice(&value).map_err(io::Error::other)?;
@@ -405,41 +348,28 @@ impl StateDisk {
 
     /// Writes the effects of commands; readers see them at once, a restart after `flush`.
     pub(crate) fn write(&self, batch: StateBatch) -> io::Result<()> {
-        let StateBatch { mut history, books } = batch;
-        for change in books {
-            match change {
-                Book::Put(key, value) => history.put_cf(self.books(), key, value),
-                Book::Delete(key) => history.delete_cf(self.books(), key),
-                Book::DeleteRange(from, to) => history.delete_range_cf(self.books(), from, to),
-            }
-        }
-        self.write_now(history)
+        self.engine().write(batch.ops)
     }
 
     /// Puts everything written so far where a restart finds it.
     pub(crate) fn flush(&self) -> io::Result<()> {
-        let families = [DEFAULT_COLUMN_FAMILY_NAME, BOOKS];
-        let families: Vec<_> =
-            families.iter().filter_map(|name| self.db().cf_handle(name)).collect();
-        self.db().flush_cfs_opt(&families, &FlushOptions::default()).map_err(io_error)
+        self.engine().flush()
     }
 
     /// The disk as it is now. What is deleted meanwhile takes its room until the value goes.
     pub(crate) fn freeze(&self) -> Frozen<'_> {
-        Frozen { snapshot: self.db().snapshot(), books: self.books() }
+        Frozen { rows: self.engine().freeze() }
     }
 
-    /// A copy as of some moment after the call began, all on disk; hard links, so cheap.
+    /// A copy as of some moment after the call began, all on disk.
     pub(crate) fn checkpoint(&self, to: &Path) -> io::Result<()> {
-        Checkpoint::new(self.db()).and_then(|c| c.create_checkpoint(to)).map_err(io_error)
+        self.engine().checkpoint(to)
     }
 
     /// What is in history from a place on, in order, with the bodies as they lie there.
     fn history(&self, from: At) -> impl Iterator<Item = io::Result<(At, Record)>> {
-        let start = from.key();
-        let items = self.db().iterator(IteratorMode::From(&start, Direction::Forward));
-        let parsed = items.map(|item| {
-            let (key, value) = item.map_err(io_error)?;
+        let parsed = self.engine().rows(Family::History, &from.key()).map(|item| {
+            let (key, value) = item?;
             let Some(at) = At::parse(&key) else { return Ok(None) };
             let record = decode(value.into_vec().into()).ok_or_else(|| damaged(at))?;
             Ok(Some((at, record)))
@@ -448,44 +378,43 @@ impl StateDisk {
     }
 
     fn record(&self, at: At) -> io::Result<Option<Record>> {
-        let Some(value) = self.db().get(at.key()).map_err(io_error)? else { return Ok(None) };
-        decode(value.into()).ok_or_else(|| damaged(at))?.opened(&*self.seal).map(Some)
+        let Some(value) = self.engine().get(Family::History, &at.key())? else { return Ok(None) };
+        decode(value).ok_or_else(|| damaged(at))?.opened(&*self.seal).map(Some)
     }
 
     /// Removes up to `limit` revisions of history at or below `floor`; how many are left to do.
     pub(crate) fn sweep(&self, floor: Revision, limit: u64) -> io::Result<u64> {
         let swept: u64 = self.meta(SWEPT)?.unwrap_or(0);
         let end = floor.0.min(swept + limit);
-        let mut batch = WriteBatch::default();
+        let mut batch = StateBatch::default();
         for item in self.history(At::first(Revision(swept + 1))) {
             let (at, record) = item?;
             if at.revision.0 > end {
                 break;
             }
             if let Some(old) = record.old {
-                batch.delete(old.key());
+                batch.drop_record(old);
             }
             if record.put.is_none() {
-                batch.delete(at.key());
+                batch.drop_record(at);
             }
         }
-        batch.put_cf(self.books(), SWEPT, json(&end));
-        self.write_now(batch)?;
+        batch.note(SWEPT, json(&end));
+        self.write(batch)?;
         Ok(floor.0.saturating_sub(end))
     }
 }
 
 /// A disk as it was at one moment, while the disk itself goes on.
 pub(crate) struct Frozen<'a> {
-    snapshot: Snapshot<'a>,
-    books: &'a ColumnFamily,
+    rows: Box<dyn Reading + 'a>,
 }
 
 impl Frozen<'_> {
     /// The revision, and the floor of history.
     pub(crate) fn extent(&self) -> io::Result<(Revision, Revision)> {
         let number = |key: &[u8]| -> io::Result<u64> {
-            let value = self.snapshot.get_cf(self.books, key).map_err(io_error)?;
+            let value = self.rows.get(Family::Books, key)?;
             let number = value.map(|value| serde_json::from_slice(&value)).transpose();
             Ok(number.map_err(io::Error::other)?.unwrap_or(0))
         };
@@ -498,13 +427,8 @@ impl Frozen<'_> {
         after: Revision,
     ) -> impl Iterator<Item = io::Result<(At, Bytes)>> + use<'_> {
         let start = At::first(Revision(after.0 + 1)).key();
-        let mut options = ReadOptions::default();
-        // Read once, and not to push out what readers and watchers need.
-        options.fill_cache(false);
-        let mode = IteratorMode::From(&start, Direction::Forward);
-        let items = self.snapshot.iterator_opt(mode, options);
-        let parsed = items.map(|item| {
-            let (key, value) = item.map_err(io_error)?;
+        let parsed = self.rows.rows(Family::History, &start).map(|item| {
+            let (key, value) = item?;
             Ok(At::parse(&key).map(|at| (at, Bytes::from(value.into_vec()))))
         });
         parsed.map_while(io::Result::transpose)
@@ -513,7 +437,7 @@ impl Frozen<'_> {
 
 impl Drop for StateDisk {
     fn drop(&mut self) {
-        self.db = None;
+        self.engine = None;
         if *self.delete.get_mut()
             && let Err(error) = std::fs::remove_dir_all(&self.dir)
         {
@@ -559,20 +483,16 @@ impl History for StateDisk {
 /// The effects of some commands, to be written as one.
 #[derive(Default)]
 pub(crate) struct StateBatch {
-    history: WriteBatch,
-    books: Vec<Book>,
-}
-
-/// A change of what is not history.
-enum Book {
-    Put(Vec<u8>, Vec<u8>),
-    Delete(Vec<u8>),
-    DeleteRange(Vec<u8>, Vec<u8>),
+    ops: Vec<RowOp>,
 }
 
 impl StateBatch {
     fn note(&mut self, key: &[u8], value: Vec<u8>) {
-        self.books.push(Book::Put(key.to_vec(), value));
+        self.ops.push(RowOp::Put(Family::Books, key.to_vec(), value.into()));
+    }
+
+    fn strike(&mut self, key: &[u8]) {
+        self.ops.push(RowOp::Delete(Family::Books, key.to_vec()));
     }
 
     pub(crate) fn add(
@@ -583,15 +503,20 @@ impl StateBatch {
     ) {
         for change in &applied.changes {
             let at = At { revision: change.revision, place: change.place };
-            self.history.put(at.key(), encode(change, seal));
+            let record = encode(change, seal).freeze();
+            self.ops.push(RowOp::Put(Family::History, at.key(), record));
         }
         if let Some(last) = applied.changes.last() {
             self.note(REVISION, json(&last.revision.0));
         }
         for (session, serial) in &applied.forgotten {
-            self.books.push(Book::Delete(outcome_key(*session, *serial).into()));
+            self.strike(&outcome_key(*session, *serial));
         }
         for (session, serial, outcome) in &applied.outcomes {
+            #[cfg(test)]
+            if mutants::on(Mutant::SnapshotWithoutSessions) {
+                continue;
+            }
             self.note(&outcome_key(*session, *serial), json(outcome));
         }
         for session in &applied.touched {
@@ -601,9 +526,9 @@ impl StateBatch {
             }
         }
         for session in &applied.evicted {
-            self.books.push(Book::Delete(session_key(*session).into()));
+            self.strike(&session_key(*session));
             let (from, to) = (outcome_key(*session, 0), outcome_key(*session, u64::MAX));
-            self.books.push(Book::DeleteRange(from.into(), to.into()));
+            self.ops.push(RowOp::DeleteRange(Family::Books, from.into(), to.into()));
         }
         if let Some(floor) = applied.floor {
             self.note(FLOOR, json(&floor.0));
@@ -615,11 +540,11 @@ impl StateBatch {
 
     /// A record as it lay on another disk.
     pub(crate) fn put_record(&mut self, at: At, record: &Bytes) {
-        self.history.put(at.key(), record);
+        self.ops.push(RowOp::Put(Family::History, at.key(), record.clone()));
     }
 
     pub(crate) fn drop_record(&mut self, at: At) {
-        self.history.delete(at.key());
+        self.ops.push(RowOp::Delete(Family::History, at.key()));
     }
 
     /// What a new cluster of this one member begins with, besides its records: no history, and a
@@ -645,6 +570,10 @@ impl StateBatch {
 
     pub(crate) fn applied(&mut self, to: &AppliedTo) {
         self.note(APPLIED, json(&to.log_id));
+        #[cfg(test)]
+        if mutants::on(Mutant::SnapshotWithoutMembership) {
+            return;
+        }
         self.note(MEMBERSHIP, json(&to.membership));
         self.note(ROSTER, json(&to.roster));
     }

@@ -2,7 +2,9 @@ use super::*;
 use crate::{
     Guard, Op, Term, Txn, Write,
     state::{Batch, Command, Request},
+    state_engine::Rocks,
 };
+use rocksdb::{DB, Options};
 
 /// A disk and the state that is on it.
 struct Pair {
@@ -15,7 +17,8 @@ struct Pair {
 impl Pair {
     fn new() -> Pair {
         let dir = tempfile::tempdir().expect("a directory");
-        let disk = StateDisk::open(&dir.path().join("state"), Arc::new(Plain)).expect("a disk");
+        let disk =
+            StateDisk::open(&Rocks, &dir.path().join("state"), Arc::new(Plain)).expect("a disk");
         Pair { _dir: dir, disk, state: State::default(), index: 0 }
     }
 
@@ -117,7 +120,9 @@ fn what_is_loaded_is_what_was_there() {
 #[test]
 fn a_part_of_a_revision_that_is_missing_is_noticed() {
     let pair = filled();
-    pair.disk.db().delete(At { revision: Revision(4), place: 1 }.key()).expect("deleted");
+    let mut batch = StateBatch::default();
+    batch.drop_record(At { revision: Revision(4), place: 1 });
+    pair.disk.write(batch).expect("deleted");
     let error = pair.disk.load().map(|_| ()).expect_err("a gap").to_string();
     assert!(error.contains("after 0 of revision 4"), "{error}");
 }
@@ -134,21 +139,21 @@ fn a_state_of_an_earlier_version_is_carried_on() {
         let mut options = Options::default();
         options.create_if_missing(true);
         let db = DB::open(&options, &old).expect("a database");
-        let history = pair.disk.db().iterator(IteratorMode::Start);
+        let history = pair.disk.engine().rows(Family::History, b"");
         for item in history.chain(pair.disk.books_from(b"")) {
             let (key, value) = item.expect("readable");
             db.put(key, value).expect("put");
         }
     }
-    let revision = StateDisk::open_read_only(&old).expect("a disk").meta::<u64>(REVISION);
+    let revision = StateDisk::open_read_only(&Rocks, &old).expect("a disk").meta::<u64>(REVISION);
     assert_eq!(revision.expect("readable"), Some(pair.state.revision().0));
     for _ in 0..2 {
-        let disk = StateDisk::open(&old, Arc::new(Plain)).expect("a disk");
+        let disk = StateDisk::open(&Rocks, &old, Arc::new(Plain)).expect("a disk");
         let state = disk.load().expect("sound");
         assert_eq!(state.revision(), pair.state.revision());
         assert_eq!(state.digest(), pair.state.digest());
         assert_eq!(state.sessions(), pair.state.sessions());
-        let left = disk.db().iterator(IteratorMode::From(b"i", Direction::Forward));
+        let left = disk.engine().rows(Family::History, b"i");
         assert_eq!(left.count(), 0, "the books are not among the history any more");
         disk.flush().expect("flushed");
     }

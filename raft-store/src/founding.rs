@@ -11,12 +11,13 @@ use crate::{
         network::{self, Links},
     },
     shared::Shared,
+    time::{Instant, sleep},
     types::{Cluster, MemberId},
 };
 use openraft::async_runtime::WatchReceiver as _;
 use std::{
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::watch;
 use tonic::{Request, Status, metadata::MetadataValue, service::Interceptor};
@@ -36,6 +37,8 @@ pub(crate) struct Founder {
     pub(crate) shared: Arc<Shared>,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) own: MemberId,
+    /// What the cluster is called if this member names it.
+    pub(crate) name: Cluster,
 }
 
 impl Founder {
@@ -52,14 +55,14 @@ impl Founder {
             }
             let since = *leads_since.get_or_insert_with(Instant::now);
             if may_name(&self.what_others_read().await, since.elapsed()) {
-                let payload = Payload(codec::encode_found(&Cluster::new(1)));
+                let payload = Payload(codec::encode_found(&self.name));
                 match self.raft.client_write(payload).await {
                     // Applied here; if another was faster, that one's counts.
                     Ok(_) => continue,
                     Err(error) => tracing::debug!(%error, "which cluster this is was not written"),
                 }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            sleep(LOOK_EVERY).await;
         }
     }
 

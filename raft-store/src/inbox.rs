@@ -5,12 +5,13 @@ use crate::{
     metrics::Metrics,
     raft::{Payload, Raft, Types},
 };
+use futures::{StreamExt, stream::FuturesUnordered};
 use openraft::{impls::ProgressResponder, raft::ClientWriteResult};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use wire::peer::Batch;
 
 /// Bytes waiting for a log entry; beyond that members are told to wait.
@@ -73,7 +74,7 @@ impl Inbox {
         self.shared.queue.lock().expect("only pushed and popped")
     }
 
-    fn take_entry(&self) -> Vec<Batch> {
+    pub(crate) fn take_entry(&self) -> Vec<Batch> {
         let mut queue = self.queue();
         let (mut entry, mut bytes) = (Vec::new(), 0);
         while bytes < ENTRY_BYTES_MAX
@@ -89,15 +90,16 @@ impl Inbox {
     /// Proposes what arrives, for ever. What is proposed on a member that no longer leads is
     /// lost here; its proposers see the leader change and propose it again.
     pub(crate) async fn run(self, raft: Raft, metrics: Metrics) {
-        let in_flight = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT));
-        let mut entries = tokio::task::JoinSet::new();
+        let mut entries = FuturesUnordered::new();
         loop {
-            while entries.try_join_next().is_some() {}
-            let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
-            let batches = self.take_entry();
+            let room = entries.len() < ENTRIES_IN_FLIGHT;
+            let batches = if room { self.take_entry() } else { Vec::new() };
             if batches.is_empty() {
-                drop(permit);
-                self.shared.arrived.notified().await;
+                tokio::select! {
+                    biased;
+                    Some(()) = entries.next() => {}
+                    () = self.shared.arrived.notified(), if room => {}
+                }
                 continue;
             }
             let requests: usize = batches.iter().map(|batch| batch.requests.len()).sum();
@@ -109,11 +111,10 @@ impl Inbox {
                 tracing::warn!(%fatal, "Raft has stopped");
                 return;
             }
-            entries.spawn(async move {
+            entries.push(async move {
                 if let Ok(Err(error)) = applied.await {
                     tracing::debug!(%error, "an entry was not written; it will be proposed again");
                 }
-                drop(permit);
             });
         }
     }

@@ -28,9 +28,11 @@ mod seal;
 mod shared;
 mod snapshot_stream;
 mod state;
+mod state_engine;
 mod steward;
 mod store;
 mod succession;
+mod time;
 mod types;
 mod watch;
 
@@ -56,3 +58,7 @@ mod cluster_tests;
 mod full_disk_tests;
 #[cfg(test)]
 mod joining_tests;
+#[cfg(test)]
+mod mutants;
+#[cfg(test)]
+mod sim;

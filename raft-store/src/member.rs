@@ -1,5 +1,7 @@
 //! One member of the group: its parts, started in order and stopped in order.
 
+#[cfg(test)]
+use crate::mutants::{self, Mutant};
 use crate::{
     backup,
     barrier::{self, Barriers},
@@ -24,16 +26,20 @@ use crate::{
         network::{self, Link, Links},
         server::{self, Service},
         term_of,
+        wire::{Dial, Grpc},
     },
     room::{Disk, Measuring, Room},
     roster::Roster,
     shared::Shared,
     state::Session,
+    state_engine::{Engines, rocks},
     steward::{self, MemberError, Steward},
     succession::{Signs, Succession},
-    types::{Error, MemberId, Revision, Term},
+    time::{Instant, Ticks, blocking, sleep, timeout, timeout_at},
+    types::{Cluster, Error, MemberId, Revision, Term},
 };
 use bytes::Bytes;
+use futures::{FutureExt as _, future::BoxFuture};
 use openraft::{Instant as _, async_runtime::WatchReceiver as _};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -43,11 +49,7 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{Instant, MissedTickBehavior},
-};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// How often retention, metrics and sweeping have their turn.
@@ -103,16 +105,53 @@ struct Context {
     leadership: watch::Receiver<Leadership>,
 }
 
+/// What runs a member, each for as long as the member does.
+pub(crate) type Work = Vec<BoxFuture<'static, ()>>;
+
+/// A member with everything that is to be run for it.
+pub(crate) struct Assembled {
+    pub(crate) member: Arc<Member>,
+    /// Answers its peers.
+    pub(crate) service: Service,
+    pub(crate) work: Work,
+}
+
 impl Member {
     pub(crate) async fn open(config: Config) -> Result<Arc<Member>, OpenError> {
-        let me = validate(&config)?;
-        let settings = raft::settings(&config)?;
         let metrics = Metrics::new(&config.registry);
         let metrics = metrics.map_err(|error| OpenError::Config(format!("metrics: {error}")))?;
+        validate(&config)?;
         let listener = server::listen(config.listen).await?;
-        let Opened { shared, machine, dirs, log, writer } = open_disks(&config, &metrics).await?;
+        let (opened, writer) = open_disks(&config, &metrics).await?;
+        let (tls, disk) = (config.tls.clone(), opened.machine.disk());
+        let dial = Arc::new(Grpc::new(&config, Introduce::new(&opened.shared)));
+        let name = Cluster::new(1);
+        let Assembled { member, service, work } =
+            Member::assemble(config, metrics, opened, dial, name).await?;
+        let server = tokio::spawn(serve(listener, tls, service));
+        let mut tasks = JoinSet::new();
+        for each in work {
+            tasks.spawn(each);
+        }
+        let parts = Parts { tasks, server, writer, disk };
+        *member.parts.lock().expect("only taken") = Some(parts);
+        Ok(member)
+    }
+
+    /// Puts a member together from its disks and what connects it to the others; nothing of it runs
+    /// yet. `name` is what it calls the cluster if it is to say so.
+    pub(crate) async fn assemble(
+        config: Config,
+        metrics: Metrics,
+        opened: Opened,
+        dial: Arc<dyn Dial>,
+        name: Cluster,
+    ) -> Result<Assembled, OpenError> {
+        let me = validate(&config)?;
+        let settings = raft::settings(&config)?;
+        let Opened { shared, machine, dirs, log } = opened;
         let (disk, applied, roster) = (machine.disk(), machine.applied_id(), machine.roster());
-        let links = Links::new(&config, Introduce::new(&shared), metrics.clone());
+        let links = Links::new(dial, config.timers, metrics.clone());
         let raft = Raft::new(config.member.0, settings, links.clone(), log, machine).await;
         let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
         let (announce, leadership) = watch::channel(Leadership::default());
@@ -124,57 +163,44 @@ impl Member {
             links,
             timers: config.timers,
             retention: config.retention,
-            disk: disk.clone(),
+            disk,
             leadership: leadership.clone(),
         };
-        let (inbox, signs) = (Inbox::default(), Signs::default());
-        let (answers, hints) = (Answers::default(), Hints::new(&config));
-        let stopping = CancellationToken::new();
         let steward = context.steward(&config, me, roster);
-        let room = Arc::new(Room::new(config.disk.reserve));
-        let service = Service {
-            raft: raft.clone(),
-            inbox: inbox.clone(),
-            shared: shared.clone(),
-            leadership: leadership.clone(),
-            dirs,
-            steward: steward.clone(),
-            hints: hints.clone(),
-            signs: signs.clone(),
-            answers: answers.clone(),
-            room: room.clone(),
-            stopping: stopping.clone(),
-            read_index_max: config.timers.election_max,
-        };
-        let server = tokio::spawn(serve(listener, config.tls.clone(), service));
+        let service = context.service(&config, &steward, dirs);
+        let signs = service.signs.clone();
         let proposer = proposer(&config, &shared, &metrics, &leadership, &signs);
         let (barriers, callers) = Barriers::new(config.timers.request);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(Peers::new(hints, &steward, &metrics).run());
-        tasks.spawn(steward.clone().run());
-        tasks.spawn(measuring(&config.disk, &room, &steward, &metrics).run());
-        tasks.spawn(context.clone().track_leadership(applied, announce));
-        tasks.spawn(inbox.clone().run(raft.clone(), metrics.clone()));
-        tasks.spawn(context.succession(signs).run());
-        tasks.spawn(context.clone().propose(proposer.clone(), inbox));
-        tasks.spawn(context.clone().read_indexes(callers));
-        tasks.spawn(context.clone().upkeep());
-        tasks.spawn(context.begin(config.initial_members, config.joins));
-        Ok(Arc::new(Member {
+        let member = Member {
             id: config.member,
             shared,
-            metrics,
-            raft,
+            metrics: metrics.clone(),
+            raft: raft.clone(),
             timers: config.timers,
-            proposer,
+            proposer: proposer.clone(),
             barriers,
             leadership,
-            answers,
-            room,
-            steward,
-            stopping,
-            parts: Mutex::new(Some(Parts { tasks, server, writer, disk })),
-        }))
+            answers: service.answers.clone(),
+            room: service.room.clone(),
+            steward: steward.clone(),
+            stopping: service.stopping.clone(),
+            parts: Mutex::new(None),
+        };
+        let measuring = measuring(&config.disk, &service.room, &steward, &metrics);
+        let (inbox, hints) = (service.inbox.clone(), service.hints.clone());
+        let work = vec![
+            Peers::new(hints, &steward, &metrics).run().boxed(),
+            steward.run().boxed(),
+            measuring.run().boxed(),
+            context.clone().track_leadership(applied, announce).boxed(),
+            inbox.clone().run(raft, metrics).boxed(),
+            context.succession(signs).run().boxed(),
+            context.clone().propose(proposer, inbox).boxed(),
+            context.clone().read_indexes(callers).boxed(),
+            context.clone().upkeep().boxed(),
+            context.begin(config.initial_members, config.joins, name).boxed(),
+        ];
+        Ok(Assembled { member: Arc::new(member), service, work })
     }
 
     pub(crate) async fn txn(&self, txn: crate::Txn) -> Result<crate::Committed, Error> {
@@ -189,6 +215,10 @@ impl Member {
     }
 
     pub(crate) async fn barrier(&self) -> Result<Revision, Error> {
+        #[cfg(test)]
+        if mutants::on(Mutant::StaleRead) {
+            return Ok(self.shared.position().revision);
+        }
         tokio::select! {
             biased;
             error = self.shared.until_stopped() => Err(error),
@@ -215,14 +245,14 @@ impl Member {
         // Only a leader proposes compaction; on others it is the leader's own that counts.
         let mut leadership = self.leadership.clone();
         let leading = leadership.wait_for(|leadership| leadership.leader.is_some());
-        let leading = tokio::time::timeout_at(deadline, leading).await;
+        let leading = timeout_at(deadline, leading).await;
         let unavailable = Error::Unavailable { unknown: true };
         let leading = leading.map_err(|_| unavailable.clone())?.map(|l| l.leading.is_some());
         if !leading.unwrap_or(false) {
             return Err(Error::Unavailable { unknown: false });
         }
         let written = self.raft.client_write(Payload(codec::encode_compact(to)));
-        match tokio::time::timeout_at(deadline, written).await {
+        match timeout_at(deadline, written).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(unavailable),
         }
@@ -348,7 +378,7 @@ impl Member {
         }
         tasks.shutdown().await;
         let abort = server.abort_handle();
-        if tokio::time::timeout(Duration::from_secs(2), server).await.is_err() {
+        if timeout(Duration::from_secs(2), server).await.is_err() {
             abort.abort();
         }
         self.shared.clear_history();
@@ -356,10 +386,10 @@ impl Member {
         drop(disk);
         let ended = async {
             while open.strong_count() > 0 || !writer.is_finished() {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                sleep(Duration::from_millis(2)).await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(10), ended).await.is_err() {
+        if timeout(Duration::from_secs(10), ended).await.is_err() {
             tracing::warn!("the disk is still in use");
         }
         tracing::info!(reason, member = %self.steward.own.name, "stopped");
@@ -420,12 +450,12 @@ async fn serve(listener: tokio::net::TcpListener, tls: Tls, service: Service) {
     }
 }
 
-struct Opened {
-    shared: Arc<Shared>,
-    machine: Machine,
-    dirs: Dirs,
-    log: Log,
-    writer: thread::JoinHandle<()>,
+/// What a member holds on its disks.
+pub(crate) struct Opened {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) machine: Machine,
+    pub(crate) dirs: Dirs,
+    pub(crate) log: Log,
 }
 
 fn proposer(
@@ -445,33 +475,47 @@ fn measuring(disk: &Disk, room: &Arc<Room>, steward: &Steward, metrics: &Metrics
     Measuring { room, disk, steward: steward.clone(), metrics: metrics.clone() }
 }
 
-async fn open_disks(config: &Config, metrics: &Metrics) -> Result<Opened, OpenError> {
+/// Reads the state of the member whose directory this is. `session` is never used again.
+pub(crate) fn open_state(
+    config: &Config,
+    metrics: &Metrics,
+    engines: Arc<dyn Engines>,
+    session: Session,
+) -> Result<(Arc<Shared>, Machine, Dirs), OpenError> {
+    claim(&config.data_dir, config.member)?;
+    quarantine::check(&config.data_dir)?;
+    let dirs = Dirs::new(config.data_dir.join("state"), engines);
+    let disk = |source| OpenError::Disk { path: config.data_dir.join("state"), source };
+    let dir = dirs.prepare().map_err(disk)?;
+    let damaged = |error: io::Error| OpenError::Damaged {
+        file: dir.clone(),
+        offset: 0,
+        detail: format!("{error}; remove this member and let it join under a new id"),
+    };
+    let state_disk = dirs.open(&dir, config.seal.clone()).map_err(damaged)?;
+    let state = state_disk.load().map_err(damaged)?;
+    let retention = &config.retention;
+    let ring = RingLimits { changes: retention.ring_changes, bytes: retention.ring_bytes };
+    let shared = Arc::new(Shared::new(session, state, Some(ring)));
+    let machine = Machine::new(shared.clone(), dirs.clone(), state_disk, metrics.clone());
+    let machine = machine.map_err(damaged)?;
+    Ok((shared, machine, dirs))
+}
+
+async fn open_disks(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<(Opened, thread::JoinHandle<()>), OpenError> {
     let (config, metrics) = (config.clone(), metrics.clone());
     let open = move || {
-        claim(&config.data_dir, config.member)?;
-        quarantine::check(&config.data_dir)?;
-        let dirs = Dirs::new(config.data_dir.join("state"));
-        let disk = |source| OpenError::Disk { path: config.data_dir.join("state"), source };
-        let dir = dirs.prepare().map_err(disk)?;
-        let damaged = |error: io::Error| OpenError::Damaged {
-            file: dir.clone(),
-            offset: 0,
-            detail: format!("{error}; remove this member and let it join under a new id"),
-        };
-        let state_disk = StateDisk::open(&dir, config.seal.clone()).map_err(damaged)?;
-        let state = state_disk.load().map_err(damaged)?;
-        let retention = &config.retention;
-        let ring = RingLimits { changes: retention.ring_changes, bytes: retention.ring_bytes };
         let session = Session(rand::random());
-        let shared = Arc::new(Shared::new(session, state, Some(ring)));
+        let (shared, machine, dirs) = open_state(&config, &metrics, rocks(), session)?;
         let failing = shared.clone();
         let failed = Box::new(move |error: &io::Error| failing.stop(&format!("log: {error}")));
         let (log, writer) = Log::open(&config.data_dir, &metrics, failed)?;
-        let machine = Machine::new(shared.clone(), dirs.clone(), state_disk, metrics);
-        let machine = machine.map_err(damaged)?;
-        Ok(Opened { shared, machine, dirs, log, writer })
+        Ok((Opened { shared, machine, dirs, log }, writer))
     };
-    match tokio::task::spawn_blocking(open).await {
+    match blocking(open).await {
         Ok(opened) => opened,
         Err(error) => Err(OpenError::Raft(error.to_string())),
     }
@@ -486,8 +530,7 @@ impl Context {
     ) {
         let mut raft = self.raft.metrics();
         // A leader cut off from the others hears of no new term: it must notice the time itself.
-        let mut tick = tokio::time::interval(self.timers.heartbeat * 2);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = Ticks::every(self.timers.heartbeat * 2);
         loop {
             let now = raft.borrow_watched().clone();
             if let Err(fatal) = &now.running_state {
@@ -507,6 +550,7 @@ impl Context {
             self.metrics.term.set(seen.term.0 as i64);
             self.metrics.is_leader.set(i64::from(seen.leading.is_some()));
             tokio::select! {
+                biased;
                 changed = raft.changed() => if changed.is_err() { return self.raft_is_gone(&announce) },
                 changed = applied.changed() => if changed.is_err() { return self.raft_is_gone(&announce) },
                 _ = tick.tick() => {}
@@ -564,6 +608,23 @@ impl Context {
         }
     }
 
+    fn service(&self, config: &Config, steward: &Steward, dirs: Dirs) -> Service {
+        Service {
+            raft: self.raft.clone(),
+            inbox: Inbox::default(),
+            shared: self.shared.clone(),
+            leadership: self.leadership.clone(),
+            dirs,
+            steward: steward.clone(),
+            hints: Hints::new(config),
+            signs: Signs::default(),
+            answers: Answers::default(),
+            room: Arc::new(Room::new(config.disk.reserve)),
+            stopping: CancellationToken::new(),
+            read_index_max: config.timers.election_max,
+        }
+    }
+
     async fn propose(self, proposer: Arc<Proposer>, inbox: Inbox) {
         let me = self.id;
         proposer.run(me, inbox, move |leader| self.link_to(leader.0)).await;
@@ -589,8 +650,7 @@ impl Context {
 
     /// Compaction, snapshots, sweeping, metrics.
     async fn upkeep(self) {
-        let mut tick = tokio::time::interval(UPKEEP_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = Ticks::every(UPKEEP_EVERY);
         let mut samples = Samples::default();
         let mut flushed = Instant::now();
         loop {
@@ -630,7 +690,7 @@ impl Context {
     async fn sweep(&self, floor: Revision) {
         for _ in 0..SWEEP_STEPS_MAX {
             let disk = disk_now(&self.disk);
-            let swept = tokio::task::spawn_blocking(move || disk.sweep(floor, SWEEP_STEP)).await;
+            let swept = blocking(move || disk.sweep(floor, SWEEP_STEP)).await;
             match swept {
                 Ok(Ok(0)) => return,
                 Ok(Ok(_)) => {}
@@ -659,12 +719,12 @@ impl Context {
     }
 
     /// Sees to it that there is a group, and that it is known which.
-    async fn begin(self, initial: Vec<(MemberId, Peer)>, joins: bool) {
+    async fn begin(self, initial: Vec<(MemberId, Peer)>, joins: bool, name: Cluster) {
         if !joins {
             self.clone().bootstrap(initial).await;
         }
         let Context { id: own, raft, links, shared, leadership, .. } = self;
-        Founder { raft, links, shared, leadership, own }.run().await;
+        Founder { raft, links, shared, leadership, own, name }.run().await;
     }
 
     /// Starts the group, if nobody has: all members would start the same one.
@@ -679,7 +739,7 @@ impl Context {
                 }
             }
         };
-        if tokio::time::timeout(patience, begun).await.is_ok() && before > 0 {
+        if timeout(patience, begun).await.is_ok() && before > 0 {
             return;
         }
         if !matches!(self.raft.is_initialized().await, Ok(false)) {

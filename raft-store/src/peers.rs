@@ -12,6 +12,7 @@ use crate::{
         network::{self, Link},
     },
     steward::Steward,
+    time::Ticks,
     types::MemberId,
 };
 use openraft::async_runtime::WatchReceiver as _;
@@ -20,7 +21,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
-use tokio::time::MissedTickBehavior;
 use wire::peer::{StatusRequest, StatusResponse};
 
 /// How often members ask each other how they are.
@@ -104,8 +104,7 @@ impl Peers {
     }
 
     pub(crate) async fn run(self) {
-        let mut tick = tokio::time::interval(STATUS_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = Ticks::every(STATUS_EVERY);
         loop {
             tick.tick().await;
             let members = self.members();

@@ -13,6 +13,7 @@ use crate::{
     seal::Seal,
     shared::Shared,
     succession::Signs,
+    time::{Instant, Ticks, sleep, timeout},
     types::{Committed, Error, MemberId, Term, Txn},
 };
 use futures::StreamExt;
@@ -21,10 +22,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
-use tokio::{
-    sync::{Notify, mpsc, watch},
-    time::Instant,
-};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use wire::peer::{Batch, ForwardRequest, Request, forward_response::Refusal};
 
@@ -129,7 +127,7 @@ impl Proposer {
                 Ok(answer) => answer,
                 Err(_) => Err(Error::Stopped(self.shared.stopped().unwrap_or_default())),
             },
-            () = tokio::time::sleep(self.deadline) => {
+            () = sleep(self.deadline) => {
                 let pending = self.queue().pending.get(&entered.serial).map(|p| p.times_sent > 0);
                 Err(Error::Unavailable { unknown: pending.unwrap_or(true) })
             }
@@ -251,38 +249,43 @@ impl Proposer {
                     self.send_to_leader(link, now.term).await;
                 }
                 // Not at once again: the leader may be about to know that it leads, or be gone.
-                tokio::time::sleep(self.pause).await;
+                sleep(self.pause).await;
             }
         }
     }
 
-    async fn more(&self) {
+    /// Waits for something to send. What was lost on the way is looked for in `rounds`, however much
+    /// there is to do meanwhile.
+    async fn more(&self, rounds: &mut Ticks) {
+        #[cfg(test)]
+        if crate::mutants::on(crate::mutants::Mutant::LostWhileBusy) {
+            *rounds = Ticks::after(self.resend_after);
+        }
         tokio::select! {
+            biased;
+            () = rounds.tick() => self.forget_long_sent(Instant::now()),
             () = self.work.notified() => {}
-            () = tokio::time::sleep(self.resend_after) => {
-                self.forget_long_sent(Instant::now());
-            }
         }
     }
 
     async fn send_to_inbox(&self, inbox: &Inbox) {
+        let mut rounds = Ticks::every(self.resend_after);
         loop {
             while let Some(batch) = self.take_batch() {
                 if !inbox.offer(batch) {
-                    tokio::time::sleep(self.pause).await;
+                    sleep(self.pause).await;
                     return;
                 }
             }
-            self.more().await;
+            self.more(&mut rounds).await;
         }
     }
 
     async fn send_to_leader(&self, link: Link, term: Term) {
         let (sender, requests) = mpsc::channel(BATCHES_AHEAD);
-        let mut client = link.data.clone();
-        let opened = client.forward(ReceiverStream::new(requests));
-        let mut answers = match tokio::time::timeout(self.resend_after, opened).await {
-            Ok(Ok(answers)) => answers.into_inner(),
+        let opened = link.data.forward(ReceiverStream::new(requests).boxed());
+        let mut answers = match timeout(self.resend_after, opened).await {
+            Ok(Ok(answers)) => answers,
             Ok(Err(status)) => {
                 tracing::debug!(?link, %status, "the leader cannot be reached");
                 return self.signs.connection_lost();
@@ -290,7 +293,7 @@ impl Proposer {
             Err(_) => return,
         };
         let sending = async {
-            let mut number = 0;
+            let (mut number, mut rounds) = (0, Ticks::every(self.resend_after));
             loop {
                 while let Some(batch) = self.take_batch() {
                     number += 1;
@@ -299,7 +302,7 @@ impl Proposer {
                         return;
                     }
                 }
-                self.more().await;
+                self.more(&mut rounds).await;
             }
         };
         let refused = async {
@@ -312,8 +315,9 @@ impl Proposer {
             self.signs.connection_lost();
         };
         tokio::select! {
-            () = sending => {}
+            biased;
             () = refused => {}
+            () = sending => {}
         }
     }
 }

@@ -106,3 +106,34 @@ async fn an_old_fence_is_refused_without_asking_anyone() {
     let refused = alone.proposer.propose(old).await;
     assert!(matches!(refused, Err(Error::Fenced { fence: Term(4), current: Term(5) })));
 }
+
+/// What a leader took and lost (it could not reach a quorum for a moment) nobody will ever answer.
+#[test]
+fn a_lost_request_is_sent_again_however_much_there_is_to_do() {
+    let serials = crate::sim::simulated(async {
+        let (alone, inbox) = (alone(Duration::from_secs(60)), Inbox::default());
+        let mut serials = Vec::new();
+        let proposing = async {
+            let mut waiting = futures::stream::FuturesUnordered::new();
+            for n in 0..100 {
+                waiting.push(alone.proposer.propose(put(&format!("p{n}"), 1)));
+                let pause = sleep(Duration::from_millis(50));
+                tokio::select! {
+                    biased;
+                    () = pause => {}
+                    _ = waiting.next() => panic!("nobody answers"),
+                }
+                let taken = inbox.take_entry().into_iter().flat_map(|batch| batch.requests);
+                serials.extend(taken.map(|request| request.serial));
+            }
+        };
+        tokio::select! {
+            biased;
+            () = proposing => {}
+            () = alone.proposer.send_to_inbox(&inbox) => {}
+        }
+        serials
+    });
+    let first = serials.iter().filter(|serial| **serial == 1).count();
+    assert!(first > 1, "sent {first} times in five seconds");
+}

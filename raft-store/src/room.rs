@@ -9,6 +9,7 @@
 use crate::{
     metrics::Metrics,
     steward::Steward,
+    time::{Ticks, blocking},
     types::{Error, MemberId, Op, Txn},
 };
 use openraft::async_runtime::WatchReceiver as _;
@@ -22,7 +23,6 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::MissedTickBehavior;
 
 /// How often room is measured; a reserve is more than what can be written meanwhile.
 const MEASURE_EVERY: Duration = Duration::from_millis(500);
@@ -116,8 +116,7 @@ pub(crate) struct Measuring {
 
 impl Measuring {
     pub(crate) async fn run(self) {
-        let mut tick = tokio::time::interval(MEASURE_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = Ticks::every(MEASURE_EVERY);
         loop {
             tick.tick().await;
             self.measure().await;
@@ -128,7 +127,7 @@ impl Measuring {
 
     async fn measure(&self) {
         let (free_space, dir) = (self.disk.free_space.clone(), self.steward.data_dir.clone());
-        let measured = tokio::task::spawn_blocking(move || free_space.free_bytes(&dir)).await;
+        let measured = blocking(move || free_space.free_bytes(&dir)).await;
         let free = match measured {
             Ok(Ok(free)) => free,
             Ok(Err(error)) => return tracing::warn!(%error, "free space is not known"),

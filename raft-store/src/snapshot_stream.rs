@@ -3,6 +3,7 @@
 
 use crate::raft::machine::SnapshotDir;
 use bytes::Bytes;
+use futures::{StreamExt, stream::BoxStream};
 use std::{
     fs,
     io::{self, Read, Write},
@@ -19,7 +20,14 @@ const PIECES_AHEAD: usize = 8;
 
 /// The pieces of a snapshot, read as they are taken. A read error ends the stream early, which
 /// the receiver notices.
-pub(crate) fn send(header: SnapshotHeader, dir: Arc<SnapshotDir>) -> ReceiverStream<SnapshotPiece> {
+pub(crate) fn send(
+    header: SnapshotHeader,
+    dir: Arc<SnapshotDir>,
+) -> BoxStream<'static, SnapshotPiece> {
+    #[cfg(test)]
+    if crate::sim::is_simulated() {
+        return all_at_once(header, &dir);
+    }
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     tokio::task::spawn_blocking(move || {
         let put = |piece| {
@@ -30,7 +38,19 @@ pub(crate) fn send(header: SnapshotHeader, dir: Arc<SnapshotDir>) -> ReceiverStr
             tracing::warn!(%error, "a snapshot was not sent");
         }
     });
-    ReceiverStream::new(receiver)
+    ReceiverStream::new(receiver).boxed()
+}
+
+/// Without a thread to read ahead.
+#[cfg(test)]
+fn all_at_once(header: SnapshotHeader, dir: &SnapshotDir) -> BoxStream<'static, SnapshotPiece> {
+    let mut pieces = Vec::new();
+    let put = |piece| {
+        pieces.push(SnapshotPiece { piece: Some(piece) });
+        Ok(())
+    };
+    read_dir(header, &dir.path, put).expect("a simulated snapshot is readable");
+    futures::stream::iter(pieces).boxed()
 }
 
 fn read_dir(

@@ -3,6 +3,8 @@
 //! to every state (one that could not would stop all members at the same index).
 
 use crate::divergence::Digest;
+#[cfg(test)]
+use crate::mutants::{self, Mutant};
 use crate::types::{
     Change, Cluster, Error, Guard, Key, LogIndex, Op, Page, Revision, SpanCheck, Stored, Term, Txn,
 };
@@ -168,6 +170,11 @@ impl State {
         for request in &batch.requests {
             let known = self.sessions.get(&batch.session).map(|s| &s.outcomes);
             let repeat = known.is_some_and(|known| known.contains_key(&request.serial));
+            #[cfg(test)]
+            let (repeat, settled) = match mutants::on(Mutant::NoSessions) {
+                true => (false, 0),
+                false => (repeat, settled),
+            };
             if request.serial < settled || repeat {
                 continue;
             }
@@ -190,10 +197,16 @@ impl State {
     }
 
     fn apply_txn(&mut self, term: Term, txn: &Txn, changes: &mut Vec<Arc<Change>>) -> Outcome {
-        if let Some(fence) = txn.fence.filter(|fence| *fence != term) {
+        let deposed = txn.fence.filter(|fence| *fence != term);
+        #[cfg(test)]
+        let deposed = deposed.filter(|_| !mutants::on(Mutant::FenceIgnored));
+        if let Some(fence) = deposed {
             return Outcome::Fenced { fence, current: term };
         }
-        if let Some(write) = self.first_unmet_guard(txn) {
+        let unmet = self.first_unmet_guard(txn);
+        #[cfg(test)]
+        let unmet = unmet.filter(|_| !mutants::on(Mutant::GuardIgnored));
+        if let Some(write) = unmet {
             let key = &txn.writes[write].key;
             let (key_space, key_path) = (key.space.clone(), key.path.clone());
             return Outcome::GuardFailed { write, key_space, key_path };
@@ -296,6 +309,11 @@ impl State {
         let key = self.shared_key(key, old.as_deref());
         let new = Stored::new(key.clone(), revision, created, body.clone());
         let new = Arc::new(new.numbered(version, place));
+        #[cfg(test)]
+        let new = match mutants::on(Mutant::ApplyDiffers) && revision.0.is_multiple_of(64) {
+            true => crate::sim::peculiar(&new),
+            false => new,
+        };
         self.digest.add(&new);
         if let Some(old) = &old {
             self.digest.remove(old);

@@ -13,6 +13,7 @@ use crate::{
     },
     roster::Roster,
     shared::Shared,
+    time::{Instant, Ticks, sleep, timeout},
     types::MemberId,
 };
 use openraft::{
@@ -28,10 +29,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::{
-    sync::watch,
-    time::{Instant, MissedTickBehavior},
-};
+use tokio::sync::watch;
 
 /// In the data directory of a member that was removed: why it does not start.
 const REMOVED: &str = "removed";
@@ -85,8 +83,7 @@ pub(crate) struct Steward {
 impl Steward {
     /// Chores, for as long as the member runs.
     pub(crate) async fn run(self) {
-        let mut tick = tokio::time::interval(self.timers.heartbeat * 4);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = Ticks::every(self.timers.heartbeat * 4);
         loop {
             tick.tick().await;
             if self.is_removed(self.id) {
@@ -146,7 +143,7 @@ impl Steward {
                 Answer::Unknown if repeatable => unknown = true,
                 Answer::Unknown => return Err(MemberError::Unavailable { unknown: true }),
             }
-            tokio::time::sleep(self.timers.heartbeat).await;
+            sleep(self.timers.heartbeat).await;
         }
         Err(MemberError::Unavailable { unknown })
     }
@@ -211,7 +208,7 @@ impl Steward {
             Output = Result<ClientWriteResponse<Types>, RaftError<Types, ClientWriteError<Types>>>,
         >,
     ) -> Answer {
-        let error = match tokio::time::timeout(self.timers.request, written).await {
+        let error = match timeout(self.timers.request, written).await {
             Err(_) => return Answer::Unknown,
             Ok(Ok(_)) => return Answer::Done(member),
             Ok(Err(error)) => error,
@@ -236,7 +233,7 @@ impl Steward {
         let me = self.id;
         let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != me));
         // An election by timeout follows if the one that was chosen cannot.
-        match tokio::time::timeout(self.timers.election_max * 4, moved).await {
+        match timeout(self.timers.election_max * 4, moved).await {
             Ok(Ok(now)) if now.leader == Some(to) => Answer::Done(to),
             Ok(_) => Answer::NotLeader,
             Err(_) => Answer::Unknown,
@@ -264,7 +261,7 @@ impl Steward {
                 }
             }
         };
-        let _ = tokio::time::timeout(self.timers.election_min, heard).await;
+        let _ = timeout(self.timers.election_min, heard).await;
         since
     }
 

@@ -10,6 +10,7 @@ use crate::{
     shared::{Position, Shared},
     state::{Batch, Command, Session, State},
     steward::MemberError,
+    time::sleep,
     types::{
         Cluster, Committed, Error, Key, LogIndex, MemberId, Page, Revision, Stored, Term, Txn,
     },
@@ -61,9 +62,12 @@ impl Store {
     /// Returns before there is a leader; `txn` and `barrier` wait for one. Refuses to start on a
     /// damaged disk or one of another member.
     pub async fn open(config: Config) -> Result<Store, OpenError> {
-        let member = Member::open(config).await?;
+        Ok(Store::of(Member::open(config).await?))
+    }
+
+    pub(crate) fn of(member: Arc<Member>) -> Store {
         let shared = member.shared.clone();
-        Ok(Store { inner: Arc::new(Inner { shared, mode: Mode::Member(member) }) })
+        Store { inner: Arc::new(Inner { shared, mode: Mode::Member(member) }) }
     }
 
     /// Resolves when this member has stopped, with the reason: after `shutdown`, or because its
@@ -127,8 +131,15 @@ impl Store {
             reached = applied.wait_for(reached) => reached.map(drop)
                 .map_err(|_| Error::Stopped("shut down".into())),
             error = self.inner.shared.until_stopped() => Err(error),
-            () = tokio::time::sleep(timeout) => Err(Error::Unavailable { unknown: false }),
+            () = sleep(timeout) => Err(Error::Unavailable { unknown: false }),
         }
+    }
+
+    /// How far this member is, and the digest of what it holds there.
+    #[cfg(test)]
+    pub(crate) fn fingerprint(&self) -> (Revision, u64) {
+        let core = self.inner.shared.read();
+        (core.state.revision(), core.state.digest().0)
     }
 
     /// The current version on this member; no waiting, no IO.

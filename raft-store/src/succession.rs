@@ -10,6 +10,7 @@ use crate::{
     config::Timers,
     members::Leadership,
     raft::{LogId, Raft, network},
+    time::{Instant, sleep, sleep_until},
     types::{MemberId, Term},
 };
 use network::{Link, Links};
@@ -21,10 +22,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::sync::{Notify, watch};
 use wire::peer::StatusResponse;
 
 /// Set by whoever notices that a connection to the leader ended.
@@ -104,7 +102,7 @@ impl Succession {
                 Some(status) if status.is_leader => return Found::Leading,
                 Some(_) => return Found::Gone,
                 None if Instant::now() >= until => return Found::Silence,
-                None => tokio::time::sleep(self.timers.heartbeat / 16).await,
+                None => sleep(self.timers.heartbeat / 16).await,
             }
         }
     }
@@ -115,7 +113,7 @@ impl Succession {
             && let Some(turn) = self.turn(term, leader, noticed).await
         {
             // Time for one election: two round trips and a sync each.
-            tokio::time::sleep(self.timers.heartbeat * 2 * turn as u32).await;
+            sleep(self.timers.heartbeat * 2 * turn as u32).await;
             tracing::info!(%leader, %term, turn, "the leader's process is gone, standing for election");
             self.stand_at_once(term).await;
         }
@@ -140,7 +138,7 @@ impl Succession {
             if let Some(turn) = place(self.id.0, term.0, voters.len(), witnesses) {
                 return Some(turn);
             }
-            tokio::time::sleep(self.timers.heartbeat / 8).await;
+            sleep(self.timers.heartbeat / 8).await;
         }
         None
     }
@@ -167,14 +165,14 @@ impl Succession {
         let membership = self.raft.metrics().borrow_watched().membership_config.clone();
         let earlier = membership.voter_ids().filter(|id| *id < self.id.0 && *id != leader.0);
         let turn = heartbeat * 2 * earlier.count() as u32;
-        tokio::time::sleep_until(noticed + lease - heartbeat + turn).await;
+        sleep_until(noticed + lease - heartbeat + turn).await;
         tracing::info!(%leader, "the leader does not answer, standing for election");
         while noticed.elapsed() < lease * 2 {
             // Does nothing as long as the leader's lease lasts here.
             if self.raft.trigger().elect(true).await.is_err() {
                 return;
             }
-            tokio::time::sleep(heartbeat / 4).await;
+            sleep(heartbeat / 4).await;
         }
     }
 }

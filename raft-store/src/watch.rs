@@ -1,8 +1,11 @@
 //! A watch: every change of one space and prefix after a revision, once each, in order.
 
+#[cfg(test)]
+use crate::mutants::{self, Mutant};
 use crate::{
     hub::Found,
     shared::Shared,
+    time::blocking,
     types::{Change, Error, Revision},
 };
 use std::sync::Arc;
@@ -47,6 +50,11 @@ impl Watch {
             }
             core.hub.watcher_token()
         };
+        #[cfg(test)]
+        let after = match mutants::on(Mutant::WatchRepeats) {
+            true => Revision(after.0.saturating_sub(1).max(shared.read().state.floor().0)),
+            false => after,
+        };
         Ok(Watch { shared, space, prefix: prefix.into(), cursor: after, wake, _counted: counted })
     }
 
@@ -68,6 +76,11 @@ impl Watch {
             match found {
                 Found::Changes(changes, to) => {
                     self.cursor = to;
+                    #[cfg(test)]
+                    let changes = match mutants::on(Mutant::WatchDrops) {
+                        true => changes.into_iter().filter(|it| it.revision.0 % 97 != 5).collect(),
+                        false => changes,
+                    };
                     if !changes.is_empty() {
                         return Ok(changes);
                     }
@@ -119,8 +132,8 @@ pub(crate) async fn history(
 ) -> Result<Vec<Arc<Change>>, Error> {
     let compacted = || Error::Compacted { oldest: shared.read().state.floor() };
     let Some(history) = shared.history() else { return Err(compacted()) };
-    let read = tokio::task::spawn_blocking(move || history.changes(after, until, limit));
-    let changes = read.await.map_err(|error| Error::Stopped(error.to_string()))??;
+    let read = blocking(move || history.changes(after, until, limit)).await;
+    let changes = read.map_err(|error| Error::Stopped(error.to_string()))??;
     // Compaction may have run meanwhile; what is above the floor has no gaps.
     let firsts = changes.iter().filter(|change| change.place == 0);
     let gapless = firsts.clone().zip(after.0 + 1..).all(|(change, n)| change.revision.0 == n);

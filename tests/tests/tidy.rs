@@ -9,8 +9,7 @@ use std::{fs, process::Command};
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Functions that are longer, with their length: they may shrink, never grow, and none may join.
-const LONGER: &[(&str, &str, usize)] =
-    &[("raft-store/src/member.rs", "open", 72), ("raft-store/src/metrics.rs", "new", 88)];
+const LONGER: &[(&str, &str, usize)] = &[("raft-store/src/metrics.rs", "new", 88)];
 
 /// Crates above this have files of more lines only by exception.
 const FILE_LINES_MAX: usize = 900;

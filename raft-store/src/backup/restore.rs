@@ -15,6 +15,7 @@ use crate::{
     member::OWNER,
     raft::machine::Dirs,
     seal::Plain,
+    state_engine::rocks,
     types::{Cluster, MemberId, Revision},
 };
 use std::{
@@ -77,9 +78,9 @@ pub fn restore<R: io::Read>(
     let place = Place::prepare(&restoring.data_dir)?;
     let cluster = Cluster::new(newest.cluster.epoch + 1);
     let revision = beginning(newest.revision, newest.taken_at, restoring.now);
-    let dirs = Dirs::new(place.building.join("state"));
+    let dirs = Dirs::new(place.building.join("state"), rocks());
     let dir = dirs.prepare().map_err(place.failed())?;
-    let disk = StateDisk::open(&dir, Arc::new(Plain)).map_err(place.failed())?;
+    let disk = dirs.open(&dir, Arc::new(Plain)).map_err(place.failed())?;
     let objects = fill(chain, &disk, at, &mut watch)?;
     let mut facts = StateBatch::default();
     facts.begin(&cluster, revision, restoring.member, &restoring.peer);

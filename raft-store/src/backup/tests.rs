@@ -6,11 +6,14 @@ use crate::{
     founding::{self, Introduce},
     joining_tests::{join, voters},
     metrics::Metrics,
-    raft::network::{self, Links},
+    raft::{
+        network::{self, Links},
+        wire::Grpc,
+    },
 };
 use bytes::Bytes;
 use proptest::prelude::*;
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 /// When the tests' backups are taken, in seconds since 1970.
 const NOW: u64 = 1_800_000_000;
@@ -109,8 +112,8 @@ async fn any_revision_of_the_window_is_restored_and_revisions_never_go_back() {
         let wanted = restoring(place.clone(), &cluster, Some(at));
         let restored = restore(&mut chain(&[&full, &more]), &wanted, |_| {}).expect("restored");
         assert_eq!(restored.objects, expected.len() as u64, "at {at}");
-        let disk =
-            crate::disk::StateDisk::open(&place.join("state/state-0"), cluster.config(1).seal);
+        let (dir, seal) = (place.join("state/state-0"), cluster.config(1).seal);
+        let disk = crate::disk::StateDisk::open(&crate::state_engine::Rocks, &dir, seal);
         let state = disk.and_then(|disk| disk.load()).expect("a state");
         let page = state.range("pods", "", None, None);
         let found: Objects = page
@@ -162,7 +165,7 @@ async fn a_restored_member_is_of_another_cluster_and_all_of_the_past_is_compacte
     assert_eq!(done.revision, Revision(revision.0 + 1));
     let seen = watch.next().await.expect("seen");
     assert_eq!(
-        seen.iter().map(|change: &std::sync::Arc<Change>| change.revision).collect::<Vec<_>>(),
+        seen.iter().map(|change: &Arc<Change>| change.revision).collect::<Vec<_>>(),
         [done.revision]
     );
     let ids: Vec<MemberId> = store.members().iter().map(|member| member.id).collect();
@@ -175,7 +178,8 @@ async fn a_restored_member_is_of_another_cluster_and_all_of_the_past_is_compacte
     let peer: Peer = config.initial_members[0].1.clone();
     let links = |of: &Store| {
         let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
-        Links::new(&config, Introduce::new(&of.inside().shared), metrics)
+        let introduce = Introduce::new(&of.inside().shared);
+        Links::new(Arc::new(Grpc::new(&config, introduce)), config.timers, metrics)
     };
     let asks = |of: &Store| links(of).link(peer.clone()).expect("a link");
     let deadline = Duration::from_secs(10);

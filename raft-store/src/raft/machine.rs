@@ -8,8 +8,11 @@ use crate::{
     durable,
     metrics::Metrics,
     roster::Roster,
+    seal::Seal,
     shared::{Position, Shared},
     state::Applied,
+    state_engine::Engines,
+    time::blocking,
     types::{LogIndex, Term},
 };
 use futures::{Stream, TryStreamExt};
@@ -54,11 +57,22 @@ const CURRENT: &str = "current";
 #[derive(Clone, Debug)]
 pub(crate) struct Dirs {
     root: PathBuf,
+    engines: Arc<dyn Engines>,
 }
 
 impl Dirs {
-    pub(crate) fn new(root: PathBuf) -> Dirs {
-        Dirs { root }
+    pub(crate) fn new(root: PathBuf, engines: Arc<dyn Engines>) -> Dirs {
+        Dirs { root, engines }
+    }
+
+    /// The state in `dir`, empty if there is none yet.
+    pub(crate) fn open(&self, dir: &Path, seal: Arc<dyn Seal>) -> io::Result<StateDisk> {
+        StateDisk::open(&*self.engines, dir, seal)
+    }
+
+    /// What a directory with a whole state covers.
+    pub(crate) fn applied_in(&self, dir: &Path) -> io::Result<AppliedTo> {
+        StateDisk::open_read_only(&*self.engines, dir)?.applied()
     }
 
     /// The directory of the state. Leftovers of earlier snapshots are removed.
@@ -161,6 +175,15 @@ impl Machine {
     }
 
     fn apply_entry(&mut self, entry: Entry, pending: &mut Unannounced) -> io::Result<Applied> {
+        #[cfg(test)]
+        let witnessed = entry.clone();
+        let applied = self.apply_payload(entry, pending)?;
+        #[cfg(test)]
+        crate::sim::entry_applied(&witnessed, &applied, &self.shared);
+        Ok(applied)
+    }
+
+    fn apply_payload(&mut self, entry: Entry, pending: &mut Unannounced) -> io::Result<Applied> {
         self.applied.log_id = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => Ok(Applied::default()),
@@ -221,12 +244,6 @@ pub(crate) fn disk_now(disk: &Mutex<Arc<StateDisk>>) -> Arc<StateDisk> {
     current(disk).clone()
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
-}
-
 impl RaftStateMachine<Types> for Machine {
     type SnapshotData = Arc<SnapshotDir>;
     type SnapshotBuilder = Builder;
@@ -270,7 +287,7 @@ impl RaftStateMachine<Types> for Machine {
             let index = expected.map_or(0, |id| id.index);
             let dir = dirs.fresh("state", index);
             fs::rename(&snapshot.path, &dir)?;
-            let disk = StateDisk::open(&dir, seal)?;
+            let disk = dirs.open(&dir, seal)?;
             let found = disk.applied()?.log_id;
             if found != expected {
                 let detail = format!("the snapshot is of {found:?}, not of {expected:?}");
@@ -281,7 +298,7 @@ impl RaftStateMachine<Types> for Machine {
             dirs.point_to(name)?;
             Ok((Arc::new(disk), state))
         })
-        .await?;
+        .await??;
         self.applied = disk.applied()?;
         let old = std::mem::replace(&mut *current(&self.disk), disk.clone());
         old.delete_when_dropped();
@@ -317,11 +334,11 @@ impl RaftSnapshotBuilder<Types> for Builder {
             disk.checkpoint(&path)?;
             let snapshot = Arc::new(SnapshotDir { path });
             // What is in the checkpoint, not what was applied when it was asked for.
-            let AppliedTo { log_id, membership, .. } = applied_in(&snapshot.path)?;
+            let AppliedTo { log_id, membership, .. } = dirs.applied_in(&snapshot.path)?;
             let meta = SnapshotMeta { last_log_id: log_id, last_membership: membership };
-            Ok(Snapshot { meta, snapshot })
+            Ok::<_, io::Error>(Snapshot { meta, snapshot })
         })
-        .await?;
+        .await??;
         let mut current = self.snapshot.lock().expect("only swapped");
         // An older one that took longer must not replace a newer one.
         if current.as_ref().map(|s| s.meta.last_log_id) <= Some(made.meta.last_log_id) {
@@ -329,9 +346,4 @@ impl RaftSnapshotBuilder<Types> for Builder {
         }
         Ok(made)
     }
-}
-
-/// What a directory with a whole state covers.
-pub(crate) fn applied_in(dir: &Path) -> io::Result<AppliedTo> {
-    StateDisk::open_read_only(dir)?.applied()
 }

@@ -5,6 +5,7 @@ pub(crate) mod log;
 pub(crate) mod machine;
 pub(crate) mod network;
 pub(crate) mod server;
+pub(crate) mod wire;
 
 use crate::config::{Config, OpenError, Peer};
 use bytes::Bytes;
@@ -45,7 +46,14 @@ openraft::declare_raft_types!(
         Node = Peer,
         // One leader per term, as in Raft's paper: a fence names a term and means one leader.
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+        AsyncRuntime = Runtime,
 );
+
+/// What openraft's tasks run on. In tests it is the same, unless they are in a simulation.
+#[cfg(not(test))]
+pub(crate) type Runtime = openraft::TokioRuntime;
+#[cfg(test)]
+pub(crate) type Runtime = crate::sim::Runtime;
 
 pub(crate) type Raft = openraft::Raft<Types, machine::Machine>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
@@ -94,6 +102,11 @@ pub(crate) fn settings(config: &Config) -> Result<Arc<openraft::Config>, OpenErr
         backoff: "20ms 50ms 100ms ...500ms".into(),
         ..openraft::Config::default()
     };
+    #[cfg(test)]
+    if crate::mutants::on(crate::mutants::Mutant::LeaderRestored) {
+        let settings = openraft::Config { enable_leader_restore: Some(true), ..settings };
+        return Ok(Arc::new(settings));
+    }
     let settings = settings.validate().map_err(|error| OpenError::Config(error.to_string()))?;
     assert_safe(&settings);
     Ok(Arc::new(settings))

@@ -1,4 +1,4 @@
-//! The sending side between members: openraft's calls as gRPC over mutual TLS.
+//! The sending side between members: openraft's calls as messages to a peer.
 //!
 //! Two connections per peer: appends and forwarded requests on one, heartbeats, votes and
 //! ReadIndex on the other, so that no heartbeat waits behind data. A snapshot gets its own.
@@ -6,13 +6,14 @@
 use super::{
     Raft, Types, Vote, convert,
     machine::{Snapshot, SnapshotDir},
+    wire::{Answers, BadPeer, Dial, Wire},
 };
 use crate::{
-    config::{Config, Peer, Timers, Tls},
-    founding::Introduce,
+    config::{Peer, Timers},
     membership,
     metrics::Metrics,
     snapshot_stream, steward,
+    time::{Instant, timeout},
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -29,36 +30,23 @@ use openraft::{
 };
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::net::TcpStream;
-use tonic::{
-    Code, Request, Status, Streaming,
-    service::interceptor::InterceptedService,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
-};
-use wire::peer::{self, peer_client::PeerClient};
-
-/// A message is never larger: a transaction, or an append of about `READ_BYTES_MAX`.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
-
-pub(crate) type Client = PeerClient<InterceptedService<Channel, Introduce>>;
+use tonic::{Code, Status};
+use wire::peer;
 
 /// Connections to one peer; they connect when first used and again after a failure.
 #[derive(Clone)]
 pub(crate) struct Link {
-    pub(crate) control: Client,
-    pub(crate) data: Client,
+    pub(crate) control: Arc<dyn Wire>,
+    pub(crate) data: Arc<dyn Wire>,
     address: String,
-    endpoint: Endpoint,
-    introduce: Introduce,
+    dial: Arc<dyn Dial>,
     /// It was said that the peer refuses this member.
     said: Arc<AtomicBool>,
 }
@@ -66,10 +54,9 @@ pub(crate) struct Link {
 /// All connections of this member, made on first use.
 #[derive(Clone)]
 pub(crate) struct Links {
-    tls: Tls,
+    dial: Arc<dyn Dial>,
     timers: Timers,
     book: Arc<Mutex<Book>>,
-    introduce: Introduce,
     metrics: Metrics,
 }
 
@@ -91,19 +78,9 @@ impl Book {
     }
 }
 
-/// No connection can be made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BadPeer {
-    #[error("peer {0}")]
-    Address(String, #[source] tonic::transport::Error),
-    #[error("no membership names member {0}")]
-    Unknown(u64),
-}
-
 impl Links {
-    pub(crate) fn new(config: &Config, introduce: Introduce, metrics: Metrics) -> Links {
-        let (tls, timers) = (config.tls.clone(), config.timers);
-        Links { tls, timers, book: Arc::default(), introduce, metrics }
+    pub(crate) fn new(dial: Arc<dyn Dial>, timers: Timers, metrics: Metrics) -> Links {
+        Links { dial, timers, book: Arc::default(), metrics }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -149,14 +126,11 @@ impl Links {
 
     /// Connections of their own, to look whether `peer` is there.
     pub(crate) fn link(&self, peer: Peer) -> Result<Link, BadPeer> {
-        let endpoint = self.endpoint(&peer);
-        let endpoint = endpoint.map_err(|error| BadPeer::Address(peer.to_string(), error))?;
         Ok(Link {
-            control: client(endpoint.connect_lazy(), self.introduce.clone()),
-            data: client(endpoint.connect_lazy(), self.introduce.clone()),
+            control: self.dial.dial(&peer)?,
+            data: self.dial.dial(&peer)?,
             address: peer.peer_address,
-            endpoint,
-            introduce: self.introduce.clone(),
+            dial: self.dial.clone(),
             said: Arc::default(),
         })
     }
@@ -173,29 +147,6 @@ impl Links {
             }
         }
     }
-
-    fn endpoint(&self, peer: &Peer) -> Result<Endpoint, tonic::transport::Error> {
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&self.tls.ca))
-            .identity(Identity::from_pem(&self.tls.cert, &self.tls.key))
-            .domain_name(&peer.name);
-        let endpoint = Endpoint::from_shared(format!("https://{}", peer.peer_address))?
-            .tls_config(tls)?
-            .connect_timeout(self.timers.election_max)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keep_alive_interval(self.timers.election_max * 2)
-            .keep_alive_timeout(self.timers.election_max * 2)
-            .keep_alive_while_idle(true);
-        Ok(endpoint)
-    }
-}
-
-fn client(channel: Channel, introduce: Introduce) -> Client {
-    PeerClient::with_interceptor(channel, introduce)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// What openraft uses to reach one peer for one purpose.
@@ -235,10 +186,6 @@ enum NoAnswer {
     Malformed(#[from] convert::Malformed),
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Connect(#[from] tonic::transport::Error),
 }
 
 impl From<Status> for NoAnswer {
@@ -264,7 +211,7 @@ async fn within<T, E: Into<NoAnswer>>(
     deadline: Duration,
     call: impl Future<Output = Result<T, E>>,
 ) -> Result<T, NoAnswer> {
-    match tokio::time::timeout(deadline, call).await {
+    match timeout(deadline, call).await {
         Ok(answer) => answer.map_err(Into::into),
         Err(_) => Err(NoAnswer::Deadline(deadline)),
     }
@@ -287,9 +234,9 @@ impl Sender {
         request: &AppendEntriesRequest<Types>,
         deadline: Duration,
     ) -> Result<AppendEntriesResponse<Types>, NoAnswer> {
-        let mut client = self.link()?.control;
-        let answer = within(deadline, client.heartbeat(convert::to_append(request))).await?;
-        Ok(convert::from_append_response(answer.into_inner())?)
+        let wire = self.link()?.control;
+        let answer = within(deadline, wire.heartbeat(convert::to_append(request))).await?;
+        Ok(convert::from_append_response(answer)?)
     }
 
     async fn append_stream<S>(
@@ -324,8 +271,8 @@ impl Sender {
             sent.requests += 1;
             convert::to_append(&request)
         });
-        let mut client = self.link()?.data;
-        let answers = within(idle_max, client.append(requests)).await?.into_inner();
+        let wire = self.link()?.data;
+        let answers = within(idle_max, wire.append(requests.boxed())).await?;
         let answers = futures::stream::unfold(Some(answers), move |answers| {
             let outstanding = outstanding.clone();
             async move {
@@ -349,12 +296,12 @@ fn has_gap(request: &AppendEntriesRequest<Types>) -> bool {
 
 /// The next answer of a stream; fails if requests wait for one and none comes.
 async fn next_answer(
-    answers: &mut Streaming<peer::AppendResponse>,
+    answers: &mut Answers<peer::AppendResponse>,
     outstanding: &Mutex<Outstanding>,
     idle_max: Duration,
 ) -> Result<Option<StreamAppendResult<Types>>, NoAnswer> {
     loop {
-        match tokio::time::timeout(idle_max / 2, answers.message()).await {
+        match timeout(idle_max / 2, answers.next()).await {
             Err(_) => {
                 let outstanding = outstanding.lock().expect("counted only");
                 if outstanding.requests > 0 && outstanding.since.elapsed() > idle_max {
@@ -362,7 +309,7 @@ async fn next_answer(
                 }
             }
             Ok(answer) => {
-                let Some(answer) = answer? else { return Ok(None) };
+                let Some(answer) = answer.transpose()? else { return Ok(None) };
                 let mut outstanding = outstanding.lock().expect("counted only");
                 outstanding.requests = outstanding.requests.saturating_sub(1);
                 outstanding.since = Instant::now();
@@ -414,10 +361,10 @@ impl RaftNetworkV2<Types> for Sender {
         request: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        let mut client = self.link()?.control;
-        let call = client.vote(convert::to_vote_request(&request));
+        let wire = self.link()?.control;
+        let call = wire.vote(convert::to_vote_request(&request));
         let answer = within(option.soft_ttl(), call).await?;
-        Ok(convert::from_vote_response(answer.into_inner()).map_err(NoAnswer::from)?)
+        Ok(convert::from_vote_response(answer).map_err(NoAnswer::from)?)
     }
 
     async fn pre_vote(
@@ -425,10 +372,10 @@ impl RaftNetworkV2<Types> for Sender {
         request: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        let mut client = self.link()?.control;
-        let call = client.pre_vote(convert::to_vote_request(&request));
+        let wire = self.link()?.control;
+        let call = wire.pre_vote(convert::to_vote_request(&request));
         let answer = within(option.soft_ttl(), call).await?;
-        Ok(convert::from_vote_response(answer.into_inner()).map_err(NoAnswer::from)?)
+        Ok(convert::from_vote_response(answer).map_err(NoAnswer::from)?)
     }
 
     async fn full_snapshot(
@@ -438,7 +385,7 @@ impl RaftNetworkV2<Types> for Sender {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let Link { endpoint, introduce, .. } = self.link()?;
+        let wire = self.link()?.data;
         self.metrics.snapshots_sent.inc();
         let header = peer::SnapshotHeader {
             vote: Some(convert::to_vote(&vote)),
@@ -446,12 +393,12 @@ impl RaftNetworkV2<Types> for Sender {
             membership: convert::to_membership(&snapshot.meta.last_membership),
         };
         let send = async move {
-            let channel = endpoint.connect().await?;
             let pieces = snapshot_stream::send(header, snapshot.snapshot);
-            let answer = client(channel, introduce).install_snapshot(Request::new(pieces)).await?;
-            Ok::<_, NoAnswer>(convert::from_vote(answer.into_inner().vote)?)
+            let answer = wire.install_snapshot(pieces).await?;
+            Ok::<_, NoAnswer>(convert::from_vote(answer.vote)?)
         };
         tokio::select! {
+            biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             vote = within(option.hard_ttl(), send) => Ok(SnapshotResponse::new(vote?)),
         }
@@ -463,9 +410,9 @@ impl RaftNetworkV2<Types> for Sender {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
         let request = serde_json::to_vec(&request).map_err(NoAnswer::from)?.into();
-        let mut client = self.link()?.control;
-        let call = client.transfer_leader(peer::TransferLeaderRequest { request });
-        let answer = within(option.soft_ttl(), call).await?.into_inner();
+        let wire = self.link()?.control;
+        let call = wire.transfer_leader(peer::TransferLeaderRequest { request });
+        let answer = within(option.soft_ttl(), call).await?;
         Ok(serde_json::from_slice(&answer.response).map_err(NoAnswer::from)?)
     }
 }
@@ -478,15 +425,13 @@ impl fmt::Debug for Link {
 
 /// The index up to which a read that starts now must see the log, from the leader `link` leads to.
 pub(crate) async fn read_index(link: &Link, deadline: Duration) -> Option<u64> {
-    let mut client = link.control.clone();
-    let call = client.read_index(peer::ReadIndexRequest {});
-    within(deadline, call).await.ok().and_then(|answer| answer.into_inner().index)
+    let call = link.control.read_index(peer::ReadIndexRequest {});
+    within(deadline, call).await.ok().and_then(|answer| answer.index)
 }
 
 /// True if nobody listens at the peer's address any more: its process has ended.
 pub(crate) async fn refuses(link: &Link, deadline: Duration) -> bool {
-    let dialled = tokio::time::timeout(deadline, TcpStream::connect(&link.address)).await;
-    matches!(dialled, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
+    timeout(deadline, link.dial.refuses(&link.address)).await.unwrap_or(false)
 }
 
 /// How a peer is doing.
@@ -500,9 +445,8 @@ pub(crate) async fn ask_status(
     request: peer::StatusRequest,
     deadline: Duration,
 ) -> Option<peer::StatusResponse> {
-    let mut client = link.control.clone();
-    match within(deadline, client.status(request)).await {
-        Ok(answer) => Some(answer.into_inner()),
+    match within(deadline, link.control.status(request)).await {
+        Ok(answer) => Some(answer),
         Err(NoAnswer::Status(refusal)) if refusal.code() == Code::FailedPrecondition => {
             if !link.said.swap(true, Ordering::Relaxed) {
                 tracing::error!(?link, why = refusal.message(), "a peer refuses this member");
@@ -520,9 +464,8 @@ pub(crate) async fn ask_members(
     deadline: Duration,
 ) -> Option<steward::Answer> {
     let request = serde_json::to_vec(request).ok()?.into();
-    let mut client = link.control.clone();
-    let call = client.members(peer::MembersRequest { request });
-    let answer = within(deadline, call).await.ok()?.into_inner().answer;
+    let call = link.control.members(peer::MembersRequest { request });
+    let answer = within(deadline, call).await.ok()?.answer;
     serde_json::from_slice(&answer).ok()
 }
 
@@ -533,9 +476,8 @@ pub(crate) async fn ask(
     question: Bytes,
     deadline: Duration,
 ) -> Option<Bytes> {
-    let mut client = link.data.clone();
-    let call = client.ask(peer::AskRequest { topic: topic.to_string(), question });
-    within(deadline, call).await.ok().map(|answer| answer.into_inner().answer)
+    let call = link.data.ask(peer::AskRequest { topic: topic.to_string(), question });
+    within(deadline, call).await.ok().map(|answer| answer.answer)
 }
 
 #[cfg(test)]
@@ -543,7 +485,8 @@ mod tests {
     use super::*;
     use crate::{
         cluster_tests::Cluster,
-        raft::{Entry, log_id},
+        founding::Introduce,
+        raft::{Entry, log_id, wire::Grpc},
     };
     use futures::FutureExt as _;
     use openraft::EntryPayload;
@@ -553,7 +496,8 @@ mod tests {
     async fn a_dead_member_is_not_dialled_again_during_the_pause() {
         let metrics = Metrics::new(&prometheus::Registry::new()).expect("a new registry");
         let config = Cluster::new(1).config(1);
-        let links = Links::new(&config, Introduce::default(), metrics.clone());
+        let dial = Arc::new(Grpc::new(&config, Introduce::default()));
+        let links = Links::new(dial, config.timers, metrics.clone());
         let idle_max = Duration::from_secs(1);
         let mut sender = Sender { links, target: 2, heartbeats: false, idle_max, metrics };
         let paused = futures::stream::pending::<AppendEntriesRequest<Types>>();

@@ -4,7 +4,7 @@
 use super::{
     Raft, convert,
     machine::{Dirs, Snapshot, SnapshotMeta},
-    network::MESSAGE_BYTES_MAX,
+    wire::{Answers, Incoming, MESSAGE_BYTES_MAX},
 };
 use crate::{
     codec,
@@ -19,11 +19,12 @@ use crate::{
     snapshot_stream::Receiver,
     steward::Steward,
     succession::Signs,
+    time::{blocking, timeout},
     types::{MemberId, Term},
 };
 use futures::{Stream, StreamExt};
 use openraft::async_runtime::WatchReceiver as _;
-use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -54,8 +55,6 @@ pub(crate) struct Service {
     pub(crate) read_index_max: Duration,
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
 fn malformed(error: convert::Malformed) -> Status {
     Status::invalid_argument(error.to_string())
 }
@@ -68,13 +67,87 @@ impl Service {
     fn until_stopped<T: Send + 'static>(
         &self,
         answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
-    ) -> Response<Answers<T>> {
+    ) -> Answers<T> {
         let stopping = self.stopping.clone();
-        Response::new(Box::pin(answers.take_until(stopping.cancelled_owned())))
+        answers.take_until(stopping.cancelled_owned()).boxed()
     }
 
     fn read_snapshot_piece(piece: Option<SnapshotPiece>) -> Result<SnapshotPiece, Status> {
         piece.ok_or_else(|| Status::invalid_argument("snapshot: it ends early"))
+    }
+
+    /// A stream of appends, and the answer to each.
+    pub(crate) fn take_appends(
+        &self,
+        requests: impl Incoming<AppendRequest>,
+    ) -> Answers<AppendResponse> {
+        // A request that cannot be read, or that there is no room for, ends the stream; the leader
+        // begins a new one.
+        let room = self.room.clone();
+        let requests = requests
+            .map(move |request| convert::from_append(request.ok().filter(|_| !room.spent())?).ok())
+            .take_while(|request| futures::future::ready(request.is_some()))
+            .filter_map(futures::future::ready);
+        // The leader ended it, or ended itself: with its connection this may just be dropped.
+        let ended = Ended(self.signs.clone());
+        let requests = requests.chain(
+            futures::stream::once(async move { drop(ended) })
+                .filter_map(|()| futures::future::ready(None)),
+        );
+        let answers = self.raft.stream_append(Box::pin(requests)).map(|answer| match answer {
+            Ok(result) => Ok(convert::to_stream_result(&result)),
+            Err(fatal) => Err(stopped(fatal)),
+        });
+        self.until_stopped(answers)
+    }
+
+    /// The pieces of a snapshot; answers when it is installed.
+    pub(crate) async fn take_snapshot(
+        &self,
+        mut pieces: impl Incoming<SnapshotPiece>,
+    ) -> Result<peer::SnapshotResponse, Status> {
+        if self.room.spent() {
+            return Err(Status::resource_exhausted("no room on the disk"));
+        }
+        let first = Self::read_snapshot_piece(pieces.next().await.transpose()?)?;
+        let Some(Piece::Header(header)) = first.piece else {
+            return Err(Status::invalid_argument("snapshot: no header"));
+        };
+        let vote = convert::from_vote(header.vote).map_err(malformed)?;
+        let last_log_id = header.last.map(convert::from_log_id);
+        let last_membership = convert::from_membership(&header.membership).map_err(malformed)?;
+        let index = last_log_id.map_or(0, |id| id.index);
+        let mut receiver = Receiver::new(self.dirs.fresh("incoming", index)).map_err(stopped)?;
+        while let Some(piece) = pieces.next().await.transpose()? {
+            let taken = blocking(move || receiver.take(piece).map(|()| receiver)).await;
+            receiver = taken.flatten().map_err(stopped)?;
+        }
+        let snapshot = receiver.finish().map_err(stopped)?;
+        let meta = SnapshotMeta { last_log_id, last_membership };
+        let snapshot = Snapshot { meta, snapshot };
+        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        let vote = Some(convert::to_vote(&answer.vote));
+        Ok(peer::SnapshotResponse { vote })
+    }
+
+    /// Requests that other members make through this one, if it leads.
+    pub(crate) fn take_forwarded(
+        &self,
+        requests: impl Incoming<ForwardRequest>,
+    ) -> Answers<ForwardResponse> {
+        let inbox = self.inbox.clone();
+        let leadership = self.leadership.clone();
+        let answers = requests.map(move |request| {
+            let ForwardRequest { number, batch } = request?;
+            let batch = batch.ok_or_else(|| Status::invalid_argument("no batch"))?;
+            let refusal = match leadership.borrow().leading {
+                None => Refusal::NotLeader,
+                Some(_) if inbox.offer(batch) => Refusal::Taken,
+                Some(_) => Refusal::Overloaded,
+            };
+            Ok(ForwardResponse { number, refusal: refusal.into() })
+        });
+        self.until_stopped(answers)
     }
 }
 
@@ -96,25 +169,7 @@ impl peer::peer_server::Peer for Service {
         &self,
         request: Request<Streaming<AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let requests = request.into_inner();
-        // A request that cannot be read, or that there is no room for, ends the stream; the leader
-        // begins a new one.
-        let room = self.room.clone();
-        let requests = requests
-            .map(move |request| convert::from_append(request.ok().filter(|_| !room.spent())?).ok())
-            .take_while(|request| futures::future::ready(request.is_some()))
-            .filter_map(futures::future::ready);
-        // The leader ended it, or ended itself: with its connection this may just be dropped.
-        let ended = Ended(self.signs.clone());
-        let requests = requests.chain(
-            futures::stream::once(async move { drop(ended) })
-                .filter_map(|()| futures::future::ready(None)),
-        );
-        let answers = self.raft.stream_append(Box::pin(requests)).map(|answer| match answer {
-            Ok(result) => Ok(convert::to_stream_result(&result)),
-            Err(fatal) => Err(stopped(fatal)),
-        });
-        Ok(self.until_stopped(answers))
+        Ok(Response::new(self.take_appends(request.into_inner())))
     }
 
     async fn heartbeat(
@@ -159,50 +214,14 @@ impl peer::peer_server::Peer for Service {
         &self,
         request: Request<Streaming<SnapshotPiece>>,
     ) -> Result<Response<peer::SnapshotResponse>, Status> {
-        if self.room.spent() {
-            return Err(Status::resource_exhausted("no room on the disk"));
-        }
-        let mut pieces = request.into_inner();
-        let first = Self::read_snapshot_piece(pieces.message().await?)?;
-        let Some(Piece::Header(header)) = first.piece else {
-            return Err(Status::invalid_argument("snapshot: no header"));
-        };
-        let vote = convert::from_vote(header.vote).map_err(malformed)?;
-        let last_log_id = header.last.map(convert::from_log_id);
-        let last_membership = convert::from_membership(&header.membership).map_err(malformed)?;
-        let index = last_log_id.map_or(0, |id| id.index);
-        let mut receiver = Receiver::new(self.dirs.fresh("incoming", index)).map_err(stopped)?;
-        while let Some(piece) = pieces.message().await? {
-            receiver = tokio::task::spawn_blocking(move || receiver.take(piece).map(|()| receiver))
-                .await
-                .map_err(stopped)?
-                .map_err(stopped)?;
-        }
-        let snapshot = receiver.finish().map_err(stopped)?;
-        let meta = SnapshotMeta { last_log_id, last_membership };
-        let snapshot = Snapshot { meta, snapshot };
-        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
-        let vote = Some(convert::to_vote(&answer.vote));
-        Ok(Response::new(peer::SnapshotResponse { vote }))
+        self.take_snapshot(request.into_inner()).await.map(Response::new)
     }
 
     async fn forward(
         &self,
         request: Request<Streaming<ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
-        let inbox = self.inbox.clone();
-        let leadership = self.leadership.clone();
-        let answers = request.into_inner().map(move |request| {
-            let ForwardRequest { number, batch } = request?;
-            let batch = batch.ok_or_else(|| Status::invalid_argument("no batch"))?;
-            let refusal = match leadership.borrow().leading {
-                None => Refusal::NotLeader,
-                Some(_) if inbox.offer(batch) => Refusal::Taken,
-                Some(_) => Refusal::Overloaded,
-            };
-            Ok(ForwardResponse { number, refusal: refusal.into() })
-        });
-        Ok(self.until_stopped(answers))
+        Ok(Response::new(self.take_forwarded(request.into_inner())))
     }
 
     async fn read_index(
@@ -268,7 +287,7 @@ impl peer::peer_server::Peer for Service {
 /// ReadIndex on this member, if it leads and a quorum confirms that within `deadline`.
 pub(crate) async fn local_read_index(raft: &Raft, deadline: Duration) -> Option<u64> {
     let confirmed = raft.get_read_log_id(openraft::ReadPolicy::ReadIndex);
-    let (read, _) = tokio::time::timeout(deadline, confirmed).await.ok()?.ok()?;
+    let (read, _) = timeout(deadline, confirmed).await.ok()?.ok()?;
     Some(read.index())
 }
 

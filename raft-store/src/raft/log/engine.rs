@@ -22,7 +22,7 @@ use std::{
 };
 
 /// One change of the log; a list of them is applied in order and as one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum LogOp {
     Put {
         index: u64,
@@ -125,33 +125,21 @@ impl RocksLog {
             let (file, offset) = place_of_damage(dir);
             OpenError::Damaged { file, offset, detail }
         };
-        let flushed = mark.current();
-        let mut next = found.purged.map_or(0, |purged| purged.index + 1);
-        let mut before = None;
-        for item in
-            self.db.iterator(IteratorMode::From(&entry_key(next), rocksdb::Direction::Forward))
-        {
+        let from = entry_key(found.purged.map_or(0, |purged| purged.index + 1));
+        let items = self.db.iterator(IteratorMode::From(&from, rocksdb::Direction::Forward));
+        let records = items.map(|item| {
             let (key, value) = item.map_err(|error| explain(dir, error))?;
-            let Some(index) = key_index(&key) else { break };
-            if index != next {
-                return Err(damaged(format!("entry {next} is missing, {index} is there")));
-            }
-            let (entry, chain) = record::decode(index, before, Bytes::from(value.into_vec()))
-                .map_err(|bad: BadRecord| damaged(bad.to_string()))?;
-            if index == flushed.index && chain != flushed.chain && flushed.index > 0 {
-                return Err(damaged(format!("entry {index} is not the one that was written")));
-            }
-            (before, next) = (Some(chain), index + 1);
-            found.last = Some((entry.log_id, chain));
-        }
-        let last = found.last.map(|(id, _)| id).max(found.purged).map_or(0, |id| id.index);
-        if last < flushed.index {
-            let mark = mark.path().display();
-            let detail =
-                format!("the log ends at entry {last}, {} was on disk ({mark})", flushed.index);
-            return Err(damaged(detail));
-        }
+            Ok(key_index(&key).map(|index| (index, Bytes::from(value.into_vec()))))
+        });
+        found.last = verify(records.map_while(Result::transpose), found.purged, mark, damaged)?;
         Ok(found)
+    }
+
+    #[cfg(test)]
+    pub(super) fn flush(&self) {
+        self.db.flush().expect("flushed");
+        // Only files below the first level go as a whole.
+        self.db.compact_range(None::<&[u8]>, None::<&[u8]>);
     }
 
     fn meta<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> io::Result<Option<T>> {
@@ -165,6 +153,39 @@ impl RocksLog {
         };
         value.map(|value| serde_json::from_slice(&value).map_err(io::Error::other)).transpose()
     }
+}
+
+/// Whether the records after what was purged follow each other and are all that was on disk; the
+/// last of them.
+pub(crate) fn verify(
+    records: impl Iterator<Item = Result<(u64, Bytes), OpenError>>,
+    purged: Option<LogId>,
+    mark: &Mark,
+    damaged: impl Fn(String) -> OpenError,
+) -> Result<Option<(LogId, Chain)>, OpenError> {
+    let flushed = mark.current();
+    let mut next = purged.map_or(0, |purged| purged.index + 1);
+    let (mut before, mut last) = (None, None);
+    for item in records {
+        let (index, record) = item?;
+        if index != next {
+            return Err(damaged(format!("entry {next} is missing, {index} is there")));
+        }
+        let (entry, chain) = record::decode(index, before, record)
+            .map_err(|bad: BadRecord| damaged(bad.to_string()))?;
+        if index == flushed.index && chain != flushed.chain && flushed.index > 0 {
+            return Err(damaged(format!("entry {index} is not the one that was written")));
+        }
+        (before, next) = (Some(chain), index + 1);
+        last = Some((entry.log_id, chain));
+    }
+    let end = last.map(|(id, _)| id).max(purged).map_or(0, |id| id.index);
+    if end < flushed.index {
+        let mark = mark.path().display();
+        let detail = format!("the log ends at entry {end}, {} was on disk ({mark})", flushed.index);
+        return Err(damaged(detail));
+    }
+    Ok(last)
 }
 
 fn key_index(key: &[u8]) -> Option<u64> {

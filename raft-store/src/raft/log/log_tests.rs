@@ -134,20 +134,12 @@ async fn a_read_is_limited_by_bytes_but_never_empty() {
 #[tokio::test]
 async fn after_the_first_failed_write_nothing_is_acknowledged_any_more() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (queue, jobs) = mpsc::channel(writer::QUEUE);
     let mark = Mark::open(&dir.path().join("mark")).expect("a mark");
     let (failures, mut failed) = mpsc::channel(8);
-    let metrics = metrics();
-    let observer = Observer {
-        failed: Box::new(move |error| failures.try_send(error.kind()).expect("few failures")),
-        fsync_seconds: metrics.fsync_seconds.clone(),
-        entries: metrics.log_batch_entries.clone(),
-        written: Arc::default(),
-    };
-    let engine: Arc<dyn RaftLogEngine> = Arc::new(FullDisk::default());
-    let for_writer = engine.clone();
-    let writer = std::thread::spawn(move || writer::run(jobs, &*for_writer, mark, &observer));
-    let mut log = Log { view: Arc::default(), engine, queue, written: Arc::default() };
+    let tell = move |error: &io::Error| failures.try_send(error.kind()).expect("few failures");
+    let (engine, nothing) = (Arc::new(FullDisk::default()), Recovered::default());
+    let (mut log, writer, jobs) = Log::on(engine, nothing, mark, &metrics(), Box::new(tell));
+    let writer = std::thread::spawn(move || writer.run(jobs));
     log.blocking_append([entry(1, 0)]).await.expect("the first write works");
     for index in 1..4 {
         let refused = log.blocking_append([entry(1, index)]).await;
@@ -157,4 +149,74 @@ async fn after_the_first_failed_write_nothing_is_acknowledged_any_more() {
     close((log, writer));
     assert_eq!(failed.recv().await, Some(io::ErrorKind::StorageFull));
     assert_eq!(failed.recv().await, None, "told once");
+}
+
+/// Writes down what is to be on disk when it returns.
+#[derive(Default)]
+struct Synced(Mutex<Vec<(String, bool)>>);
+
+impl RaftLogEngine for Synced {
+    fn write(&self, ops: &[LogOp], sync: bool) -> io::Result<()> {
+        let what =
+            |op: &LogOp| format!("{op:?}").chars().take_while(|c| c.is_alphabetic()).collect();
+        let mut written = self.0.lock().expect("whole");
+        written.extend(ops.iter().map(|op| (what(op), sync)));
+        Ok(())
+    }
+
+    fn read(&self, _: std::ops::Range<u64>, _: usize) -> io::Result<Vec<(u64, bytes::Bytes)>> {
+        Ok(Vec::new())
+    }
+}
+
+/// The files of purged entries go at once; a power cut must not bring back a log that misses them.
+#[tokio::test]
+async fn what_was_purged_is_on_disk_before_anything_else_is_done() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mark = Mark::open(&dir.path().join("mark")).expect("a mark");
+    let engine = Arc::new(Synced::default());
+    let failed = Box::new(|error: &io::Error| panic!("{error}"));
+    let (mut log, writer, jobs) =
+        Log::on(engine.clone(), Recovered::default(), mark, &metrics(), failed);
+    log.append((0..4).map(|index| entry(1, index)), IOFlushed::noop()).await.expect("queued");
+    log.purge(log_id(1, 2)).await.expect("queued");
+    close((log, std::thread::spawn(move || writer.run(jobs))));
+    let purged = ("PurgeTo".to_owned(), true);
+    assert!(engine.0.lock().expect("whole").contains(&purged));
+}
+
+/// That it must be: RocksDB removes the files whether or not what says so is on disk.
+#[test]
+fn a_purge_that_a_power_cut_forgets_leaves_a_gap() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, mark) =
+        (dir.path().join("log"), Mark::open(&dir.path().join("mark")).expect("a mark"));
+    let (log, _) = RocksLog::open(&path, &mark).expect("a new log");
+    let mut before = Chain::default();
+    for index in 0..10 {
+        let (record, chain) = record::encode(before, &entry(1, index));
+        before = chain;
+        log.write(&[LogOp::Put { index, record }], true).expect("written");
+        if index == 4 {
+            log.flush();
+        }
+    }
+    let synced = |path: &Path| -> Vec<(std::ffi::OsString, u64)> {
+        let files = std::fs::read_dir(path).expect("files").map(|file| file.expect("a file"));
+        let logs = files.filter(|file| file.path().extension().is_some_and(|it| it == "log"));
+        logs.map(|it| (it.file_name(), it.metadata().expect("a size").len())).collect()
+    };
+    let lengths = synced(&path);
+    log.write(&[LogOp::PurgeTo(log_id(1, 6))], false).expect("written");
+    let after = dir.path().join("after");
+    std::fs::create_dir(&after).expect("made");
+    for file in std::fs::read_dir(&path).expect("files").map(|file| file.expect("a file")) {
+        std::fs::copy(file.path(), after.join(file.file_name())).expect("copied");
+    }
+    for (name, length) in lengths {
+        let file = std::fs::OpenOptions::new().write(true).open(after.join(name)).expect("open");
+        file.set_len(length).expect("cut");
+    }
+    let refused = RocksLog::open(&after, &mark).map(|_| ()).expect_err("a gap");
+    assert!(refused.to_string().contains("entry 0 is missing"), "{refused}");
 }

@@ -6,12 +6,13 @@
 //! than the log has.
 
 use super::record::Chain;
+use crate::time::Instant;
 use std::{
     fs::{File, OpenOptions},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 // A second sync per write would halve the log's rate; what is lost with the mark is only the

@@ -5,10 +5,10 @@ pub(crate) mod engine;
 pub(crate) mod mark;
 mod record;
 mod wal;
-mod writer;
+pub(crate) mod writer;
 
 use super::{Entry, LogId, Types, Vote};
-use crate::{config::OpenError, metrics::Metrics};
+use crate::{config::OpenError, metrics::Metrics, time::blocking};
 use engine::{LogOp, RaftLogEngine, Recovered, RocksLog};
 use mark::{Flushed, Mark};
 use openraft::{
@@ -29,7 +29,7 @@ use std::{
     thread::JoinHandle,
 };
 use tokio::sync::{mpsc, oneshot};
-use writer::{Done, Job, Observer};
+use writer::{Done, Job, Observer, Writer};
 
 /// How much of the newest log stays in memory, so that replication and apply read no disk.
 // Four messages of `READ_BYTES_MAX`, a quarter of a second of the most that can be written: who lags
@@ -85,6 +85,22 @@ impl Log {
             _ => OpenError::Disk { path: path.clone(), source: error },
         })?;
         let (engine, recovered) = RocksLog::open(&dir.join("log"), &mark)?;
+        let (log, writer, jobs) = Log::on(Arc::new(engine), recovered, mark, metrics, failed);
+        let thread = std::thread::Builder::new()
+            .name("log-writer".into())
+            .spawn(move || writer.run(jobs))
+            .map_err(|source| OpenError::Disk { path: dir.into(), source })?;
+        Ok((log, thread))
+    }
+
+    /// A log on an engine, as recovered from it; the writer is to be given what is queued.
+    pub(crate) fn on(
+        engine: Arc<dyn RaftLogEngine>,
+        recovered: Recovered,
+        mark: Mark,
+        metrics: &Metrics,
+        failed: Box<dyn Fn(&io::Error) + Send>,
+    ) -> (Log, Writer, mpsc::Receiver<Job>) {
         let written = Arc::new(AtomicU64::new(0));
         let observer = Observer {
             failed,
@@ -92,17 +108,12 @@ impl Log {
             entries: metrics.log_batch_entries.clone(),
             written: written.clone(),
         };
-        let engine: Arc<dyn RaftLogEngine> = Arc::new(engine);
         let (queue, jobs) = mpsc::channel(writer::QUEUE);
-        let for_writer = engine.clone();
-        let thread = std::thread::Builder::new()
-            .name("log-writer".into())
-            .spawn(move || writer::run(jobs, &*for_writer, mark, &observer))
-            .map_err(|source| OpenError::Disk { path: dir.into(), source })?;
+        let writer = Writer::new(engine.clone(), mark, observer);
         let Recovered { vote, committed, purged, last } = recovered;
         let view = View { vote, committed, purged, last, ..View::default() };
         let view = Arc::new(Mutex::new(view));
-        Ok((Log { view, engine, queue, written }, thread))
+        (Log { view, engine, queue, written }, writer, jobs)
     }
 
     fn view(&self) -> MutexGuard<'_, View> {
@@ -130,8 +141,7 @@ impl Log {
             return Ok(cached.chain);
         }
         let engine = self.engine.clone();
-        let read = tokio::task::spawn_blocking(move || engine.read(index..index + 1, usize::MAX));
-        let records = read.await.map_err(io::Error::other)??;
+        let records = blocking(move || engine.read(index..index + 1, usize::MAX)).await??;
         let missing = || io::Error::other(format!("entry {index} is not in the log"));
         let (index, bytes) = records.into_iter().next().ok_or_else(missing)?;
         let (_, chain) = record::decode(index, None, bytes).map_err(io::Error::other)?;
@@ -168,8 +178,7 @@ impl Log {
             start..view.cache_begin().map_or(end, |begin| begin.min(end))
         };
         let engine = self.engine.clone();
-        let read = move || read_engine(&*engine, on_disk, bytes_max);
-        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+        blocking(move || read_engine(&*engine, on_disk, bytes_max)).await?
     }
 }
 
@@ -321,6 +330,10 @@ impl RaftLogStorage<Types> for Log {
             Self::job(&mut view, vec![LogOp::Vote(*vote)], Done::Waiter(sender))
         };
         self.send(job).await?;
+        #[cfg(test)]
+        if crate::mutants::on(crate::mutants::Mutant::VoteUnsynced) {
+            return Ok(());
+        }
         written.await.map_err(|_| io::Error::other("the log writer has stopped"))?
     }
 
@@ -378,7 +391,10 @@ impl RaftLogStorage<Types> for Log {
             view.purge(to);
             Self::job(&mut view, vec![LogOp::PurgeTo(to)], Done::Nobody)
         };
-        self.send(Job { sync: false, ..job }).await
+        // Synced: the files go with it, and a restart that did not know why would miss them.
+        #[cfg(test)]
+        let job = Job { sync: !crate::mutants::on(crate::mutants::Mutant::PurgeUnsynced), ..job };
+        self.send(job).await
     }
 }
 

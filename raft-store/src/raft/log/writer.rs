@@ -5,12 +5,11 @@ use super::{
     engine::{LogOp, RaftLogEngine},
     mark::{Flushed, Mark},
 };
-use crate::raft::Types;
+use crate::{raft::Types, time::Instant};
 use openraft::storage::IOFlushed;
 use std::{
     io,
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
-    time::Instant,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -49,32 +48,51 @@ pub(crate) struct Observer {
     pub(crate) written: Arc<AtomicU64>,
 }
 
-/// Runs until the queue is closed and empty.
-pub(crate) fn run(
-    mut queue: mpsc::Receiver<Job>,
-    engine: &dyn RaftLogEngine,
-    mut mark: Mark,
-    observer: &Observer,
-) {
-    let mut failed: Option<io::Error> = None;
-    while let Some(first) = queue.blocking_recv() {
-        let mut jobs = vec![first];
-        let mut bytes = jobs[0].bytes;
-        while bytes < WRITE_BYTES_MAX
-            && let Ok(job) = queue.try_recv()
-        {
-            bytes += job.bytes;
-            jobs.push(job);
+/// Writes the log, in turns.
+pub(crate) struct Writer {
+    engine: Arc<dyn RaftLogEngine>,
+    mark: Mark,
+    observer: Observer,
+    failed: Option<io::Error>,
+}
+
+/// What is queued, up to what one turn takes.
+pub(crate) fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> Vec<Job> {
+    let mut bytes = first.bytes;
+    let mut jobs = vec![first];
+    while bytes < WRITE_BYTES_MAX
+        && let Ok(job) = queue.try_recv()
+    {
+        bytes += job.bytes;
+        jobs.push(job);
+    }
+    jobs
+}
+
+impl Writer {
+    pub(crate) fn new(engine: Arc<dyn RaftLogEngine>, mark: Mark, observer: Observer) -> Writer {
+        Writer { engine, mark, observer, failed: None }
+    }
+
+    /// Runs until the queue is closed and empty.
+    pub(crate) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        while let Some(first) = queue.blocking_recv() {
+            let jobs = gather(first, &mut queue);
+            self.turn(jobs);
         }
-        if failed.is_none()
-            && let Err(error) = write(&mut jobs, engine, &mut mark, observer)
+    }
+
+    /// Writes these jobs, as one, and reports each.
+    pub(crate) fn turn(&mut self, mut jobs: Vec<Job>) {
+        if self.failed.is_none()
+            && let Err(error) = self.write(&mut jobs)
         {
             tracing::error!(%error, "the log cannot be written; this member stops");
-            (observer.failed)(&error);
-            failed = Some(error);
+            (self.observer.failed)(&error);
+            self.failed = Some(error);
         }
         for job in jobs {
-            let result = match &failed {
+            let result = match &self.failed {
                 None => Ok(()),
                 Some(error) => Err(io::Error::new(error.kind(), error.to_string())),
             };
@@ -86,35 +104,32 @@ pub(crate) fn run(
             }
         }
     }
-}
 
-fn write(
-    jobs: &mut [Job],
-    engine: &dyn RaftLogEngine,
-    mark: &mut Mark,
-    observer: &Observer,
-) -> io::Result<()> {
-    if let Some(cut) = jobs.iter().filter_map(|job| job.cut).min_by_key(|cut| cut.index)
-        && cut.index < mark.current().index
-    {
-        mark.lower(cut)?;
-    }
-    let sync = jobs.iter().any(|job| job.sync);
-    let ops: Vec<LogOp> = jobs.iter_mut().flat_map(|job| std::mem::take(&mut job.ops)).collect();
-    let started = Instant::now();
-    engine.write(&ops, sync)?;
-    if sync {
-        observer.fsync_seconds.observe(started.elapsed().as_secs_f64());
-        let entries = ops.iter().filter(|op| matches!(op, LogOp::Put { .. })).count();
-        if entries > 0 {
-            observer.entries.observe(entries as f64);
+    fn write(&mut self, jobs: &mut [Job]) -> io::Result<()> {
+        if let Some(cut) = jobs.iter().filter_map(|job| job.cut).min_by_key(|cut| cut.index)
+            && cut.index < self.mark.current().index
+        {
+            self.mark.lower(cut)?;
         }
+        let sync = jobs.iter().any(|job| job.sync);
+        let ops: Vec<LogOp> =
+            jobs.iter_mut().flat_map(|job| std::mem::take(&mut job.ops)).collect();
+        let started = Instant::now();
+        self.engine.write(&ops, sync)?;
+        let observer = &self.observer;
+        if sync {
+            observer.fsync_seconds.observe(started.elapsed().as_secs_f64());
+            let entries = ops.iter().filter(|op| matches!(op, LogOp::Put { .. })).count();
+            if entries > 0 {
+                observer.entries.observe(entries as f64);
+            }
+        }
+        if let Some(end) = jobs.iter().rev().find_map(|job| job.end) {
+            self.mark.raise(end)?;
+        }
+        if let Some(last) = jobs.last() {
+            observer.written.store(last.number, Ordering::Release);
+        }
+        Ok(())
     }
-    if let Some(end) = jobs.iter().rev().find_map(|job| job.end) {
-        mark.raise(end)?;
-    }
-    if let Some(last) = jobs.last() {
-        observer.written.store(last.number, Ordering::Release);
-    }
-    Ok(())
 }

@@ -1,0 +1,202 @@
+//! Linearizability, exactly-once and fences, by revisions: the revision an operation was answered
+//! with is its place in the one order. What is left to check is that the order explains every
+//! answer, and that nothing comes before what was over when it began. Takes O(n log n).
+
+use crate::{
+    Violation,
+    history::{Guard, Op, Told, Truth, What},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything wrong with what clients were told.
+pub fn check(ops: &[Op], truth: &Truth) -> Vec<Violation> {
+    let mut found = Vec::new();
+    found.extend(revisions(truth));
+    found.extend(once(ops, truth));
+    found.extend(answers(ops, truth));
+    found.extend(real_time(ops));
+    found
+}
+
+/// Revisions grow by one, from 1.
+fn revisions(truth: &Truth) -> Option<Violation> {
+    let (mut numbers, mut last) = (truth.events().iter().map(|event| event.revision), 0);
+    let odd = numbers.find(|n| std::mem::replace(&mut last, *n) + 1 != *n)?;
+    Some(Violation::new("revisions", format!("{odd} does not follow the one before it")))
+}
+
+/// What was written is there once at most, not if it was refused, and only in its term.
+fn once(ops: &[Op], truth: &Truth) -> Vec<Violation> {
+    let mut written: BTreeMap<&str, (Option<u64>, &Told)> = BTreeMap::new();
+    for op in ops {
+        if let What::Write { value: Some(value), fence, told, .. } = &op.what {
+            written.insert(value, (*fence, told));
+        }
+    }
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+    for event in truth.events() {
+        let Some(value) = event.value.as_deref() else { continue };
+        if !seen.insert(value) {
+            found.push(Violation::new("exactly once", format!("{event:?} was applied before")));
+        }
+        let Some((fence, told)) = written.get(value) else {
+            found.push(Violation::new("nothing from nowhere", format!("nobody wrote {event:?}")));
+            continue;
+        };
+        if **told == Told::Refused {
+            found.push(Violation::new("refusals hold", format!("{event:?} had been refused")));
+        }
+        if fence.is_some_and(|fence| fence != event.term) {
+            let what = format!("{event:?} was to be applied in term {fence:?} only");
+            found.push(Violation::new("fences", what));
+        }
+    }
+    found
+}
+
+/// Every answer is what the order says.
+fn answers(ops: &[Op], truth: &Truth) -> Vec<Violation> {
+    let events: BTreeMap<u64, _> = truth.events().iter().map(|it| (it.revision, it)).collect();
+    let mut found = Vec::new();
+    for op in ops {
+        match &op.what {
+            What::Write { key, value, guard, told: Told::Done(Some(revision)), .. } => {
+                let before = truth.before(key, *revision);
+                let held = match guard {
+                    Guard::Nothing => true,
+                    Guard::Absent => before.is_none(),
+                    Guard::At(at) => before == Some(*at),
+                };
+                if !held {
+                    let what = format!("{op:?} was applied when the key was as of {before:?}");
+                    found.push(Violation::new("guards", what));
+                }
+                let event = events.get(revision);
+                if event.is_none_or(|event| event.key != *key || event.value != *value) {
+                    let what = format!("{op:?} was acknowledged; at {revision} there is {event:?}");
+                    found.push(Violation::new("acknowledged writes stay", what));
+                }
+            }
+            What::Write { .. } => {}
+            What::Read { prefix, revision, found: read, .. } => {
+                let right = truth.at(prefix, *revision);
+                if right != *read {
+                    let odd = read.iter().find(|it| !right.contains(it));
+                    let missing = right.iter().find(|it| !read.contains(it));
+                    let what = format!(
+                        "{prefix} at {revision}: {odd:?} was read, {missing:?} was not (client {})",
+                        op.client
+                    );
+                    found.push(Violation::new("reads are true", what));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The place of an operation in the order, and whether it must be above all before it.
+fn place(op: &Op) -> Option<(u64, bool)> {
+    match &op.what {
+        What::Write { told: Told::Done(Some(revision)), .. } => Some((*revision, true)),
+        What::Write { .. } => None,
+        What::Read { revision, linearizable, .. } => linearizable.then_some((*revision, false)),
+    }
+}
+
+/// What was over before another began comes before it.
+fn real_time(ops: &[Op]) -> Vec<Violation> {
+    let placed = || ops.iter().filter_map(|op| Some((op, place(op)?)));
+    let mut by_call: Vec<_> = placed().collect();
+    by_call.sort_by_key(|(op, _)| op.called);
+    let mut by_return: Vec<_> = placed().collect();
+    by_return.sort_by_key(|(op, _)| op.returned);
+    let mut over = by_return.into_iter().peekable();
+    let (mut highest, mut found) = (None, Vec::new());
+    for (op, (revision, writes)) in by_call {
+        while let Some((earlier, (at, _))) = over.next_if(|(it, _)| it.returned < op.called) {
+            highest = highest.max(Some((at, earlier.called)));
+        }
+        let Some((before, called)) = highest else { continue };
+        if revision < before || (writes && revision == before) {
+            let what =
+                format!("{op:?} comes before revision {before}, seen by one called at {called}");
+            found.push(Violation::new("real time", what));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Event;
+
+    fn event(revision: u64, key: &str, value: &str) -> Event {
+        let value = (!value.is_empty()).then(|| value.to_owned());
+        Event { revision, key: key.into(), value, term: 1 }
+    }
+
+    fn write(at: (u64, u64), key: &str, value: &str, told: Told) -> Op {
+        let (key, value) = (key.to_owned(), Some(value.to_owned()));
+        let what = What::Write { key, value, guard: Guard::Nothing, fence: None, told };
+        Op { client: 1, called: at.0, returned: at.1, what }
+    }
+
+    fn read(at: (u64, u64), revision: u64, found: &[(&str, &str, u64)]) -> Op {
+        let found = found.iter().map(|(k, v, r)| ((*k).into(), (*v).into(), *r)).collect();
+        let what = What::Read { prefix: "".into(), revision, found, linearizable: true };
+        Op { client: 2, called: at.0, returned: at.1, what }
+    }
+
+    /// The checks that find something.
+    fn found(ops: &[Op], events: &[Event]) -> Vec<&'static str> {
+        let truth = Truth::new(events.to_vec());
+        check(ops, &truth).into_iter().map(|violation| violation.check).collect()
+    }
+
+    #[test]
+    fn what_is_right_is_not_found() {
+        let ops = [
+            write((0, 9), "a", "1", Told::Done(Some(1))),
+            read((2, 4), 0, &[]),
+            read((5, 7), 1, &[("a", "1", 1)]),
+            write((8, 20), "a", "2", Told::Unknown),
+            write((21, 22), "b", "3", Told::Refused),
+            write((23, 24), "b", "4", Told::Done(Some(3))),
+            read((25, 26), 3, &[("a", "2", 2), ("b", "4", 3)]),
+        ];
+        let events = [event(1, "a", "1"), event(2, "a", "2"), event(3, "b", "4")];
+        assert_eq!(found(&ops, &events), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn each_wrong_answer_is_found_by_its_check() {
+        let one = [event(1, "a", "1")];
+        let written = write((0, 1), "a", "1", Told::Done(Some(1)));
+        let with = |op: Op| vec![written.clone(), op];
+        assert_eq!(found(&with(read((2, 3), 0, &[])), &one), ["real time"]);
+        assert_eq!(found(&with(read((2, 3), 1, &[])), &one), ["reads are true"]);
+        let lost = write((2, 3), "a", "2", Told::Done(Some(2)));
+        assert_eq!(found(&with(lost), &one), ["acknowledged writes stay"]);
+        let twice = [event(1, "a", "1"), event(2, "a", "1")];
+        assert_eq!(found(std::slice::from_ref(&written), &twice), ["exactly once"]);
+        let refused = [write((0, 1), "a", "1", Told::Refused)];
+        assert_eq!(found(&refused, &one), ["refusals hold"]);
+        assert_eq!(found(&[], &one), ["nothing from nowhere"]);
+        let gap = [event(2, "a", "1")];
+        let unknown = [write((0, 1), "a", "1", Told::Unknown)];
+        assert_eq!(found(&unknown, &gap), ["revisions"]);
+        let mut fenced = unknown[0].clone();
+        if let What::Write { fence, .. } = &mut fenced.what {
+            *fence = Some(7);
+        }
+        assert_eq!(found(&[fenced], &one), ["fences"]);
+        let two = [event(1, "a", "1"), event(2, "a", "2")];
+        let mut guarded = write((2, 3), "a", "2", Told::Done(Some(2)));
+        if let What::Write { guard, .. } = &mut guarded.what {
+            *guard = Guard::Absent;
+        }
+        assert_eq!(found(&with(guarded), &two), ["guards"]);
+    }
+}

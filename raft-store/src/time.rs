@@ -1,0 +1,121 @@
+//! Time and work that blocks, as everything in this crate has them: one place, so that a simulation
+//! can take the place of both (`sim`). Clocks are monotonic; nobody reads the wall clock.
+
+use std::{
+    io,
+    ops::{Add, Sub},
+    time::Duration,
+};
+
+/// A moment on this member's monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Instant(pub(crate) std::time::Instant);
+
+impl Instant {
+    pub(crate) fn now() -> Instant {
+        #[cfg(test)]
+        if let Some(now) = crate::sim::now() {
+            return Instant(now);
+        }
+        Instant(std::time::Instant::now())
+    }
+
+    /// Zero for a moment that is yet to come.
+    pub(crate) fn elapsed(self) -> Duration {
+        Instant::now().0.saturating_duration_since(self.0)
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Instant;
+
+    fn add(self, duration: Duration) -> Instant {
+        Instant(self.0 + duration)
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Instant;
+
+    fn sub(self, duration: Duration) -> Instant {
+        Instant(self.0 - duration)
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+
+    fn sub(self, other: Instant) -> Duration {
+        self.0.saturating_duration_since(other.0)
+    }
+}
+
+/// The time was up first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the time is up")]
+pub(crate) struct Elapsed;
+
+pub(crate) async fn sleep(duration: Duration) {
+    sleep_until(Instant::now() + duration).await;
+}
+
+pub(crate) async fn sleep_until(moment: Instant) {
+    #[cfg(test)]
+    if crate::sim::is_simulated() {
+        return crate::sim::sleep_until(moment.0).await;
+    }
+    tokio::time::sleep_until(moment.0.into()).await;
+}
+
+/// What `future` comes to, unless it takes longer than `limit`.
+pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+    timeout_at(Instant::now() + limit, future).await
+}
+
+/// What `future` comes to, unless it takes until `deadline`.
+pub(crate) async fn timeout_at<F: Future>(
+    deadline: Instant,
+    future: F,
+) -> Result<F::Output, Elapsed> {
+    tokio::select! {
+        biased;
+        output = future => Ok(output),
+        () = sleep_until(deadline) => Err(Elapsed),
+    }
+}
+
+/// A rhythm: the first tick is at once, and who comes late has the next one a whole period later.
+pub(crate) struct Ticks {
+    every: Duration,
+    next: Instant,
+}
+
+impl Ticks {
+    pub(crate) fn every(every: Duration) -> Ticks {
+        Ticks { every, next: Instant::now() }
+    }
+
+    /// The first is a period from now.
+    #[cfg(test)]
+    pub(crate) fn after(every: Duration) -> Ticks {
+        Ticks { every, next: Instant::now() + every }
+    }
+
+    /// Cancel-safe.
+    pub(crate) async fn tick(&mut self) {
+        sleep_until(self.next).await;
+        self.next = Instant::now() + self.every;
+    }
+}
+
+/// Runs what blocks where it keeps nobody waiting. Fails if it panicked, or the program is ending.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    #[cfg(test)]
+    if crate::sim::is_simulated() {
+        crate::sim::disk_pause().await;
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
