@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -84,7 +85,10 @@ func elect(ctx context.Context, client kubernetes.Interface) error {
 		RenewDeadline:   10 * time.Second,
 		RetryPeriod:     2 * time.Second,
 		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(context.Context) { led = true; cancel() },
+			OnStartedLeading: func(ctx context.Context) {
+				led = renewed(ctx, client) == nil
+				cancel()
+			},
 			OnStoppedLeading: func() {},
 		},
 	})
@@ -99,6 +103,24 @@ func elect(ctx context.Context, client kubernetes.Interface) error {
 		return fmt.Errorf("the lease was not released: %v", lease.Spec)
 	}
 	return nil
+}
+
+// renewed waits until the lease was renewed once. Who lets go while a renewal is under way cannot know whether
+// it will still arrive, and may find that its release came too late.
+func renewed(ctx context.Context, client kubernetes.Interface) error {
+	named := metav1.ListOptions{FieldSelector: "metadata.name=flow"}
+	watch, err := client.CoordinationV1().Leases(namespace).Watch(ctx, named)
+	if err != nil {
+		return err
+	}
+	defer watch.Stop()
+	for event := range watch.ResultChan() {
+		lease, ok := event.Object.(*coordinationv1.Lease)
+		if ok && lease.Spec.RenewTime.After(lease.Spec.AcquireTime.Time) {
+			return nil
+		}
+	}
+	return fmt.Errorf("the watch of the lease ended")
 }
 
 // control keeps an annotation on every ConfigMap labelled flow=yes, from a shared informer.
