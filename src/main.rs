@@ -2,6 +2,7 @@
 //! policy.
 
 mod cli;
+mod credentials;
 mod dev;
 mod kubeconfig;
 mod pki;

@@ -7,7 +7,19 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose,
 };
 use sha2::{Digest as _, Sha256};
-use std::{fs, io::Write as _, net::IpAddr, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::{
+    fs, io::Write as _, net::IpAddr, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration,
+};
+use time::OffsetDateTime;
+
+/// How long what an authority signs is good for, as kubeadm has it.
+pub(crate) const CERTIFICATE_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// How long an authority is good for, as kubeadm has it. Nothing it signs outlives it.
+const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// Clocks differ: a certificate counts from a little before now (upstream's backdate).
+const BACKDATE: Duration = Duration::from_secs(5 * 60);
 
 /// A certificate and its private key, as PEM.
 #[derive(Clone)]
@@ -44,6 +56,7 @@ impl Authority {
         params.distinguished_name = name("coxswain-ca", None);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        (params.not_before, params.not_after) = from_now(AUTHORITY_LIFE);
         let key = KeyPair::generate()?;
         let cert = params.self_signed(&key)?;
         let pair = Pair { cert: cert.pem(), key: key.serialize_pem() };
@@ -62,8 +75,15 @@ impl Authority {
     }
 
     pub(crate) fn issue(&self, purpose: &Purpose) -> Result<Pair> {
+        self.issue_for(purpose, CERTIFICATE_LIFE)
+    }
+
+    /// Good for `life`, or for as long as the authority if that is shorter.
+    pub(crate) fn issue_for(&self, purpose: &Purpose, life: Duration) -> Result<Pair> {
         let issuer = Issuer::from_ca_cert_pem(&self.pair.cert, KeyPair::from_pem(&self.pair.key)?)?;
         let mut params = CertificateParams::default();
+        let (from, until) = from_now(life);
+        (params.not_before, params.not_after) = (from, until.min(self.not_after()?));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let (server, client) =
             (ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth);
@@ -88,6 +108,16 @@ impl Authority {
         let cert = params.signed_by(&key, &issuer)?;
         Ok(Pair { cert: cert.pem(), key: key.serialize_pem() })
     }
+
+    fn not_after(&self) -> Result<OffsetDateTime> {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(self.pair.cert.as_bytes())?;
+        Ok(pem.parse_x509()?.validity().not_after.to_datetime())
+    }
+}
+
+fn from_now(life: Duration) -> (OffsetDateTime, OffsetDateTime) {
+    let now = OffsetDateTime::now_utc();
+    (now - BACKDATE, now + life)
 }
 
 /// Whom the certificates of a master name.
@@ -99,8 +129,8 @@ pub(crate) struct MasterNames<'a> {
 
 /// Signs everything a master proves itself with, by the authorities that lie in `directory` (`ca`,
 /// `peer-ca`, `front-proxy-ca`): its API, its place among the masters, its calls to nodes and to
-/// aggregated servers.
-pub(crate) fn issue_master(directory: &Path, master: &MasterNames) -> Result<()> {
+/// aggregated servers. All of it is good for `life`.
+pub(crate) fn issue_master(directory: &Path, master: &MasterNames, life: Duration) -> Result<()> {
     let names = [
         "localhost",
         "kubernetes",
@@ -124,7 +154,11 @@ pub(crate) fn issue_master(directory: &Path, master: &MasterNames) -> Result<()>
         // Another one: its certificates make proxies, whose headers are believed.
         ("front-proxy-ca", "front-proxy-client", proxy),
     ] {
-        write_pair(directory, name, &Authority::read(directory, authority)?.issue(&purpose)?)?;
+        write_pair(
+            directory,
+            name,
+            &Authority::read(directory, authority)?.issue_for(&purpose, life)?,
+        )?;
     }
     Ok(())
 }
@@ -168,13 +202,16 @@ pub(crate) fn write_pair(directory: &Path, name: &str, pair: &Pair) -> Result<()
     write_private(&directory.join(format!("{name}.key")), &pair.key)
 }
 
-/// Writes a file that only its owner may read.
+/// Writes a file that only its owner may read: the old or the new text, whole.
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
+    let new = path.with_added_extension("new");
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file =
-        options.open(path).with_context(|| format!("cannot write {}", path.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    let written = options
+        .open(&new)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&new, path));
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn name(common: &str, organization: Option<&str>) -> DistinguishedName {

@@ -98,7 +98,7 @@ pub struct Config {
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     /// Shown to servers behind APIServices, who believe its bearer's `X-Remote-*` headers; `None`:
     /// nothing is shown.
-    pub aggregation_client: Option<Arc<rustls::sign::CertifiedKey>>,
+    pub aggregation_client: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
     /// The audit log, if one is kept.
     pub audit: Option<Arc<audit::Audit>>,
     /// How likely an HTTP/2 client is sent to another master with each request (kube-apiserver's

@@ -72,7 +72,8 @@ async fn open(dir: &Path, authority: &Authority, id: u64) -> Store {
             ca: authority.pem.clone().into(),
             cert: cert.into(),
             key: key.into(),
-        },
+        }
+        .into(),
         timers: Timers { request: PATIENCE, ..Timers::default() },
         retention: Retention::default(),
         disk: raft_store::Disk::default(),

@@ -46,10 +46,7 @@ impl Cluster {
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
             .try_init();
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let ca_pem = params.self_signed(&key).expect("a certificate").pem().into_bytes();
+        let (ca, ca_pem) = authority();
         let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id() % 250 + 1;
         let peer = |id| Peer {
@@ -59,7 +56,7 @@ impl Cluster {
         };
         Cluster {
             dir: tempfile::tempdir().expect("a directory"),
-            ca: Issuer::new(params, key),
+            ca,
             ca_pem,
             peers: (1..=members).map(|id| (MemberId(id), peer(id))).collect(),
             founders: members,
@@ -75,6 +72,13 @@ impl Cluster {
             disk: crate::Disk::default(),
             seal: Arc::new(crate::Plain),
         }
+    }
+
+    /// From now on certificates are signed by another one; the old one as PEM.
+    pub(crate) fn exchange_authority(&mut self) -> Vec<u8> {
+        let (ca, ca_pem) = authority();
+        self.ca = ca;
+        std::mem::replace(&mut self.ca_pem, ca_pem)
     }
 
     pub(crate) async fn started(members: u64) -> Cluster {
@@ -107,7 +111,8 @@ impl Cluster {
                 ca: self.ca_pem.clone(),
                 cert: cert.pem().into_bytes(),
                 key: key.serialize_pem().into_bytes(),
-            },
+            }
+            .into(),
             timers: self.timers,
             retention: self.retention,
             disk: self.disk.clone(),
@@ -168,6 +173,14 @@ impl Cluster {
             store.inside().stop(false, "end of test").await;
         }
     }
+}
+
+fn authority() -> (Issuer<'static, KeyPair>, Vec<u8>) {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_pem = params.self_signed(&key).expect("a certificate").pem().into_bytes();
+    (Issuer::new(params, key), ca_pem)
 }
 
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {

@@ -1,7 +1,13 @@
 //! What a member must be told to start, and why it may refuse.
 
 use crate::{room::Disk, seal::Seal, types::MemberId};
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
 
 /// One member of the group, as the others reach it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -22,6 +28,33 @@ pub struct Tls {
     /// This member's certificate: its DNS names contain `Peer::name`; for server and client use.
     pub cert: Vec<u8>,
     pub key: Vec<u8>,
+}
+
+/// The newest of it: whoever connects after [`OwnTls::replace`] is shown what was given to it.
+#[derive(Clone, Debug)]
+pub struct OwnTls(Arc<RwLock<(u64, Arc<Tls>)>>);
+
+impl From<Tls> for OwnTls {
+    fn from(tls: Tls) -> OwnTls {
+        OwnTls(Arc::new(RwLock::new((0, Arc::new(tls)))))
+    }
+}
+
+impl OwnTls {
+    /// Connections that are open keep what they began with.
+    pub fn replace(&self, tls: Tls) {
+        let mut newest = self.0.write().expect("only replaced");
+        *newest = (newest.0 + 1, Arc::new(tls));
+    }
+
+    pub(crate) fn current(&self) -> Arc<Tls> {
+        self.0.read().expect("only replaced").1.clone()
+    }
+
+    /// How often it was replaced.
+    pub(crate) fn version(&self) -> u64 {
+        self.0.read().expect("only replaced").0
+    }
 }
 
 impl std::fmt::Debug for Tls {
@@ -102,7 +135,7 @@ pub struct Config {
     pub joins: bool,
     /// Where this member listens for its peers.
     pub listen: SocketAddr,
-    pub tls: Tls,
+    pub tls: OwnTls,
     pub timers: Timers,
     pub retention: Retention,
     pub disk: Disk,

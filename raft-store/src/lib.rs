@@ -36,7 +36,7 @@ mod time;
 mod types;
 mod watch;
 
-pub use config::{Config, OpenError, Peer, Retention, Timers, Tls};
+pub use config::{Config, OpenError, OwnTls, Peer, Retention, Timers, Tls};
 pub use members::{Leadership, MemberStatus};
 pub use membership::Refusal;
 pub use questions::Answer;
@@ -62,3 +62,5 @@ mod joining_tests;
 mod mutants;
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod tls_tests;

@@ -6,7 +6,7 @@ use crate::{
     backup,
     barrier::{self, Barriers},
     codec,
-    config::{Config, OpenError, Peer, Retention, Timers, Tls},
+    config::{Config, OpenError, OwnTls, Peer, Retention, Timers},
     disk::StateDisk,
     durable,
     founding::{self, Founder, Introduce},
@@ -443,9 +443,9 @@ fn claim(dir: &Path, member: MemberId) -> Result<(), OpenError> {
     }
 }
 
-async fn serve(listener: tokio::net::TcpListener, tls: Tls, service: Service) {
+async fn serve(listener: tokio::net::TcpListener, tls: OwnTls, service: Service) {
     let shared = service.shared.clone();
-    if let Err(error) = server::serve(listener, &tls, service).await {
+    if let Err(error) = server::serve(listener, tls, service).await {
         shared.stop(&format!("peer server: {error}"));
     }
 }

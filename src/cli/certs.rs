@@ -3,19 +3,15 @@
 
 use super::output;
 use crate::{
+    credentials::{self, Whom, parse, read},
     kubeconfig,
-    pki::{self, Authority, MasterNames, Purpose},
+    pki::{self, Authority, Purpose},
 };
 use anyhow::{Context, Result};
 use std::{
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
-};
-use x509_parser::{
-    certificate::X509Certificate,
-    extensions::GeneralName,
-    pem::{Pem, parse_x509_pem},
 };
 
 /// The certificates of masters and administrators
@@ -27,7 +23,7 @@ pub(super) enum Args {
         #[arg(long)]
         pki: PathBuf,
     },
-    /// Sign a master's certificates anew, with new keys; it uses them from its next start on
+    /// Sign a master's certificates anew, with new keys, ahead of time or for other addresses
     Renew {
         /// The master's --pki, with the keys of the authorities
         #[arg(long)]
@@ -60,7 +56,9 @@ pub(super) enum Args {
 pub(super) fn run(args: Args) -> Result<()> {
     match args {
         Args::List { pki } => output::say(&list(&pki)?),
-        Args::Renew { pki, name, address } => output::say(&renew(&pki, name, address)?),
+        Args::Renew { pki, name, address } => {
+            output::say(&renew(&pki, &Whom { name, addresses: address })?);
+        }
         Args::Admin { pki, user, server } => output::say(&admin(&pki, &user, &server)?),
     }
     Ok(())
@@ -88,21 +86,11 @@ fn list(pki: &Path) -> Result<String> {
 }
 
 /// What was done, in a sentence.
-fn renew(pki: &Path, name: Option<String>, mut addresses: Vec<IpAddr>) -> Result<String> {
-    let name = match name {
-        Some(name) => name,
-        None => common_name(&pki.join("peer.crt")).context("who is it? Name it with --name")?,
-    };
-    let known = pki.join("apiserver.crt");
-    if known.exists() {
-        addresses.extend(addresses_in(&known).context("move it away, and name every --address")?);
-    }
-    addresses.sort();
-    addresses.dedup();
-    pki::issue_master(pki, &MasterNames { name: &name, addresses: &addresses })?;
-    let at: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-    let at = at.join(", ");
-    Ok(format!("certificates for {name} at {at} are signed; restart the master to use them"))
+fn renew(pki: &Path, whom: &Whom) -> Result<String> {
+    let signed = credentials::renew(pki, whom, pki::CERTIFICATE_LIFE)?;
+    let at: Vec<String> = signed.addresses.iter().map(IpAddr::to_string).collect();
+    let (name, at) = (signed.name, at.join(", "));
+    Ok(format!("certificates for {name} at {at} are signed; the master takes them up by itself"))
 }
 
 fn admin(pki: &Path, user: &str, server: &str) -> Result<String> {
@@ -111,43 +99,13 @@ fn admin(pki: &Path, user: &str, server: &str) -> Result<String> {
     Ok(kubeconfig::render(&authority.pair.cert, user, &pair, server, &[]))
 }
 
-fn read(path: &Path) -> Result<Pem> {
-    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (_, pem) = parse_x509_pem(&text)
-        .map_err(|error| anyhow::anyhow!("{} is not PEM: {error}", path.display()))?;
-    Ok(pem)
-}
-
-fn parse<'a>(path: &Path, pem: &'a Pem) -> Result<X509Certificate<'a>> {
-    pem.parse_x509().with_context(|| format!("{} is no certificate", path.display()))
-}
-
-fn common_name(path: &Path) -> Result<String> {
-    let pem = read(path)?;
-    let cert = parse(path, &pem)?;
-    let name = cert.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-    Ok(name.with_context(|| format!("{} names nobody", path.display()))?.to_string())
-}
-
-fn addresses_in(path: &Path) -> Result<Vec<IpAddr>> {
-    let pem = read(path)?;
-    let cert = parse(path, &pem)?;
-    let names = cert.subject_alternative_name().with_context(|| path.display().to_string())?;
-    let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
-    let address = |name: &GeneralName| match name {
-        GeneralName::IPAddress(bytes) => match **bytes {
-            [a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
-            _ => <[u8; 16]>::try_from(*bytes).ok().map(IpAddr::from),
-        },
-        _ => None,
-    };
-    Ok(names.iter().filter_map(address).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::write_pair;
+    use crate::{
+        credentials::{addresses_in, common_name},
+        pki::write_pair,
+    };
 
     fn address(text: &str) -> IpAddr {
         text.parse().expect("an address")
@@ -161,10 +119,14 @@ mod tests {
             let authority = Authority::open(&pki.join("made").join(name)).expect("made");
             write_pair(pki, name, &authority.pair).expect("written");
         }
-        assert!(renew(pki, None, Vec::new()).is_err(), "who it is is not known yet");
-        renew(pki, Some("m1".into()), vec![address("10.0.0.1")]).expect("signed");
+        let whom = |name: Option<&str>, addresses: &[&str]| Whom {
+            name: name.map(Into::into),
+            addresses: addresses.iter().map(|text| address(text)).collect(),
+        };
+        assert!(renew(pki, &whom(None, &[])).is_err(), "who it is is not known yet");
+        renew(pki, &whom(Some("m1"), &["10.0.0.1"])).expect("signed");
         let before = fs::read(pki.join("apiserver.key")).expect("a key");
-        renew(pki, None, vec![address("10.0.0.9")]).expect("signed again");
+        renew(pki, &whom(None, &["10.0.0.9"])).expect("signed again");
         assert_eq!(common_name(&pki.join("peer.crt")).expect("a name"), "m1");
         assert_ne!(fs::read(pki.join("apiserver.key")).expect("a key"), before);
         let at = addresses_in(&pki.join("apiserver.crt")).expect("addresses");

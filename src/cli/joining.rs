@@ -229,7 +229,11 @@ fn install(bundle: &[u8], own: &Own, this: &Peer) -> Result<()> {
     addresses.extend(pki::first_address(own.service_cidr));
     addresses.sort();
     addresses.dedup();
-    pki::issue_master(own.pki, &MasterNames { name: own.name, addresses: &addresses })
+    pki::issue_master(
+        own.pki,
+        &MasterNames { name: own.name, addresses: &addresses },
+        pki::CERTIFICATE_LIFE,
+    )
 }
 
 /// A client that believes a server whose chain ends in the CA with this hash.

@@ -4,12 +4,14 @@
 use super::{
     authentication::{AuthenticationArgs, front_proxy_ca, keyring, roots},
     backup::Scheduled,
-    client::client_tls,
     etcd_door::EtcdArgs,
     joining::{self, JoinArgs},
     stop_signal,
 };
-use crate::dev::fabric::bind_in;
+use crate::{
+    credentials::{Credentials, Newest},
+    dev::fabric::bind_in,
+};
 use anyhow::{Context, Result, bail};
 use apiserver::{
     Identity, Keyring,
@@ -20,7 +22,6 @@ use k8s::{Request, Resource, Status, Verb};
 use prometheus::Registry;
 use raft_store::{Config as StoreConfig, MemberId, OpenError, Peer, Retention, Store, Timers};
 use reconcile::Gate;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
@@ -169,7 +170,11 @@ pub(super) async fn run(mut args: Args) -> Result<()> {
         false => parse_members(&args)?,
     };
     let keyring = keyring(&args.pki)?;
-    let store = open_store(&args, store_config(&args, &members, &keyring, &registry)?).await?;
+    // Before the store reads its own.
+    let credentials = Credentials::open(&args.pki, &registry)?;
+    let store =
+        open_store(&args, store_config(&args, &members, (&keyring, &credentials), &registry)?)
+            .await?;
     let shutdown = CancellationToken::new();
     let mut tasks = JoinSet::new();
     if joins {
@@ -179,10 +184,11 @@ pub(super) async fn run(mut args: Args) -> Result<()> {
         });
     }
 
-    let mut config = server_config(&args, &store, &members, &registry)?;
+    let mut config = server_config(&args, &store, &members, &credentials, &registry)?;
     config.keyring = Some(keyring);
     let server = apiserver::Server::new(config);
-    let tls = server_tls(&args.pki)?;
+    let tls = server_tls(&args.pki, credentials.server.clone())?;
+    tasks.spawn(credentials.keep(shutdown.clone()));
     for address in &args.listen {
         let listener = bind(address).await?;
         let (server, tls, shutdown) = (server.clone(), tls.clone(), shutdown.clone());
@@ -289,7 +295,7 @@ async fn open_store(args: &Args, config: StoreConfig) -> Result<Store> {
 fn store_config(
     args: &Args,
     members: &[Member],
-    keyring: &Arc<Keyring>,
+    (keyring, credentials): (&Arc<Keyring>, &Credentials),
     registry: &Registry,
 ) -> Result<StoreConfig> {
     let own = members.iter().find(|member| member.id.0 == args.id).context("checked above")?;
@@ -301,11 +307,7 @@ fn store_config(
         initial_members: members.iter().map(|it| (it.id, it.peer.clone())).collect(),
         joins: args.initial_members.is_empty(),
         listen: address.parse().with_context(|| format!("{address}: not ADDRESS:PORT"))?,
-        tls: raft_store::Tls {
-            ca: read(&args.pki, "peer-ca.crt")?,
-            cert: read(&args.pki, "peer.crt")?,
-            key: read(&args.pki, "peer.key")?,
-        },
+        tls: credentials.peer.clone(),
         timers: Timers {
             heartbeat,
             election_min: heartbeat * 4,
@@ -326,6 +328,7 @@ fn server_config(
     args: &Args,
     store: &Store,
     members: &[Member],
+    credentials: &Credentials,
     registry: &Registry,
 ) -> Result<apiserver::Config> {
     let mut config = apiserver::Config::new(store.clone());
@@ -339,33 +342,15 @@ fn server_config(
     config.registry = registry.clone();
     config.joining = joining::bundle(&args.pki)?;
     args.authentication.apply(&args.pki, &mut config)?;
-    config.kubelet_tls = Some(client_tls(
-        &read(&args.pki, "ca.crt")?,
-        &read(&args.pki, "kubelet-client.crt")?,
-        &read(&args.pki, "kubelet-client.key")?,
-    )?);
-    config.aggregation_client = aggregation_client(&args.pki)?;
+    config.kubelet_tls = Some(kubelet_tls(&args.pki, credentials.kubelet_client.clone())?);
+    config.aggregation_client = credentials.proxy_client.clone().map(|own| own as _);
     config.audit = args.audit.open(registry)?;
     config.goaway_chance = args.goaway_chance;
     Ok(config)
 }
 
-/// What servers behind APIServices know this master by, if it has such a certificate.
-fn aggregation_client(pki: &Path) -> Result<Option<Arc<rustls::sign::CertifiedKey>>> {
-    if !pki.join("front-proxy-client.crt").exists() {
-        return Ok(None);
-    }
-    let chain = CertificateDer::pem_slice_iter(&read(pki, "front-proxy-client.crt")?)
-        .collect::<Result<Vec<_>, _>>()
-        .context("front-proxy-client.crt is not PEM")?;
-    let key = PrivateKeyDer::from_pem_slice(&read(pki, "front-proxy-client.key")?)
-        .context("front-proxy-client.key is not PEM")?;
-    let key = rustls::crypto::ring::sign::any_supported_type(&key)?;
-    Ok(Some(Arc::new(rustls::sign::CertifiedKey::new(chain, key))))
-}
-
 /// Clients may prove themselves with a certificate; those who do not are anonymous.
-fn server_tls(pki: &Path) -> Result<Arc<rustls::ServerConfig>> {
+fn server_tls(pki: &Path, own: Arc<Newest>) -> Result<Arc<rustls::ServerConfig>> {
     let mut trusted = roots(&read(pki, "ca.crt")?).context("ca.crt")?;
     if let Some(ca) = front_proxy_ca(pki)? {
         // Whose a certificate is, of a client or of a proxy, is looked at again by the server.
@@ -374,20 +359,17 @@ fn server_tls(pki: &Path) -> Result<Arc<rustls::ServerConfig>> {
     let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(trusted))
         .allow_unauthenticated()
         .build()?;
-    let mut certs: Vec<_> = CertificateDer::pem_slice_iter(&read(pki, "apiserver.crt")?)
-        .collect::<Result<_, _>>()
-        .context("apiserver.crt is not PEM")?;
-    // Shown as well, for a new master that knows the CA by its hash only.
-    for ca in CertificateDer::pem_slice_iter(&read(pki, "ca.crt")?) {
-        certs.push(ca.context("ca.crt is not PEM")?);
-    }
-    let key = PrivateKeyDer::from_pem_slice(&read(pki, "apiserver.key")?)
-        .context("apiserver.key is not PEM")?;
-    let mut config = rustls::ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(certs, key)?;
+    let mut config =
+        rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(own);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What this master shows nodes, and how it knows them.
+fn kubelet_tls(pki: &Path, own: Arc<Newest>) -> Result<Arc<rustls::ClientConfig>> {
+    let trusted = roots(&read(pki, "ca.crt")?).context("ca.crt")?;
+    let config = rustls::ClientConfig::builder().with_root_certificates(trusted);
+    Ok(Arc::new(config.with_client_cert_resolver(own)))
 }
 
 /// Open while this master leads and holds everything acknowledged before its term.

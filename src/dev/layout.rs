@@ -155,7 +155,11 @@ impl Layout {
         }
         fs::copy(accounts, directory.join("sa.key")).context("cannot copy sa.key")?;
         let addresses = [Ipv4Addr::LOCALHOST.into(), master.address, KUBERNETES_SERVICE_IP.into()];
-        pki::issue_master(&directory, &MasterNames { name: &master.name, addresses: &addresses })
+        pki::issue_master(
+            &directory,
+            &MasterNames { name: &master.name, addresses: &addresses },
+            pki::CERTIFICATE_LIFE,
+        )
     }
 
     /// A node has the CA's certificate, never its key.

@@ -2,7 +2,10 @@
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        ResolvesClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
@@ -34,7 +37,7 @@ pub(crate) fn anybody() -> Arc<ClientConfig> {
 /// is shown to those who ask.
 pub(crate) fn client_config(
     roots: Option<RootCertStore>,
-    client: Option<Arc<rustls::sign::CertifiedKey>>,
+    client: Option<Arc<dyn ResolvesClientCert>>,
 ) -> Result<Arc<ClientConfig>, String> {
     let with_verifier = match roots {
         None => builder(Arc::new(Anybody(provider()))),
@@ -44,10 +47,7 @@ pub(crate) fn client_config(
             .with_root_certificates(roots),
     };
     Ok(Arc::new(match client {
-        Some(client) => {
-            let resolver = rustls::sign::SingleCertAndKey::from(client);
-            with_verifier.with_client_cert_resolver(Arc::new(resolver))
-        }
+        Some(client) => with_verifier.with_client_cert_resolver(client),
         None => with_verifier.with_no_client_auth(),
     }))
 }

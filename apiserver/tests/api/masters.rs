@@ -65,7 +65,8 @@ impl Masters {
                     ca: ca.clone(),
                     cert: cert.pem().into_bytes(),
                     key: key.serialize_pem().into_bytes(),
-                },
+                }
+                .into(),
                 timers: Timers {
                     heartbeat: Duration::from_millis(50),
                     election_min: Duration::from_millis(300),

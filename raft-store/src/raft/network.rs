@@ -47,6 +47,8 @@ pub(crate) struct Link {
     pub(crate) data: Arc<dyn Wire>,
     address: String,
     dial: Arc<dyn Dial>,
+    /// Which certificate of this member it shows.
+    shown: u64,
     /// It was said that the peer refuses this member.
     said: Arc<AtomicBool>,
 }
@@ -111,12 +113,14 @@ impl Links {
         self.book().address(id).cloned()
     }
 
-    /// The connections to a peer, new ones if its address changed.
+    /// The connections to a peer, new ones if its address or this member's certificate changed.
     fn to(&self, id: u64) -> Result<Link, BadPeer> {
         let mut book = self.book();
         let known = (book.peers.get(&id).cloned(), book.address(id).cloned());
         let (Some(peer), Some(address)) = known else { return Err(BadPeer::Unknown(id)) };
-        if let Some(link) = book.links.get(&id).filter(|link| link.address == address) {
+        let shown = self.dial.shown();
+        let same = |link: &&Link| link.address == address && link.shown == shown;
+        if let Some(link) = book.links.get(&id).filter(same) {
             return Ok(link.clone());
         }
         let link = self.link(Peer { peer_address: address, ..peer })?;
@@ -126,11 +130,13 @@ impl Links {
 
     /// Connections of their own, to look whether `peer` is there.
     pub(crate) fn link(&self, peer: Peer) -> Result<Link, BadPeer> {
+        let shown = self.dial.shown();
         Ok(Link {
             control: self.dial.dial(&peer)?,
             data: self.dial.dial(&peer)?,
             address: peer.peer_address,
             dial: self.dial.clone(),
+            shown,
             said: Arc::default(),
         })
     }

@@ -2,13 +2,13 @@
 //! member's status. Only holders of a certificate of the peers' CA get here.
 
 use super::{
-    Raft, convert,
+    Raft, accept, convert,
     machine::{Dirs, Snapshot, SnapshotMeta},
     wire::{Answers, Incoming, MESSAGE_BYTES_MAX},
 };
 use crate::{
     codec,
-    config::{OpenError, Tls},
+    config::{OpenError, OwnTls},
     founding::Doorkeeper,
     inbox::Inbox,
     members::Leadership,
@@ -24,13 +24,12 @@ use crate::{
 };
 use futures::{Stream, StreamExt};
 use openraft::async_runtime::WatchReceiver as _;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{
-    Request, Response, Status, Streaming,
-    service::interceptor::InterceptedService,
-    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
+    Request, Response, Status, Streaming, service::interceptor::InterceptedService,
+    transport::Server,
 };
 use wire::peer::{
     self, AppendRequest, AppendResponse, ForwardRequest, ForwardResponse, SnapshotPiece,
@@ -297,27 +296,19 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, OpenError
 }
 
 /// Serves peers until the service's token is cancelled and all calls have ended.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    tls: &Tls,
-    service: Service,
-) -> Result<(), tonic::transport::Error> {
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(&tls.cert, &tls.key))
-        .client_ca_root(Certificate::from_pem(&tls.ca));
+pub(crate) async fn serve(listener: TcpListener, tls: OwnTls, service: Service) -> io::Result<()> {
     let stopping = service.stopping.clone();
-    // Without it an answer waits for the delayed acknowledgement of the one before: 40 ms.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = accept::connections(listener, tls)?;
     let doorkeeper = Doorkeeper::new(&service.shared, &service.steward.own.name);
     let service = PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     Server::builder()
-        .tls_config(tls)?
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .add_service(InterceptedService::new(service, doorkeeper))
         .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned())
         .await
+        .map_err(io::Error::other)
 }

@@ -2,7 +2,7 @@
 //! gRPC over mutual TLS; nothing above this file knows that.
 
 use crate::{
-    config::{Config, Peer, Timers, Tls},
+    config::{Config, OwnTls, Peer, Timers},
     founding::Introduce,
 };
 use futures::{
@@ -90,13 +90,18 @@ pub(crate) enum BadPeer {
 pub(crate) trait Dial: Send + Sync {
     fn dial(&self, peer: &Peer) -> Result<Arc<dyn Wire>, BadPeer>;
 
+    /// Grows when this member has something new to prove itself with: connections made before show the old.
+    fn shown(&self) -> u64 {
+        0
+    }
+
     /// True if nobody listens at the address any more: its process has ended.
     async fn refuses(&self, address: &str) -> bool;
 }
 
 /// Dials with this member's certificate.
 pub(crate) struct Grpc {
-    tls: Tls,
+    tls: OwnTls,
     timers: Timers,
     introduce: Introduce,
 }
@@ -107,9 +112,10 @@ impl Grpc {
     }
 
     fn endpoint(&self, peer: &Peer) -> Result<Endpoint, tonic::transport::Error> {
+        let shown = self.tls.current();
         let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&self.tls.ca))
-            .identity(Identity::from_pem(&self.tls.cert, &self.tls.key))
+            .ca_certificate(Certificate::from_pem(&shown.ca))
+            .identity(Identity::from_pem(&shown.cert, &shown.key))
             .domain_name(&peer.name);
         let endpoint = Endpoint::from_shared(format!("https://{}", peer.peer_address))?
             .tls_config(tls)?
@@ -126,6 +132,10 @@ impl Grpc {
 
 #[tonic::async_trait]
 impl Dial for Grpc {
+    fn shown(&self) -> u64 {
+        self.tls.version()
+    }
+
     fn dial(&self, peer: &Peer) -> Result<Arc<dyn Wire>, BadPeer> {
         let endpoint = self.endpoint(peer);
         let endpoint = endpoint.map_err(|error| BadPeer::Address(peer.to_string(), error))?;

@@ -261,7 +261,7 @@ impl World {
             initial_members: founders.chain(own).collect(),
             joins: host.joins,
             listen: ([127, 0, 0, 1], 0).into(),
-            tls: Tls { ca: Vec::new(), cert: Vec::new(), key: Vec::new() },
+            tls: Tls { ca: Vec::new(), cert: Vec::new(), key: Vec::new() }.into(),
             timers: self.setup.timers,
             retention: self.setup.retention,
             disk: Disk { reserve: RESERVE, free_space: Arc::new(Space(host.free.clone())) },

@@ -90,7 +90,8 @@ pub(super) async fn open(directory: &std::path::Path, count: u64) -> Result<Vec<
                 ca: authority.pair.cert.clone().into(),
                 cert: pair.cert.into(),
                 key: pair.key.into(),
-            },
+            }
+            .into(),
             timers: raft_store::Timers::default(),
             retention: raft_store::Retention::default(),
             disk: raft_store::Disk::default(),

@@ -1,0 +1,85 @@
+//! Connections that others of the group open to this member: mutual TLS with the newest certificate, and no
+//! slow handshake that holds up another.
+
+use crate::config::{OwnTls, Tls};
+use futures::{Stream, StreamExt};
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::WebPkiClientVerifier,
+};
+use std::{io, sync::Arc, time::Duration};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::wrappers::TcpListenerStream;
+
+/// Longer than a handshake between members takes on the slowest link that Raft's timers allow.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+
+/// More wait in the kernel. Members open a handful each; strangers must not be able to keep them out.
+const HANDSHAKES_MAX: usize = 1024;
+
+/// Those whose handshake went well, until `listener` fails.
+pub(super) fn connections(
+    listener: TcpListener,
+    tls: OwnTls,
+) -> io::Result<impl Stream<Item = io::Result<TlsStream<TcpStream>>>> {
+    let mut shown = tls.current();
+    let mut acceptor = acceptor(&shown)?;
+    let handshakes = TcpListenerStream::new(listener).map(move |tcp| {
+        let newest = tls.current();
+        if !Arc::ptr_eq(&newest, &shown) {
+            match self::acceptor(&newest) {
+                Ok(made) => acceptor = made,
+                Err(error) => tracing::error!(%error, "kept the old certificate for peers"),
+            }
+            shown = newest;
+        }
+        handshake(tcp, acceptor.clone())
+    });
+    Ok(handshakes.buffer_unordered(HANDSHAKES_MAX).filter_map(std::future::ready))
+}
+
+async fn handshake(
+    tcp: io::Result<TcpStream>,
+    acceptor: TlsAcceptor,
+) -> Option<io::Result<TlsStream<TcpStream>>> {
+    let tcp = match tcp {
+        Ok(tcp) => tcp,
+        Err(error) => return Some(Err(error)),
+    };
+    // Without it an answer waits for the delayed acknowledgement of the one before: 40 ms.
+    if let Err(error) = tcp.set_nodelay(true) {
+        tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(tcp)).await {
+        Ok(Ok(stream)) => Some(Ok(stream)),
+        // A stranger, or a member that gave up: nothing that ends the listening.
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a peer's handshake failed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(&tls.ca) {
+        roots.add(authority.map_err(io::Error::other)?).map_err(io::Error::other)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&tls.cert).collect();
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_client_cert_verifier(verifier.build().map_err(io::Error::other)?)
+        .with_single_cert(
+            chain.map_err(io::Error::other)?,
+            PrivateKeyDer::from_pem_slice(&tls.key).map_err(io::Error::other)?,
+        )
+        .map_err(io::Error::other)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
