@@ -3,20 +3,15 @@
 
 use crate::pki::{self, Authority, MasterNames};
 use anyhow::{Context, Result};
+use node_agent::credentials::{Newest, PERIOD, certified};
 use prometheus::{IntGaugeVec, Opts, Registry};
 use raft_store::{OwnTls, Tls};
-use rustls::{
-    SignatureScheme,
-    client::ResolvesClientCert,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::{ClientHello, ResolvesServerCert},
-    sign::CertifiedKey,
-};
+use rustls::sign::CertifiedKey;
 use std::{
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Arc, RwLock},
+    sync::Arc,
     time::Duration,
 };
 use time::OffsetDateTime;
@@ -26,37 +21,6 @@ use x509_parser::{
     extensions::GeneralName,
     pem::{Pem, parse_x509_pem},
 };
-
-/// How often the files are looked at. A certificate is signed anew long before it expires.
-const PERIOD: Duration = Duration::from_secs(10);
-
-/// A certificate and its key, the newest ones. Connections that are open keep what they began with.
-#[derive(Debug)]
-pub(crate) struct Newest {
-    key: RwLock<Arc<CertifiedKey>>,
-}
-
-impl Newest {
-    fn current(&self) -> Arc<CertifiedKey> {
-        self.key.read().expect("only replaced").clone()
-    }
-}
-
-impl ResolvesServerCert for Newest {
-    fn resolve(&self, _: ClientHello) -> Option<Arc<CertifiedKey>> {
-        Some(self.current())
-    }
-}
-
-impl ResolvesClientCert for Newest {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.current())
-    }
-
-    fn has_certs(&self) -> bool {
-        true
-    }
-}
 
 /// One of the pairs of files in a master's directory.
 struct Held {
@@ -175,11 +139,10 @@ impl Held {
         authority: Option<&'static str>,
     ) -> Result<(Arc<Newest>, Held)> {
         let files = Files::read(pki, name, authority)?;
-        let key = RwLock::new(Arc::new(files.parse(name)?));
-        let newest = Arc::new(Newest { key });
+        let newest = Arc::new(Newest::new(files.parse(name)?));
         let used = newest.clone();
         let put_to_use = Box::new(move |files: &Files| {
-            *used.key.write().expect("only replaced") = Arc::new(files.parse(name)?);
+            used.replace(files.parse(name)?);
             Ok(())
         });
         Ok((newest, Held { name, authority, files, put_to_use }))
@@ -225,18 +188,8 @@ impl Files {
     }
 
     fn parse(&self, name: &str) -> Result<CertifiedKey> {
-        let mut chain = Vec::new();
-        for cert in CertificateDer::pem_slice_iter(&self.cert)
-            .chain(CertificateDer::pem_slice_iter(&self.authority))
-        {
-            chain.push(cert.with_context(|| format!("{name}.crt is not PEM"))?);
-        }
-        let key = PrivateKeyDer::from_pem_slice(&self.key)
-            .with_context(|| format!("{name}.key is not PEM"))?;
-        let key = rustls::crypto::ring::sign::any_supported_type(&key)?;
-        let certified = CertifiedKey::new(chain, key);
-        certified.keys_match().with_context(|| format!("{name}.crt and {name}.key"))?;
-        Ok(certified)
+        certified(&self.cert, &self.authority, &self.key)
+            .with_context(|| format!("{name}.crt and {name}.key"))
     }
 }
 

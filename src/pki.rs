@@ -8,7 +8,12 @@ use rcgen::{
 };
 use sha2::{Digest as _, Sha256};
 use std::{
-    fs, io::Write as _, net::IpAddr, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration,
+    fs,
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    time::Duration,
 };
 use time::OffsetDateTime;
 
@@ -161,6 +166,23 @@ pub(crate) fn issue_master(directory: &Path, master: &MasterNames, life: Duratio
         )?;
     }
     Ok(())
+}
+
+/// Signs what the agent of a node proves itself with, and writes it into `directory`.
+pub(crate) fn issue_node(
+    ca: &Authority,
+    node: &str,
+    addresses: &[IpAddr],
+    directory: &Path,
+) -> Result<()> {
+    let user = format!("system:node:{node}");
+    let client = ca.issue(&Purpose::Client { user: &user, group: "system:nodes" })?;
+    let names = [node.to_string()];
+    let addresses = [&[Ipv4Addr::LOCALHOST.into()], addresses].concat();
+    let server = Purpose::Server { name: &user, names: &names, addresses: &addresses };
+    write_pair(directory, "client", &client)?;
+    write_pair(directory, "server", &ca.issue(&server)?)?;
+    write_private(&directory.join("ca.crt"), &ca.pair.cert)
 }
 
 /// The first address of a range, at which the `kubernetes` Service is.

@@ -2,6 +2,7 @@
 
 use crate::{
     client::{self, Client},
+    credentials::{self, Newest, Pair},
     images::Images,
     joined::Joined,
     kubelet::{self, Kubelet},
@@ -55,12 +56,10 @@ pub struct Config {
 /// Runs the agent until `shutdown`. Its pods keep running: the next agent finds them.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let registry = Registry::new();
-    let mut dialling = client::Config::from_files(
-        config.masters.clone(),
-        &config.ca,
-        &config.client_cert,
-        &config.client_key,
-    )?;
+    let own = Pair::open(&config.client_cert, &config.client_key).context("client certificate")?;
+    let ca = std::fs::read(&config.ca).context("CA certificate")?;
+    let mut dialling = client::Config::new(config.masters.clone(), ca);
+    dialling.newest = Some(own.newest.clone());
     // Its fields are managed by `kubelet`, whom tools know to leave alone.
     dialling.user_agent = concat!("kubelet/coxswain-", env!("CARGO_PKG_VERSION")).into();
     dialling.metrics = Some(client::Metrics::register(&registry)?);
@@ -71,6 +70,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tokio::select! {
         ended = agent.run(shutdown) => ended,
         never = client.follow_masters() => match never {},
+        never = credentials::follow(vec![own]) => match never {},
     }
 }
 
@@ -120,7 +120,9 @@ impl Agent {
         let events = Events::new(api.clone(), config.node_name.clone());
         let table = Table::default();
 
-        let (listener, tls) = listen(&config).await?;
+        let own = Pair::open(&config.server_cert, &config.server_key)
+            .context("certificate of the kubelet API")?;
+        let (listener, tls) = listen(&config, own.newest.clone()).await?;
         let kubelet = Kubelet {
             table: table.clone(),
             runtime: runtime.clone(),
@@ -161,6 +163,7 @@ impl Agent {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(kubelet.serve(listener, tls, shutdown.clone()));
+        tasks.spawn(async move { match credentials::follow(vec![own]).await {} });
         tasks.spawn(node.run());
         let archives = config.images;
         tasks.spawn(async move {
@@ -187,12 +190,12 @@ async fn until_over(mut tasks: JoinSet<()>, shutdown: CancellationToken) -> anyh
     ended
 }
 
-async fn listen(config: &Config) -> anyhow::Result<(TcpListener, Arc<rustls::ServerConfig>)> {
-    let tls = kubelet::tls_config(
-        &std::fs::read(&config.ca).context("CA certificate")?,
-        &std::fs::read(&config.server_cert).context("certificate of the kubelet API")?,
-        &std::fs::read(&config.server_key).context("key of the kubelet API")?,
-    )?;
+async fn listen(
+    config: &Config,
+    own: Arc<Newest>,
+) -> anyhow::Result<(TcpListener, Arc<rustls::ServerConfig>)> {
+    let ca = std::fs::read(&config.ca).context("CA certificate")?;
+    let tls = kubelet::tls_config(&ca, own)?;
     let address = SocketAddr::new(config.node_ip, config.kubelet_port);
     let listener = TcpListener::bind(address).await.with_context(|| address.to_string())?;
     Ok((listener, Arc::new(tls)))

@@ -12,6 +12,7 @@ mod watch;
 pub use kubeconfig::SERVERS_EXTENSION;
 pub use select::Endpoint;
 
+use crate::credentials::Newest;
 use ::http::{Method, StatusCode, header};
 use bytes::Bytes;
 use connection::Connection;
@@ -92,6 +93,8 @@ pub struct Config {
     pub ca_pem: Vec<u8>,
     /// Client certificate and key, PEM.
     pub certificate: Option<(Vec<u8>, Vec<u8>)>,
+    /// Shown instead of `certificate`: the newest, to each master that is dialled.
+    pub newest: Option<Arc<Newest>>,
     /// Bearer token.
     pub token: Option<String>,
     /// Name to expect in the masters' certificates instead of the host dialled.
@@ -110,6 +113,7 @@ impl Config {
             masters,
             ca_pem,
             certificate: None,
+            newest: None,
             token: None,
             server_name: None,
             user_agent: concat!("coxswain/", env!("CARGO_PKG_VERSION")).into(),
@@ -542,6 +546,7 @@ fn tls(config: &Config) -> Result<rustls::ClientConfig, Error> {
         .map_err(|error| fail(&error))?
         .with_root_certificates(roots);
     let mut tls = match &config.certificate {
+        _ if let Some(newest) = &config.newest => builder.with_client_cert_resolver(newest.clone()),
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();

@@ -5,6 +5,7 @@
 
 mod agent;
 pub mod client;
+pub mod credentials;
 pub mod dns;
 pub mod images;
 mod joined;

@@ -51,6 +51,24 @@ pub(super) enum Args {
         #[arg(long)]
         server: String,
     },
+    /// Sign what a node proves itself with, and write all of `coxswain agent --pki` into a directory
+    Node {
+        /// A master's --pki, with the key of the authority
+        #[arg(long)]
+        pki: PathBuf,
+
+        /// Name of the node
+        #[arg(long)]
+        name: String,
+
+        /// Address at which masters and other nodes reach it; may be several
+        #[arg(long, required = true)]
+        address: Vec<IpAddr>,
+
+        /// Where to write ca.crt, client.crt, client.key, server.crt and server.key
+        #[arg(long)]
+        out: PathBuf,
+    },
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -58,6 +76,9 @@ pub(super) fn run(args: Args) -> Result<()> {
         Args::List { pki } => output::say(&list(&pki)?),
         Args::Renew { pki, name, address } => {
             output::say(&renew(&pki, &Whom { name, addresses: address })?);
+        }
+        Args::Node { pki, name, address, out } => {
+            output::say(&node(&pki, &name, &address, &out)?);
         }
         Args::Admin { pki, user, server } => output::say(&admin(&pki, &user, &server)?),
     }
@@ -91,6 +112,15 @@ fn renew(pki: &Path, whom: &Whom) -> Result<String> {
     let at: Vec<String> = signed.addresses.iter().map(IpAddr::to_string).collect();
     let (name, at) = (signed.name, at.join(", "));
     Ok(format!("certificates for {name} at {at} are signed; the master takes them up by itself"))
+}
+
+/// A node has the CA's certificate, never its key.
+fn node(pki: &Path, name: &str, addresses: &[IpAddr], out: &Path) -> Result<String> {
+    pki::issue_node(&Authority::read(pki, "ca")?, name, addresses, out)?;
+    let out = out.display();
+    Ok(format!(
+        "certificates for node {name} are in {out}; an agent that uses them takes them up by itself"
+    ))
 }
 
 fn admin(pki: &Path, user: &str, server: &str) -> Result<String> {
@@ -133,6 +163,11 @@ mod tests {
         assert_eq!(at, [address("10.0.0.1"), address("10.0.0.9")]);
         let listed = list(pki).expect("listed");
         assert_eq!(listed.lines().filter(|line| line.ends_with("   valid")).count(), 7, "{listed}");
+        let out = directory.path().join("n1");
+        node(pki, "n1", &[address("10.0.0.5")], &out).expect("signed");
+        assert_eq!(common_name(&out.join("client.crt")).expect("a name"), "system:node:n1");
+        assert_eq!(addresses_in(&out.join("server.crt")).expect("read").len(), 2, "loopback too");
+        assert!(!out.join("ca.key").exists());
         let config = admin(pki, "anna", "https://10.0.0.1:6443").expect("a kubeconfig");
         assert!(config.contains("anna") && config.contains("https://10.0.0.1:6443"));
     }

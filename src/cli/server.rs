@@ -8,10 +8,7 @@ use super::{
     joining::{self, JoinArgs},
     stop_signal,
 };
-use crate::{
-    credentials::{Credentials, Newest},
-    dev::fabric::bind_in,
-};
+use crate::{credentials::Credentials, dev::fabric::bind_in};
 use anyhow::{Context, Result, bail};
 use apiserver::{
     Identity, Keyring,
@@ -19,6 +16,7 @@ use apiserver::{
 };
 use futures::future::BoxFuture;
 use k8s::{Request, Resource, Status, Verb};
+use node_agent::credentials::Newest;
 use prometheus::Registry;
 use raft_store::{Config as StoreConfig, MemberId, OpenError, Peer, Retention, Store, Timers};
 use reconcile::Gate;

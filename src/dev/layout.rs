@@ -6,7 +6,7 @@ use crate::{
     cli::client::{Target, client_tls},
     cli::dev::Args,
     kubeconfig,
-    pki::{self, Authority, MasterNames, Pair, Purpose, write_pair, write_private},
+    pki::{self, Authority, MasterNames, Purpose, write_pair, write_private},
 };
 use anyhow::{Context, Result};
 use std::{
@@ -162,18 +162,9 @@ impl Layout {
         )
     }
 
-    /// A node has the CA's certificate, never its key.
     fn prepare_node(&self, ca: &Authority, node: &Node) -> Result<()> {
         let directory = self.machine_dir(&node.name).join("pki");
-        let user = format!("system:node:{}", node.name);
-        let client = ca.issue(&Purpose::Client { user: &user, group: "system:nodes" })?;
-        let names = [node.name.clone()];
-        let addresses = [Ipv4Addr::LOCALHOST.into(), node.address];
-        let server = Purpose::Server { name: &user, names: &names, addresses: &addresses };
-        let Pair { cert, .. } = &ca.pair;
-        write_pair(&directory, "client", &client)?;
-        write_pair(&directory, "server", &ca.issue(&server)?)?;
-        write_private(&directory.join("ca.crt"), cert)
+        pki::issue_node(ca, &node.name, &[node.address], &directory)
     }
 
     /// As admin, over the addresses on this machine.

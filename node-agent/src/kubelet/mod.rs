@@ -28,7 +28,10 @@ use hyper_util::{
 };
 use k8s_openapi::api::core::v1::Pod;
 use prometheus::{Registry, TextEncoder};
-use rustls::{RootCertStore, server::WebPkiClientVerifier};
+use rustls::{
+    RootCertStore,
+    server::{ResolvesServerCert, WebPkiClientVerifier},
+};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -82,10 +85,9 @@ impl Refusal {
 /// A server that asks every caller for a certificate of `ca`.
 pub(crate) fn tls_config(
     ca: &[u8],
-    certificate: &[u8],
-    key: &[u8],
+    own: Arc<dyn ResolvesServerCert>,
 ) -> anyhow::Result<rustls::ServerConfig> {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca) {
@@ -93,12 +95,10 @@ pub(crate) fn tls_config(
     }
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
-    let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(key)?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(own);
     // WebSocket upgrades need HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
