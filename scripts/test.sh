@@ -38,4 +38,9 @@ case $which in
         ;;
     *) echo "test: $which: one of all, fast, live" >&2; exit 2 ;;
 esac
+if [ "$which" = all ]; then
+    # The same seeds every time, so that it is our change that breaks one; `make soak` has new ones.
+    step "simulation (thousands of seeds, optimised)"
+    SECONDS_=${SIM_SECONDS:-300} FIRST=1 scripts/sim.sh soak
+fi
 step "done"

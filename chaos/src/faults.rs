@@ -95,7 +95,14 @@ pub enum Fault {
         one_in: u32,
         length: u64,
     },
-    /// A member joins; if `forget` is another, that one is removed for ever.
+    /// Power for all is cut, and when it is back two do not reach each other: both want the others'
+    /// votes. Who has given one may die over it, and is cut off from whom it went to.
+    Contest {
+        between: u64,
+        and: u64,
+        length: u64,
+    },
+    /// A member joins.
     Join,
     Remove {
         member: u64,
@@ -149,7 +156,8 @@ fn fault(random: &mut StdRng, members: u64) -> Fault {
         42..46 => Fault::Isolate { member, length },
         46..52 => Fault::IsolateLeader { length },
         52..57 => Fault::OneWay { from: member, to: other, length },
-        57..61 => Fault::Cut { between: member, and: other, length },
+        57..59 => Fault::Cut { between: member, and: other, length },
+        59..61 => Fault::Contest { between: member, and: other, length },
         61..66 => {
             let apart = (1..=members).filter(|_| random.random_bool(0.5)).collect();
             Fault::Split { apart, length }

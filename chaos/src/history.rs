@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub revision: u64,
+    /// Which one of its revision: 0, 1, …
+    pub place: u32,
     pub key: String,
     /// `None`: deleted. Clients write no value twice.
     pub value: Option<String>,
@@ -43,6 +45,8 @@ pub enum What {
         guard: Guard,
         /// Only in this term.
         fence: Option<u64>,
+        /// Writes with the same number are of one transaction: all are applied, or none.
+        transaction: u64,
         told: Told,
     },
     /// Everything under a prefix, as `(key, value, revision of the value)`, at one revision.

@@ -13,16 +13,43 @@ pub fn check(ops: &[Op], truth: &Truth) -> Vec<Violation> {
     let mut found = Vec::new();
     found.extend(revisions(truth));
     found.extend(once(ops, truth));
+    found.extend(whole(ops, truth));
     found.extend(answers(ops, truth));
     found.extend(real_time(ops));
     found
 }
 
-/// Revisions grow by one, from 1.
+/// Revisions grow by one, from 1, and so do places within each, from 0.
 fn revisions(truth: &Truth) -> Option<Violation> {
-    let (mut numbers, mut last) = (truth.events().iter().map(|event| event.revision), 0);
-    let odd = numbers.find(|n| std::mem::replace(&mut last, *n) + 1 != *n)?;
-    Some(Violation::new("revisions", format!("{odd} does not follow the one before it")))
+    let (mut revision, mut place) = (0, 0);
+    let odd = truth.events().iter().find(|event| {
+        let follows = match event.place {
+            0 => event.revision == revision + 1,
+            n => event.revision == revision && n == place + 1,
+        };
+        (revision, place) = (event.revision, event.place);
+        !follows
+    })?;
+    Some(Violation::new("revisions", format!("{odd:?} does not follow the one before it")))
+}
+
+/// Of a transaction there is everything or nothing.
+fn whole(ops: &[Op], truth: &Truth) -> Vec<Violation> {
+    let applied: BTreeSet<&str> =
+        truth.events().iter().filter_map(|event| event.value.as_deref()).collect();
+    let mut transactions: BTreeMap<(u64, u64), (usize, usize)> = BTreeMap::new();
+    for op in ops {
+        if let What::Write { value: Some(value), transaction, .. } = &op.what {
+            let (there, all) = transactions.entry((op.client, *transaction)).or_default();
+            (*there, *all) = (*there + usize::from(applied.contains(&**value)), *all + 1);
+        }
+    }
+    let torn = transactions.into_iter().filter(|(_, (there, all))| *there > 0 && there < all);
+    let torn = torn.map(|((client, n), (there, all))| {
+        let what = format!("{there} of {all} writes of transaction {n} of client {client}");
+        Violation::new("all or nothing", what)
+    });
+    torn.collect()
 }
 
 /// What was written is there once at most, not if it was refused, and only in its term.
@@ -56,7 +83,11 @@ fn once(ops: &[Op], truth: &Truth) -> Vec<Violation> {
 
 /// Every answer is what the order says.
 fn answers(ops: &[Op], truth: &Truth) -> Vec<Violation> {
-    let events: BTreeMap<u64, _> = truth.events().iter().map(|it| (it.revision, it)).collect();
+    // A key can be written and deleted at one revision.
+    let mut events: BTreeMap<(u64, &str), Vec<_>> = BTreeMap::new();
+    for event in truth.events() {
+        events.entry((event.revision, &event.key)).or_default().push(&event.value);
+    }
     let mut found = Vec::new();
     for op in ops {
         match &op.what {
@@ -71,9 +102,9 @@ fn answers(ops: &[Op], truth: &Truth) -> Vec<Violation> {
                     let what = format!("{op:?} was applied when the key was as of {before:?}");
                     found.push(Violation::new("guards", what));
                 }
-                let event = events.get(revision);
-                if event.is_none_or(|event| event.key != *key || event.value != *value) {
-                    let what = format!("{op:?} was acknowledged; at {revision} there is {event:?}");
+                let there = events.get(&(*revision, key));
+                if there.is_none_or(|there| !there.contains(&value)) {
+                    let what = format!("{op:?} was acknowledged; at {revision} there is {there:?}");
                     found.push(Violation::new("acknowledged writes stay", what));
                 }
             }
@@ -134,12 +165,13 @@ mod tests {
 
     fn event(revision: u64, key: &str, value: &str) -> Event {
         let value = (!value.is_empty()).then(|| value.to_owned());
-        Event { revision, key: key.into(), value, term: 1 }
+        Event { revision, place: 0, key: key.into(), value, term: 1 }
     }
 
     fn write(at: (u64, u64), key: &str, value: &str, told: Told) -> Op {
         let (key, value) = (key.to_owned(), Some(value.to_owned()));
-        let what = What::Write { key, value, guard: Guard::Nothing, fence: None, told };
+        let (guard, fence, transaction) = (Guard::Nothing, None, at.0);
+        let what = What::Write { key, value, guard, fence, transaction, told };
         Op { client: 1, called: at.0, returned: at.1, what }
     }
 
@@ -184,6 +216,13 @@ mod tests {
         let refused = [write((0, 1), "a", "1", Told::Refused)];
         assert_eq!(found(&refused, &one), ["refusals hold"]);
         assert_eq!(found(&[], &one), ["nothing from nowhere"]);
+        let two = [event(1, "a", "1"), event(2, "b", "2")];
+        let half = [
+            write((0, 1), "a", "1", Told::Unknown),
+            write((0, 1), "b", "2", Told::Unknown),
+            write((0, 1), "c", "3", Told::Unknown),
+        ];
+        assert_eq!(found(&half, &two), ["all or nothing"]);
         let gap = [event(2, "a", "1")];
         let unknown = [write((0, 1), "a", "1", Told::Unknown)];
         assert_eq!(found(&unknown, &gap), ["revisions"]);

@@ -58,7 +58,8 @@ mod tests {
     use super::*;
 
     fn event(revision: u64, key: &str) -> Event {
-        Event { revision, key: key.into(), value: Some(revision.to_string()), term: 1 }
+        let value = Some(revision.to_string());
+        Event { revision, place: 0, key: key.into(), value, term: 1 }
     }
 
     fn found(seen: &[Seen]) -> usize {

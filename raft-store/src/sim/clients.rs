@@ -118,8 +118,15 @@ impl Client {
                 tried.push(more);
             }
         }
-        let writes = tried.iter().map(|it| it.write.clone()).collect();
-        let (txn, called) = (Txn { writes, fence, ..Txn::default() }, now_ns());
+        let mut writes: Vec<Write> = tried.iter().map(|it| it.write.clone()).collect();
+        let one_revision = one_in(4);
+        if one_in(40) {
+            // Much at once; what is deleted needs no one to remember it.
+            let (key, guard) = (Key::new(SPACE, "k3"), Guard::Any);
+            writes.push(Write { key, guard, op: Op::DeleteUntil(Some("k6".into())) });
+        }
+        let (txn, called) = (Txn { writes, fence, one_revision }, now_ns());
+        let transaction = self.next;
         let answer = ask(&self.world, node, |store| async move { store.txn(txn).await }).await;
         let (count, told): (_, Vec<Told>) = match answer {
             Some(Ok(done)) => ("writes", done.revisions.iter().map(|r| at(*r)).collect()),
@@ -140,7 +147,7 @@ impl Client {
                 _ => {}
             }
             let fence = fence.map(|term| term.0);
-            self.remember(called, What::Write { key, value, guard, fence, told });
+            self.remember(called, What::Write { key, value, guard, fence, transaction, told });
         }
     }
 
@@ -228,7 +235,8 @@ fn prefix() -> String {
 
 /// What a watcher hears from the member it is at.
 enum Heard {
-    Change(history::Event),
+    /// A revision comes as a whole.
+    Changes(Vec<history::Event>),
     UpTo(u64),
     Failed(Error),
 }
@@ -249,10 +257,12 @@ pub(super) async fn watcher(
         spawn_on(node, follow(store, prefix.clone(), cursor, sender));
         while let Some(each) = heard.recv().await {
             match each {
-                Heard::Change(event) => {
-                    cursor = cursor.max(event.revision);
-                    world.count("events watched", 1);
-                    note(Seen::Event(event));
+                Heard::Changes(events) => {
+                    world.count("events watched", events.len() as u64);
+                    for event in events {
+                        cursor = cursor.max(event.revision);
+                        note(Seen::Event(event));
+                    }
                 }
                 Heard::UpTo(revision) => {
                     cursor = cursor.max(revision);
@@ -291,12 +301,10 @@ async fn follow(store: Store, prefix: String, after: u64, sender: mpsc::Sender<H
                 Ok(changes) => changes,
                 Err(error) => return drop(sender.send(Heard::Failed(error)).await),
             };
-            for change in changes {
-                // Which term wrote it a watcher is not told; the truth knows.
-                let event = event(&change, 0);
-                if sender.send(Heard::Change(event)).await.is_err() {
-                    return;
-                }
+            // Which term wrote it a watcher is not told; the truth knows.
+            let events = changes.iter().map(|change| event(change, 0)).collect();
+            if sender.send(Heard::Changes(events)).await.is_err() {
+                return;
             }
             if sender.send(Heard::UpTo(watch.position().0)).await.is_err() {
                 return;

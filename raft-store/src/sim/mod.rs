@@ -16,6 +16,7 @@ mod world;
 
 pub(crate) use runtime::Runtime;
 pub(crate) use witness::entry_applied;
+pub(crate) use world::mark_synced;
 
 use std::time::Duration;
 

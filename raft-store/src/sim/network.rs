@@ -147,9 +147,9 @@ impl World {
                         return;
                     }
                 }
-                if world.is_dark(from) {
-                    // Nobody there to say that it is over.
-                    deliver.closed().await;
+                // Nobody there to say that it is over, until the machine is up again.
+                while world.is_dark(from) && !deliver.is_closed() {
+                    Sleep::ms(20).await;
                 }
             };
             tokio::select! {
@@ -326,7 +326,12 @@ impl Wire for Line {
     }
 
     async fn vote(&self, message: peer::VoteRequest) -> Result<peer::VoteResponse, Status> {
-        self.call(message, |door, m| Box::pin(async move { door.vote(m).await })).await
+        let call = self.call(message, |door, m| Box::pin(async move { door.vote(m).await }));
+        let answer = call.await?;
+        if answer.granted {
+            self.world.voted(self.to, self.from);
+        }
+        Ok(answer)
     }
 
     async fn pre_vote(&self, message: peer::VoteRequest) -> Result<peer::VoteResponse, Status> {

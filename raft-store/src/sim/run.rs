@@ -250,6 +250,15 @@ fn disturb(world: &Arc<World>, fault: Fault) {
         Fault::Cut { between, and, length } => {
             cut(world, vec![(between, and), (and, between)], length);
         }
+        Fault::Contest { between, and, length } => {
+            cut(world, vec![(between, and), (and, between)], length);
+            world.contested.store(true, Ordering::Relaxed);
+            later(world, length, |world| world.contested.store(false, Ordering::Relaxed));
+            for node in world.nodes() {
+                let down = random(|random| rand::Rng::random_range(random, 1..100));
+                world.crash(node, true, Some(down));
+            }
+        }
         Fault::Split { apart, length } => cut(world, around(&apart), length),
         Fault::Loss { percent, length } => {
             world.weather().lost = percent;
@@ -273,6 +282,13 @@ fn later(world: &Arc<World>, ms: u64, then: impl FnOnce(&Arc<World>) + Send + 's
         Sleep::ms(ms).await;
         then(&world);
     });
+}
+
+/// A member gave a vote while others want it too.
+pub(super) fn dies_over_its_vote(world: &Arc<World>, voter: Node, candidate: Node) {
+    world.count("voters that died", 1);
+    cut(world, vec![(voter, candidate), (candidate, voter)], 600);
+    world.crash(voter, true, Some(random(|random| rand::Rng::random_range(random, 1..20))));
 }
 
 fn cut(world: &Arc<World>, pairs: Vec<(Node, Node)>, length: u64) {

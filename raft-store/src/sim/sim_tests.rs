@@ -24,9 +24,13 @@ fn seeds(first: u64, at_most: Duration) -> BTreeMap<&'static str, u64> {
             }
         }
     };
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8);
-    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(worker))));
+    on_all_cores(worker);
     counts.into_inner().expect("no seed fails")
+}
+
+fn on_all_cores(work: impl Fn() + Sync) {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(&work))));
 }
 
 #[test]
@@ -49,6 +53,24 @@ fn promises_hold_whatever_breaks() {
     eprintln!("{counts:?}");
     for what in ["power cuts", "kills", "writes", "reads", "events watched", "writes fenced"] {
         assert!(counts.get(what).copied().unwrap_or(0) > 0, "no {what}: {counts:?}");
+    }
+}
+
+/// Checks that find nothing would prove nothing. All mistakes take minutes: `make mutants`.
+#[test]
+fn mistakes_that_show_soon_are_found() {
+    let found_by = [
+        (Mutant::FenceIgnored, "fences"),
+        (Mutant::GuardIgnored, "guards"),
+        (Mutant::WatchDrops, "watches"),
+        (Mutant::ApplyDiffers, "members agree"),
+    ];
+    for (mutant, check) in found_by {
+        let finds = |seed| {
+            let report = run(seed, &faults(seed), Some(mutant));
+            report.violations.iter().any(|violation| violation.check == check)
+        };
+        assert!((1..10).any(finds), "{mutant:?} is not found by \"{check}\"");
     }
 }
 
@@ -118,34 +140,64 @@ fn every_mutant_is_caught() {
     assert!(survivors.is_empty(), "not found in {many} seeds: {survivors:?}");
 }
 
-/// As many seeds as there is time for, from `COXSWAIN_SEED` on; `make soak`.
+/// What a soak has seen so far.
+#[derive(Default)]
+struct Soaked {
+    totals: BTreeMap<&'static str, u64>,
+    failing: Vec<u64>,
+    told: u64,
+}
+
+/// As many seeds as there is time for, from `COXSWAIN_SEED` on, on all cores; `make soak`.
 #[test]
 #[ignore = "takes as long as it is told to: `make soak`"]
 fn soak() {
     let seconds = variable("COXSWAIN_SECONDS").unwrap_or(60);
     let first = variable("COXSWAIN_SEED").unwrap_or_else(|| rand::random::<u32>().into());
-    let (begun, mut told) = (Instant::now(), Instant::now());
-    let (mut totals, mut failing): (BTreeMap<&str, u64>, Vec<u64>) = Default::default();
-    let mut seed = first;
-    while begun.elapsed() < Duration::from_secs(seconds) {
-        let report = run(seed, &faults(seed), None);
-        if !report.violations.is_empty() {
-            failing.push(seed);
-            if failing.len() <= 3 {
+    let (begun, next) = (Instant::now(), AtomicU64::new(first));
+    let soaked = Mutex::new(Soaked::default());
+    on_all_cores(|| {
+        while begun.elapsed() < Duration::from_secs(seconds) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            let report = run(seed, &faults(seed), None);
+            let fails = !report.violations.is_empty();
+            let explained = {
+                let mut soaked = soaked.lock().expect("nothing panics here");
+                soaked.add(seed, fails, &report);
+                soaked.tell(begun.elapsed().as_secs());
+                fails && soaked.failing.len() <= 3
+            };
+            if explained {
                 eprintln!("{}", explain(seed, &report));
             }
         }
-        let more = [("simulated seconds", report.simulated_ms / 1_000), ("steps", report.steps)];
-        for (what, n) in report.counts.into_iter().chain(more) {
-            *totals.entry(what).or_default() += n;
+    });
+    let Soaked { totals, failing, .. } = soaked.into_inner().expect("nothing panics here");
+    eprintln!("seeds {first} to {}: {totals:#?}", next.into_inner() - 1);
+    assert!(failing.is_empty(), "{} seeds fail: {failing:?}", failing.len());
+}
+
+impl Soaked {
+    fn add(&mut self, seed: u64, fails: bool, report: &Report) {
+        if fails {
+            self.failing.push(seed);
         }
-        seed += 1;
-        if told.elapsed() > Duration::from_secs(20) {
-            told = Instant::now();
-            let (ran, seconds) = (seed - first, begun.elapsed().as_secs());
+        let more = [
+            ("seeds", 1),
+            ("simulated seconds", report.simulated_ms / 1_000),
+            ("steps", report.steps),
+        ];
+        for (what, n) in report.counts.iter().map(|(what, n)| (*what, *n)).chain(more) {
+            *self.totals.entry(what).or_default() += n;
+        }
+    }
+
+    /// Now and then, how it goes.
+    fn tell(&mut self, seconds: u64) {
+        if seconds >= self.told + 20 {
+            self.told = seconds;
+            let (ran, failing) = (self.totals["seeds"], &self.failing);
             eprintln!("{ran} seeds in {seconds} s, {} of them fail: {failing:?}", failing.len());
         }
     }
-    eprintln!("seeds {first} to {}: {totals:#?}", seed - 1);
-    assert!(failing.is_empty(), "{} seeds fail: {failing:?}", failing.len());
 }

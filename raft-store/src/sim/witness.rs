@@ -122,6 +122,7 @@ pub(super) fn text(body: &[u8]) -> String {
 pub(super) fn event(change: &crate::Change, term: u64) -> Event {
     Event {
         revision: change.revision.0,
+        place: change.place,
         key: name(change.key()),
         value: change.new.as_ref().map(|new| text(&new.body)),
         term,

@@ -3,6 +3,7 @@
 use super::{
     disks::{Health, LogDisk, StateDisks, write_log},
     network::{Cable, Listening, Weather, address},
+    run::dies_over_its_vote,
     scheduler::{self, Node, Sleep, WORLD, one_in, random, spawn_on},
     witness,
 };
@@ -112,6 +113,8 @@ pub(super) struct World {
     pub(super) over: AtomicBool,
     /// Members die after one in so many answers; 0: they do not.
     pub(super) dying: AtomicU64,
+    /// Members die over votes that they gave.
+    pub(super) contested: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -130,6 +133,21 @@ fn scratch() -> tempfile::TempDir {
     dir.expect("a directory")
 }
 
+/// What was written to the mark after it was last synced may be lost with the power.
+fn forget_mark(dir: &Path) {
+    let (mark, synced) = (dir.join("log.flushed"), dir.join("log.flushed.synced"));
+    if one_in(2) && synced.exists() {
+        fs::copy(synced, mark).expect("a readable copy");
+    }
+}
+
+/// Remembers what of a mark a power cut cannot take.
+pub(crate) fn mark_synced(mark: &Path) {
+    if scheduler::active() {
+        fs::copy(mark, mark.with_extension("flushed.synced")).expect("a readable mark");
+    }
+}
+
 impl World {
     pub(super) fn new(setup: Setup) -> Arc<World> {
         let world = Arc::new(World {
@@ -141,6 +159,7 @@ impl World {
             counts: Mutex::default(),
             over: AtomicBool::new(false),
             dying: AtomicU64::new(0),
+            contested: AtomicBool::new(false),
         });
         (1..=setup.members).for_each(|node| world.add(node, false));
         world
@@ -249,6 +268,14 @@ impl World {
         if dying > 0 && one_in(dying) {
             let (world, down) = (self.clone(), random(|random| random.random_range(1..500)));
             spawn_on(WORLD, async move { world.crash(node, true, Some(down)) });
+        }
+    }
+
+    /// A member gave a vote: the best moment of all.
+    pub(super) fn voted(self: &Arc<Self>, voter: Node, candidate: Node) {
+        if self.contested.load(Ordering::Relaxed) && one_in(2) {
+            let world = self.clone();
+            spawn_on(WORLD, async move { dies_over_its_vote(&world, voter, candidate) });
         }
     }
 
@@ -387,6 +414,9 @@ impl World {
             let mut hosts = self.hosts();
             let Some(host) = hosts.get_mut(&node) else { return };
             host.dark |= power;
+            if power {
+                forget_mark(&host.dir);
+            }
             (host.running.take(), host.log.clone(), host.starts)
         };
         scheduler::kill(node);
@@ -420,6 +450,7 @@ impl World {
     pub(super) fn heal(self: &Arc<Self>) {
         *self.weather() = Weather::default();
         self.dying.store(0, Ordering::Relaxed);
+        self.contested.store(false, Ordering::Relaxed);
         scheduler::resume_all();
         for node in self.nodes() {
             self.fill_disk(node, false);

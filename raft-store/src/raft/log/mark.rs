@@ -54,6 +54,8 @@ impl Mark {
         if new {
             mark.set(Flushed::default())?;
             mark.file.sync_all()?;
+            #[cfg(test)]
+            crate::sim::mark_synced(path);
             if let Some(dir) = path.parent() {
                 File::open(dir)?.sync_all()?;
             }
@@ -105,6 +107,8 @@ impl Mark {
         self.set(flushed)?;
         if self.synced.elapsed() >= SYNC_EVERY {
             self.file.sync_data()?;
+            #[cfg(test)]
+            crate::sim::mark_synced(&self.path);
             self.synced = Instant::now();
         }
         Ok(())
@@ -114,7 +118,10 @@ impl Mark {
     pub(crate) fn lower(&mut self, flushed: Flushed) -> io::Result<()> {
         self.set(flushed)?;
         self.set(flushed)?;
-        self.file.sync_data()
+        self.file.sync_data()?;
+        #[cfg(test)]
+        crate::sim::mark_synced(&self.path);
+        Ok(())
     }
 }
 
