@@ -18,9 +18,9 @@ use wire::peer::Batch;
 const WAITING_BYTES_MAX: usize = 64 << 20;
 /// One entry carries about this much.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
-/// Entries proposed and not yet applied: enough to cover a sync and a round trip several times,
-/// few enough that requests gather into large entries meanwhile.
-const ENTRIES_IN_FLIGHT: usize = 16;
+/// Entries proposed and not yet applied: enough to cover a sync and a round trip, few enough that requests
+/// gather into large entries meanwhile.
+const ENTRIES_IN_FLIGHT: usize = 4;
 
 /// Clones share one inbox.
 #[derive(Clone, Default)]

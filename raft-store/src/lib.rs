@@ -32,6 +32,7 @@ mod state_engine;
 mod steward;
 mod store;
 mod succession;
+mod threads;
 mod time;
 mod types;
 mod watch;

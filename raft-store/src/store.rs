@@ -10,6 +10,7 @@ use crate::{
     shared::{Position, Shared},
     state::{Batch, Command, Session, State},
     steward::MemberError,
+    threads::Threads,
     time::sleep,
     types::{
         Cluster, Committed, Error, Key, LogIndex, MemberId, Page, Revision, Stored, Term, Txn,
@@ -17,6 +18,7 @@ use crate::{
     watch::{Watch, history},
 };
 use bytes::Bytes;
+use futures::FutureExt as _;
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -41,8 +43,8 @@ struct Inner {
 enum Mode {
     /// One member without a log: commits at once. Holds the last serial issued.
     Memory { last_serial: Mutex<u64>, leadership: watch::Sender<Leadership> },
-    /// One of a group.
-    Member(Arc<Member>),
+    /// One of a group, on threads of its own: what it spawns must be spawned there.
+    Member(Arc<Member>, Threads),
 }
 
 impl Store {
@@ -62,12 +64,15 @@ impl Store {
     /// Returns before there is a leader; `txn` and `barrier` wait for one. Refuses to start on a
     /// damaged disk or one of another member.
     pub async fn open(config: Config) -> Result<Store, OpenError> {
-        Ok(Store::of(Member::open(config).await?))
+        let threads = Threads::start().map_err(|error| OpenError::Raft(error.to_string()))?;
+        let opened = threads.run(Member::open(config).boxed()).await;
+        let member = opened.ok_or_else(|| OpenError::Raft("its threads ended".into()))??;
+        Ok(Store::of(member, threads))
     }
 
-    pub(crate) fn of(member: Arc<Member>) -> Store {
+    pub(crate) fn of(member: Arc<Member>, threads: Threads) -> Store {
         let shared = member.shared.clone();
-        Store { inner: Arc::new(Inner { shared, mode: Mode::Member(member) }) }
+        Store { inner: Arc::new(Inner { shared, mode: Mode::Member(member, threads) }) }
     }
 
     /// Resolves when this member has stopped, with the reason: after `shutdown`, or because its
@@ -87,7 +92,7 @@ impl Store {
         }
         match &self.inner.mode {
             Mode::Memory { last_serial, .. } => self.commit_in_memory(last_serial, txn),
-            Mode::Member(member) => member.txn(txn).await,
+            Mode::Member(member, _) => member.txn(txn).await,
         }
     }
 
@@ -113,7 +118,7 @@ impl Store {
         self.inner.shared.check_running()?;
         match &self.inner.mode {
             Mode::Memory { .. } => Ok(self.revision()),
-            Mode::Member(member) => member.barrier().await,
+            Mode::Member(member, _) => member.barrier().await,
         }
     }
 
@@ -223,14 +228,14 @@ impl Store {
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         match &self.inner.mode {
             Mode::Memory { leadership, .. } => leadership.subscribe(),
-            Mode::Member(member) => member.leadership(),
+            Mode::Member(member, _) => member.leadership(),
         }
     }
 
     /// This member.
     pub fn member(&self) -> MemberId {
         match &self.inner.mode {
-            Mode::Member(member) => member.id(),
+            Mode::Member(member, _) => member.id(),
             Mode::Memory { .. } => MemberId(1),
         }
     }
@@ -238,7 +243,7 @@ impl Store {
     /// All members, as this member sees them.
     pub fn members(&self) -> Vec<MemberStatus> {
         match &self.inner.mode {
-            Mode::Member(member) => member.members(),
+            Mode::Member(member, _) => member.members(),
             Mode::Memory { .. } => vec![MemberStatus {
                 id: MemberId(1),
                 name: "memory".into(),
@@ -255,7 +260,7 @@ impl Store {
 
     /// From now on `answer` answers what other members [`ask`](Store::ask) about `topic`.
     pub fn answer(&self, topic: &'static str, answer: Answer) {
-        if let Mode::Member(member) = &self.inner.mode {
+        if let Mode::Member(member, _) = &self.inner.mode {
             member.answer(topic, answer);
         }
     }
@@ -263,7 +268,11 @@ impl Store {
     /// What another member says about `topic`; `None` if it did not say anything in time.
     pub async fn ask(&self, of: MemberId, topic: &str, question: Bytes) -> Option<Bytes> {
         match &self.inner.mode {
-            Mode::Member(member) => member.ask(of, topic, question).await,
+            Mode::Member(member, threads) => {
+                let (member, topic) = (member.clone(), topic.to_owned());
+                let asked = async move { member.ask(of, &topic, question).await };
+                threads.run(asked.boxed()).await.flatten()
+            }
             Mode::Memory { .. } => None,
         }
     }
@@ -292,14 +301,19 @@ impl Store {
     async fn change(&self, request: Request) -> Result<MemberId, MemberError> {
         match &self.inner.mode {
             Mode::Memory { .. } => Err(MemberError::Unavailable { unknown: false }),
-            Mode::Member(member) => member.change(request).await,
+            Mode::Member(member, threads) => {
+                let member = member.clone();
+                let changed = async move { member.change(request).await };
+                let changed = threads.run(changed.boxed()).await;
+                changed.unwrap_or(Err(MemberError::Unavailable { unknown: true }))
+            }
         }
     }
 
     /// Hands leadership over if it has it and another can take it: before a planned stop, while
     /// this member still answers.
     pub async fn hand_over(&self) {
-        if let Mode::Member(member) = &self.inner.mode {
+        if let Mode::Member(member, _) = &self.inner.mode {
             member.hand_over().await;
         }
     }
@@ -309,7 +323,7 @@ impl Store {
     pub async fn compact(&self, revision: Revision) -> Result<(), Error> {
         self.inner.shared.check_running()?;
         match &self.inner.mode {
-            Mode::Member(member) => member.compact(revision).await,
+            Mode::Member(member, _) => member.compact(revision).await,
             Mode::Memory { last_serial, .. } => {
                 let serial = last_serial.lock().expect("only held to apply");
                 let shared = &self.inner.shared;
@@ -326,7 +340,7 @@ impl Store {
         self.inner.shared.check_running()?;
         match &self.inner.mode {
             Mode::Memory { .. } => Ok(()),
-            Mode::Member(member) => member.flush().await,
+            Mode::Member(member, _) => member.flush().await,
         }
     }
 
@@ -342,7 +356,7 @@ impl Store {
             Mode::Memory { .. } => {
                 Err(backup::Error::Refused("a store in memory has no backups".into()))
             }
-            Mode::Member(member) => member.backup(now, since).await,
+            Mode::Member(member, _) => member.backup(now, since).await,
         }
     }
 
@@ -350,7 +364,7 @@ impl Store {
     pub async fn shutdown(&self) {
         match &self.inner.mode {
             Mode::Memory { .. } => self.inner.shared.stop("shut down"),
-            Mode::Member(member) => member.stop(true, "shut down").await,
+            Mode::Member(member, _) => member.stop(true, "shut down").await,
         }
     }
 
@@ -358,7 +372,7 @@ impl Store {
     pub(crate) fn inside(&self) -> &Member {
         match &self.inner.mode {
             Mode::Memory { .. } => panic!("in memory"),
-            Mode::Member(member) => member,
+            Mode::Member(member, _) => member,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     raft::log::{Log, mark::Mark},
     room::{Disk, FreeSpace},
     state::Session,
+    threads::Threads,
     types::Cluster,
 };
 use chaos::{Violation, history::Op};
@@ -346,7 +347,7 @@ impl World {
         let Assembled { member, service, work } =
             Member::assemble(config, metrics, opened, dial, name).await?;
         work.into_iter().for_each(|each| spawn_on(node, each));
-        let store = Store::of(member);
+        let store = Store::of(member, Threads::of_caller());
         let listening = Listening { service: Arc::new(service), door };
         if let Some(host) = self.hosts().get_mut(&node) {
             host.running = Some(Running { store: store.clone(), listening });
