@@ -305,6 +305,11 @@ impl Member {
     }
 
     #[cfg(test)]
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    #[cfg(test)]
     pub(crate) fn raft_metrics(&self) -> raft::Metrics {
         self.raft.metrics().borrow_watched().clone()
     }
@@ -644,7 +649,10 @@ impl Context {
         let deadline = self.timers.election_max;
         match leadership.leader? {
             leader if leader == self.id => server::local_read_index(&self.raft, deadline).await,
-            leader => network::read_index(&self.link_to(leader.0)?, deadline).await,
+            leader => {
+                let vote = server::own_vote(&self.raft).await?;
+                network::read_index(&self.link_to(leader.0)?, self.id, &vote, deadline).await
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     metrics::Metrics,
     snapshot_stream, steward,
     time::{Instant, timeout},
+    types::MemberId,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -430,8 +431,15 @@ impl fmt::Debug for Link {
 }
 
 /// The index up to which a read that starts now must see the log, from the leader `link` leads to.
-pub(crate) async fn read_index(link: &Link, deadline: Duration) -> Option<u64> {
-    let call = link.control.read_index(peer::ReadIndexRequest {});
+/// `member` asks, whose vote is `vote`.
+pub(crate) async fn read_index(
+    link: &Link,
+    member: MemberId,
+    vote: &Vote,
+    deadline: Duration,
+) -> Option<u64> {
+    let vote = Some(convert::to_vote(vote));
+    let call = link.control.read_index(peer::ReadIndexRequest { member: member.0, vote });
     within(deadline, call).await.ok().and_then(|answer| answer.index)
 }
 

@@ -2,7 +2,7 @@
 //! member's status. Only holders of a certificate of the peers' CA get here.
 
 use super::{
-    Raft, accept, convert,
+    Raft, Vote, accept, convert,
     machine::{Dirs, Snapshot, SnapshotMeta},
     wire::{Answers, Incoming, MESSAGE_BYTES_MAX},
 };
@@ -24,7 +24,7 @@ use crate::{
 };
 use futures::{Stream, StreamExt};
 use openraft::async_runtime::WatchReceiver as _;
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -225,9 +225,16 @@ impl peer::peer_server::Peer for Service {
 
     async fn read_index(
         &self,
-        _: Request<peer::ReadIndexRequest>,
+        request: Request<peer::ReadIndexRequest>,
     ) -> Result<Response<peer::ReadIndexResponse>, Status> {
-        let index = local_read_index(&self.raft, self.read_index_max).await;
+        let peer::ReadIndexRequest { member, vote } = request.into_inner();
+        let mut index = None;
+        if let Ok(vote) = convert::from_vote(vote) {
+            index = vouched_read_index(&self.raft, self.steward.id, MemberId(member), vote).await;
+        }
+        if index.is_none() {
+            index = local_read_index(&self.raft, self.read_index_max).await;
+        }
         Ok(Response::new(peer::ReadIndexResponse { index }))
     }
 
@@ -290,6 +297,42 @@ pub(crate) async fn local_read_index(raft: &Raft, deadline: Duration) -> Option<
     Some(read.index())
 }
 
+/// The vote of this member, as Raft has it at the moment.
+pub(crate) async fn own_vote(raft: &Raft) -> Option<Vote> {
+    raft.with_raft_state(|state| *state.vote_ref()).await.ok()
+}
+
+/// ReadIndex on this member for another, without a round of heartbeats: `None` if it takes one.
+///
+/// The other's vote was looked at after its read began. If it is for this leader's term, and the two
+/// are most of the voters, then no later leader had been elected when the read began: whatever was
+/// acknowledged until then is committed here.
+async fn vouched_read_index(
+    raft: &Raft,
+    own: MemberId,
+    other: MemberId,
+    vote: Vote,
+) -> Option<u64> {
+    // The lease proves nothing here. It is how openraft is asked for the index at once.
+    let (read, _) = raft.get_read_log_id(openraft::ReadPolicy::LeaseRead).await.ok()?;
+    // The index was that of a leader, and of this term: the other knew it as the leader of this
+    // term before, and it still is.
+    let vouched = raft.with_raft_state(move |state| {
+        let membership = state.membership_state.effective();
+        vote.committed
+            && *state.vote_ref() == vote
+            && is_quorum(membership.get_joint_config(), [own, other])
+    });
+    vouched.await.ok()?.then(|| read.index())
+}
+
+/// Whether the two are most of the voters, of both groups while one takes over from the other.
+fn is_quorum(groups: &[BTreeSet<u64>], two: [MemberId; 2]) -> bool {
+    let two = BTreeSet::from(two.map(|member| member.0));
+    !groups.is_empty()
+        && groups.iter().all(|voters| two.intersection(voters).count() > voters.len() / 2)
+}
+
 /// Listens at once, so that a taken port is an error of the start; serves until stopped.
 pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, OpenError> {
     TcpListener::bind(address).await.map_err(|source| OpenError::Listen { address, source })
@@ -311,4 +354,50 @@ pub(crate) async fn serve(listener: TcpListener, tls: OwnTls, service: Service) 
         .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned())
         .await
         .map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster_tests::{Cluster, put};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_follower_vouches_for_its_leader_in_this_term_only() {
+        let cluster = Cluster::started(3).await;
+        let leader = cluster.leader().await;
+        let written = cluster.store(leader).txn(put("a", "1")).await.expect("written");
+        let follower = leader % 3 + 1;
+        cluster.store(follower).barrier().await.expect("it follows");
+        let raft_of = |id| cluster.store(id).inside().raft();
+        let vote = own_vote(raft_of(follower)).await.expect("it runs");
+        let ask = |raft, vote| vouched_read_index(raft, MemberId(leader), MemberId(follower), vote);
+        let mut index = None;
+        while index.is_none() {
+            // Not while the lease is not fresh, on a loaded machine.
+            index = ask(raft_of(leader), vote).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(index >= Some(written.revision.0), "each revision is an entry here");
+        let other_term = Vote::new_committed(vote.leader_id.term + 1, leader);
+        assert_eq!(ask(raft_of(leader), other_term).await, None);
+        let candidate = Vote::new(vote.leader_id.term, leader);
+        assert_eq!(ask(raft_of(leader), candidate).await, None);
+        assert_eq!(ask(raft_of(follower), vote).await, None, "only a leader knows");
+        let alone = MemberId(leader);
+        assert_eq!(vouched_read_index(raft_of(leader), alone, alone, vote).await, None);
+        cluster.shutdown().await;
+    }
+
+    #[test]
+    fn two_members_are_most_of_three_voters_but_not_of_four() {
+        let voters = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
+        let two = [MemberId(1), MemberId(2)];
+        assert!(is_quorum(&[voters(&[1, 2, 3])], two));
+        assert!(is_quorum(&[voters(&[1, 2])], two));
+        assert!(!is_quorum(&[voters(&[1, 2, 3, 4])], two));
+        assert!(!is_quorum(&[voters(&[1, 3, 4])], two), "a learner's word counts for nothing");
+        assert!(!is_quorum(&[voters(&[1, 2, 3])], [MemberId(1), MemberId(1)]), "alone");
+        assert!(!is_quorum(&[voters(&[1, 2, 3]), voters(&[1, 2, 3, 4, 5])], two), "joint");
+        assert!(!is_quorum(&[], two));
+    }
 }
