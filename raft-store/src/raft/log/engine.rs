@@ -1,5 +1,5 @@
-//! Where the log lies on disk. A small seam, so that recycled segment files can take RocksDB's
-//! place. An engine orders and persists; it knows nothing of Raft.
+//! Where the log lies on disk: what an engine promises, and the one in RocksDB, in which logs of earlier
+//! versions are carried on. An engine orders and persists; it knows nothing of Raft.
 
 use super::{
     mark::Mark,
@@ -95,11 +95,16 @@ pub(crate) fn io_error(error: rocksdb::Error) -> io::Error {
 }
 
 impl RocksLog {
+    /// Whether there is such a log in a directory.
+    pub(crate) fn is_in(dir: &Path) -> bool {
+        dir.join("CURRENT").exists()
+    }
+
     /// Opens the log and verifies every entry against its chain and against the mark. Refusing
     /// changes nothing on disk.
     pub(crate) fn open(dir: &Path, mark: &Mark) -> Result<(RocksLog, Recovered), OpenError> {
         let explained = |error| explain(dir, error);
-        if dir.join("CURRENT").exists() {
+        if RocksLog::is_in(dir) {
             // An open for writing replaces the write-ahead files: look first.
             let families = DB::list_cf(&options(), dir).map_err(explained)?;
             let db = DB::open_cf_for_read_only(&options(), dir, families, false);

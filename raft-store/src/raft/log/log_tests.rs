@@ -45,7 +45,21 @@ impl RaftLogEngine for FullDisk {
 #[tokio::test]
 async fn a_log_survives_with_its_vote_and_after_cuts_and_purges() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (mut log, writer) = open(dir.path());
+    survives(dir.path()).await;
+    assert!(!RocksLog::is_in(&dir.path().join("log")));
+}
+
+#[tokio::test]
+async fn so_does_one_that_was_begun_in_rocksdb() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mark = Mark::open(&dir.path().join("log.flushed")).expect("a mark");
+    RocksLog::open(&dir.path().join("log"), &mark).expect("a new log");
+    survives(dir.path()).await;
+    assert!(RocksLog::is_in(&dir.path().join("log")));
+}
+
+async fn survives(dir: &Path) {
+    let (mut log, writer) = open(dir);
     let vote = Vote::new_committed(2, 1);
     log.save_vote(&vote).await.expect("saved");
     log.blocking_append((0..10).map(|index| entry(1, index))).await.expect("appended");
@@ -58,7 +72,7 @@ async fn a_log_survives_with_its_vote_and_after_cuts_and_purges() {
     assert_eq!(ids(&mut log, 4..20).await, expected);
     close((log, writer));
 
-    let (mut log, writer) = open(dir.path());
+    let (mut log, writer) = open(dir);
     assert_eq!(log.read_vote().await.expect("a vote"), Some(vote));
     assert_eq!(log.read_committed().await.expect("committed"), Some(log_id(2, 8)));
     let state = log.get_log_state().await.expect("a state");
@@ -75,7 +89,7 @@ async fn a_log_survives_with_its_vote_and_after_cuts_and_purges() {
     log.blocking_append([entry(3, 7)]).await.expect("appended");
     close((log, writer));
 
-    let (mut log, writer) = open(dir.path());
+    let (mut log, writer) = open(dir);
     assert_eq!(ids(&mut log, 7..20).await, [(3, 7)]);
     close((log, writer));
 }

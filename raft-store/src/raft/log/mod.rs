@@ -2,8 +2,10 @@
 //! Nothing here blocks: openraft runs all of Raft in the task that calls it.
 
 pub(crate) mod engine;
+mod frame;
 pub(crate) mod mark;
 mod record;
+pub(crate) mod segments;
 mod wal;
 pub(crate) mod writer;
 
@@ -16,6 +18,7 @@ use openraft::{
     storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage},
 };
 use record::Chain;
+use segments::Segments;
 use std::{
     collections::VecDeque,
     fmt::Debug,
@@ -84,8 +87,8 @@ impl Log {
             }
             _ => OpenError::Disk { path: path.clone(), source: error },
         })?;
-        let (engine, recovered) = RocksLog::open(&dir.join("log"), &mark)?;
-        let (log, writer, jobs) = Log::on(Arc::new(engine), recovered, mark, metrics, failed);
+        let (engine, recovered) = open_engine(&dir.join("log"), &mark)?;
+        let (log, writer, jobs) = Log::on(engine, recovered, mark, metrics, failed);
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
             .spawn(move || writer.run(jobs))
@@ -180,6 +183,16 @@ impl Log {
         let engine = self.engine.clone();
         blocking(move || read_engine(&*engine, on_disk, bytes_max)).await?
     }
+}
+
+/// A log stays in the engine that it was begun in.
+fn open_engine(dir: &Path, mark: &Mark) -> Result<(Arc<dyn RaftLogEngine>, Recovered), OpenError> {
+    if RocksLog::is_in(dir) {
+        let (engine, recovered) = RocksLog::open(dir, mark)?;
+        return Ok((Arc::new(engine), recovered));
+    }
+    let (engine, recovered) = Segments::open(dir, mark)?;
+    Ok((Arc::new(engine), recovered))
 }
 
 fn read_engine(
@@ -398,6 +411,8 @@ impl RaftLogStorage<Types> for Log {
     }
 }
 
+#[cfg(test)]
+pub(crate) use frame::torn as torn_frame;
 #[cfg(test)]
 #[path = "log_tests.rs"]
 mod tests;
