@@ -10,21 +10,26 @@ use crate::{
         cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
         maintenance_server::MaintenanceServer, watch_server::WatchServer,
     },
+    unary::{self, MESSAGE_BYTES_MAX},
 };
+use http::{Request, Response};
 use raft_store::Store;
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, time::Duration};
 use tokio::{net::TcpListener, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::{
-    Request, Status,
-    service::InterceptorLayer,
-    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
+    Status,
+    body::Body,
+    service::Routes,
+    transport::{
+        Certificate, Identity, Server, ServerTlsConfig,
+        server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo},
+    },
 };
+use tower::{Service as _, service_fn};
 
 /// The organization in the certificates of clients that may come in.
 pub const ROLE: &str = "coxswain:etcd";
-/// Requests may be this large; the store has the last word.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// How often leases and compaction are looked at.
@@ -111,14 +116,18 @@ impl Door {
         // Without it an answer waits for the delayed acknowledgement of the one before: 40 ms.
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
         let kv = KvServer::new(door.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let mut server = self.server.layer(InterceptorLayer::new(role(self.tls)));
-        let served = server
-            .add_service(kv)
+        let services = Routes::new(kv)
             .add_service(WatchServer::new(door.clone()))
             .add_service(LeaseServer::new(door.clone()))
             .add_service(ClusterServer::new(door.clone()))
             .add_service(MaintenanceServer::new(door.clone()))
-            .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+            .prepare();
+        let (inside, tls) = (door.clone(), self.tls);
+        let served = self.server.serve_with_incoming_shutdown(
+            service_fn(move |request| answer(inside.clone(), services.clone(), tls, request)),
+            incoming,
+            shutdown.clone().cancelled_owned(),
+        );
         tracing::info!(address = %self.address, tls = self.tls, "serving etcd's API");
         tokio::select! {
             served = served => served,
@@ -128,19 +137,26 @@ impl Door {
 }
 
 /// Lets in whoever may come in. Without TLS the address is loopback: everybody on this machine may.
-fn role(tls: bool) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
-    move |request| match tls && !has_role(&request) {
-        true => {
-            let detail = format!("etcd's API is for certificates of the organization {ROLE}");
-            Err(Status::permission_denied(detail))
-        }
-        false => Ok(request),
+async fn answer(
+    door: Services,
+    mut services: Routes,
+    tls: bool,
+    request: Request<Body>,
+) -> Result<Response<Body>, Infallible> {
+    if tls && !has_role(&request) {
+        let detail = format!("etcd's API is for certificates of the organization {ROLE}");
+        return Ok(Status::permission_denied(detail).into_http());
+    }
+    match unary::answer(&door, request).await {
+        Ok(answer) => Ok(answer),
+        Err(request) => services.call(request).await,
     }
 }
 
 /// The handshake has proved whose the certificate is.
-fn has_role(request: &Request<()>) -> bool {
-    let certificates = request.peer_certs();
+fn has_role(request: &Request<Body>) -> bool {
+    let connection = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
+    let certificates = connection.and_then(TlsConnectInfo::peer_certs);
     let Some(first) = certificates.as_deref().and_then(|it| it.first()) else { return false };
     let Ok((_, certificate)) = x509_parser::parse_x509_certificate(first) else { return false };
     let mut organizations = certificate.subject().iter_organization();

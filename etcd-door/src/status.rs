@@ -51,6 +51,10 @@ pub(crate) fn lease_ttl_too_large() -> Status {
     Status::out_of_range("etcdserver: too large lease TTL")
 }
 
+pub(crate) fn too_large() -> Status {
+    Status::invalid_argument("etcdserver: request is too large")
+}
+
 pub(crate) fn timeout() -> Status {
     Status::unavailable("etcdserver: request timed out")
 }
@@ -66,7 +70,7 @@ pub(crate) fn of(error: Error) -> Status {
         }
         Error::Overloaded { .. } => Status::resource_exhausted("etcdserver: too many requests"),
         Error::Unavailable { .. } => timeout(),
-        Error::TooLarge { .. } => Status::invalid_argument("etcdserver: request is too large"),
+        Error::TooLarge { .. } => too_large(),
         Error::Stopped(_) => Status::unavailable("etcdserver: server stopped"),
         error @ (Error::GuardFailed { .. } | Error::Fenced { .. }) => {
             Status::aborted(error.to_string())

@@ -1,0 +1,153 @@
+//! The calls that everybody makes all the time: one message in, one out, about keys. What tonic does for
+//! them is done here with less: no router, no buffers for streams, no copy of the message.
+//!
+//! Format: gRPC over HTTP/2, "Length-Prefixed-Message": a flag, four bytes of length, the message.
+
+use crate::{kv::Door, proto::rpc::kv_server::Kv as _, status::too_large};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::{Stream, StreamExt as _};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full};
+use prost::Message;
+use std::future::ready;
+use tonic::{Status, body::Body};
+
+/// Requests may be this large; the store has the last word.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// A flag (compressed or not) and a length.
+const PREFIX: usize = 5;
+
+/// The answer to a call that is made here; else the request again.
+pub(crate) async fn answer(
+    door: &Door,
+    request: Request<Body>,
+) -> Result<Response<Body>, Request<Body>> {
+    let asked = match request.uri().path() {
+        "/etcdserverpb.KV/Range" => Asked::Range,
+        "/etcdserverpb.KV/Put" => Asked::Put,
+        "/etcdserverpb.KV/Txn" => Asked::Txn,
+        _ => return Err(request),
+    };
+    let body = request.into_body();
+    let answer = match asked {
+        Asked::Range => call(body, |message| door.range(message)).await,
+        Asked::Put => call(body, |message| door.put(message)).await,
+        Asked::Txn => call(body, |message| door.txn(message)).await,
+    };
+    Ok(answer.unwrap_or_else(Status::into_http))
+}
+
+enum Asked {
+    Range,
+    Put,
+    Txn,
+}
+
+async fn call<Q, A, F>(
+    body: Body,
+    call: impl FnOnce(tonic::Request<Q>) -> F,
+) -> Result<Response<Body>, Status>
+where
+    Q: Message + Default,
+    A: Message,
+    F: Future<Output = Result<tonic::Response<A>, Status>>,
+{
+    let message = message(gather(body.into_data_stream()).await?)?;
+    let message = Q::decode(message).map_err(|error| Status::internal(error.to_string()))?;
+    let answer = call(tonic::Request::new(message)).await?.into_inner();
+    Ok(response(&answer))
+}
+
+/// All of a request's body; without a copy if it came in one piece.
+async fn gather(
+    mut pieces: impl Stream<Item = Result<Bytes, Status>> + Unpin,
+) -> Result<Bytes, Status> {
+    let Some(first) = pieces.next().await.transpose()? else { return Ok(Bytes::new()) };
+    let Some(second) = pieces.next().await.transpose()? else { return Ok(first) };
+    let mut whole = BytesMut::with_capacity(2 * (first.len() + second.len()));
+    whole.put(first);
+    whole.put(second);
+    while let Some(piece) = pieces.next().await.transpose()? {
+        whole.put(piece);
+        if whole.len() > PREFIX + MESSAGE_BYTES_MAX {
+            return Err(too_large());
+        }
+    }
+    Ok(whole.freeze())
+}
+
+/// The one message of a body.
+fn message(mut body: Bytes) -> Result<Bytes, Status> {
+    let cut_short = || Status::internal("the request ends within its message");
+    let compressed = body.try_get_u8().map_err(|_| cut_short())?;
+    let length = body.try_get_u32().map_err(|_| cut_short())? as usize;
+    if compressed != 0 {
+        return Err(Status::unimplemented("compressed messages are not accepted"));
+    }
+    match body.len() {
+        there if there < length => Err(cut_short()),
+        there if there > length => Err(Status::internal("the request has more than one message")),
+        _ => Ok(body),
+    }
+}
+
+fn response(answer: &impl Message) -> Response<Body> {
+    let length = answer.encoded_len();
+    let mut message = BytesMut::with_capacity(PREFIX + length);
+    message.put_u8(0);
+    message.put_u32(length as u32);
+    answer.encode(&mut message).expect("there is room for all of it");
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let body = Full::new(message.freeze()).with_trailers(ready(Some(Ok(trailers))));
+    let mut response = Response::new(Body::new(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::rpc::{PutRequest, RangeRequest};
+
+    fn framed(flag: u8, length: usize, message: &[u8]) -> Bytes {
+        let mut body = BytesMut::new();
+        body.put_u8(flag);
+        body.put_u32(length as u32);
+        body.put_slice(message);
+        body.freeze()
+    }
+
+    #[test]
+    fn a_body_is_one_whole_message() {
+        let refused = |body: Bytes| message(body).expect_err("refused").message().to_owned();
+        assert_eq!(message(framed(0, 3, b"abc")).expect("a message"), "abc");
+        assert_eq!(refused(Bytes::new()), "the request ends within its message");
+        assert_eq!(refused(framed(0, 4, b"abc")), "the request ends within its message");
+        assert_eq!(refused(framed(0, 2, b"abc")), "the request has more than one message");
+        assert_eq!(refused(framed(1, 3, b"abc")), "compressed messages are not accepted");
+    }
+
+    #[tokio::test]
+    async fn a_body_in_pieces_is_put_together() {
+        let put =
+            PutRequest { key: "a".into(), value: vec![7; 5000].into(), ..PutRequest::default() };
+        let body = framed(0, put.encoded_len(), &put.encode_to_vec());
+        for size in [1, 700, 2600, 10_000] {
+            let pieces = body.chunks(size).map(|piece| Ok(Bytes::copy_from_slice(piece)));
+            let read = gather(futures::stream::iter(pieces)).await.expect("read");
+            let read = PutRequest::decode(message(read).expect("a message")).expect("decoded");
+            assert_eq!(read, put, "{size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_ends_with_its_status() {
+        let answer = RangeRequest { key: "a".into(), ..RangeRequest::default() };
+        let body = response(&answer).into_body().collect().await.expect("a body");
+        let status = body.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned();
+        assert_eq!(status, Some(HeaderValue::from_static("0")));
+        let read = message(body.to_bytes()).expect("a message");
+        assert_eq!(RangeRequest::decode(read).expect("decoded"), answer);
+    }
+}
