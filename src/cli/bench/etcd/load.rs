@@ -2,6 +2,7 @@
 
 use super::{
     Figure,
+    caller::Caller,
     clusters::{Cluster, kill_member},
     report::Measured,
 };
@@ -90,16 +91,21 @@ fn create(key: Bytes, value: Bytes) -> TxnRequest {
     }
 }
 
+/// So many cheaper ones, for calls about keys.
+pub(super) async fn callers(endpoints: &[String], count: usize) -> Result<Vec<Caller>> {
+    let calls = endpoints.iter().cycle().take(count).map(|endpoint| Caller::connect(endpoint));
+    futures::future::try_join_all(calls).await
+}
+
 /// Puts, creates, reads, or a mixture.
 pub(super) async fn keys(
     figure: Figure,
-    channels: &[Channel],
+    callers: &[Caller],
     clients: usize,
     time: Duration,
     round: usize,
 ) -> Result<Figures> {
-    let clients: Vec<KvClient<Channel>> =
-        channels.iter().cycle().take(clients).cloned().map(KvClient::new).collect();
+    let clients: Vec<Caller> = callers.iter().cycle().take(clients).cloned().collect();
     let values = Values::new();
     let first = clients.first().context("at least one client")?.clone();
     if figure != Figure::Put {
@@ -110,18 +116,18 @@ pub(super) async fn keys(
 }
 
 /// All keys that are read are there.
-async fn fill(client: KvClient<Channel>, values: &Values) -> Result<()> {
+async fn fill(client: Caller, values: &Values) -> Result<()> {
     let counted = RangeRequest { range_end: key(KEYS), count_only: true, ..range(key(0)) };
-    let present = client.clone().range(counted).await?.into_inner().count;
+    let present = client.range(&counted).await?.count;
     if present == KEYS as i64 {
         return Ok(());
     }
     let mut writers = JoinSet::new();
     for writer in 0..64 {
-        let (mut client, values) = (client.clone(), values.clone());
+        let (client, values) = (client.clone(), values.clone());
         writers.spawn(async move {
             for number in (writer..KEYS).step_by(64) {
-                client.put(put(key(number), values.of(number))).await?;
+                client.put(&put(key(number), values.of(number))).await?;
             }
             anyhow::Ok(())
         });
@@ -157,29 +163,24 @@ struct Step {
     round: usize,
 }
 
-impl AsyncStep<KvClient<Channel>> for Step {
-    async fn step(
-        &mut self,
-        client: &mut KvClient<Channel>,
-        number: usize,
-        count: u64,
-    ) -> Result<()> {
+impl AsyncStep<Caller> for Step {
+    async fn step(&mut self, client: &mut Caller, number: usize, count: u64) -> Result<()> {
         let nth = count * self.clients + number as u64;
         // Spread over all keys; the factor has no divisor in common with their number.
         let key = key((nth * 7919) % KEYS);
         match self.figure {
             Figure::Create => {
                 let name = format!("/registry/new/{}/{}/{nth}", self.round, self.clients);
-                let created = client.txn(create(name.into(), self.values.of(nth))).await?;
-                ensure!(created.get_ref().succeeded, "it was there already");
+                let created = client.txn(&create(name.into(), self.values.of(nth))).await?;
+                ensure!(created.succeeded, "it was there already");
             }
-            Figure::Put => drop(client.put(put(key, self.values.of(nth))).await?),
+            Figure::Put => drop(client.put(&put(key, self.values.of(nth))).await?),
             Figure::Mixed if count.is_multiple_of(5) => {
-                client.put(put(key, self.values.of(nth))).await?;
+                client.put(&put(key, self.values.of(nth))).await?;
             }
             Figure::Mixed | Figure::Range => {
-                let found = client.range(range(key)).await?;
-                ensure!(found.get_ref().kvs.len() == 1, "a key that was put is not there");
+                let found = client.range(&range(key)).await?;
+                ensure!(found.kvs.len() == 1, "a key that was put is not there");
             }
             Figure::Watch | Figure::Failover => bail!("measured otherwise"),
         }

@@ -1,6 +1,7 @@
 //! `coxswain bench etcd`: three masters and three members of etcd on this machine, both on the same
 //! disk with fsync, driven in turns by the same client of etcd's API; how they compare.
 
+mod caller;
 mod clusters;
 mod load;
 mod report;
@@ -177,12 +178,18 @@ async fn measure(
     cluster: &dyn Cluster,
     round: usize,
 ) -> Result<report::Measured> {
-    let channels = load::connect(&cluster.endpoints(), args.connections.min(clients)).await?;
+    let (endpoints, connections) = (cluster.endpoints(), args.connections.min(clients));
     let time = Duration::from_secs(args.seconds);
     let before = cpu_seconds(cluster).await?;
     let figures = match figure {
-        Figure::Watch => load::watch(&channels, clients, time).await,
-        _ => load::keys(figure, &channels, clients, time, round).await,
+        Figure::Watch => {
+            let channels = load::connect(&endpoints, connections).await?;
+            load::watch(&channels, clients, time).await
+        }
+        _ => {
+            let callers = load::callers(&endpoints, connections).await?;
+            load::keys(figure, &callers, clients, time, round).await
+        }
     };
     let figures = figures.with_context(|| format!("{}: {figure}", cluster.name()))?;
     let after = cpu_seconds(cluster).await?;
