@@ -35,7 +35,8 @@ pub(crate) enum Mutant {
     LostWhileBusy,
 }
 
-pub(crate) const ALL: [Mutant; 14] = [
+/// Those that the simulation finds. The others have tests of their own.
+pub(crate) const FOUND: [Mutant; 13] = [
     Mutant::FsyncSkipped,
     Mutant::FenceIgnored,
     Mutant::GuardIgnored,
@@ -49,7 +50,6 @@ pub(crate) const ALL: [Mutant; 14] = [
     Mutant::ApplyDiffers,
     Mutant::PurgeUnsynced,
     Mutant::VoteUnsynced,
-    Mutant::LostWhileBusy,
 ];
 
 thread_local! {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     Guard, Key, LogIndex, Op, Revision,
+    mutants::{self, Mutant},
     state::{Command, Session, State},
 };
 
@@ -110,6 +111,14 @@ async fn an_old_fence_is_refused_without_asking_anyone() {
 /// What a leader took and lost (it could not reach a quorum for a moment) nobody will ever answer.
 #[test]
 fn a_lost_request_is_sent_again_however_much_there_is_to_do() {
+    let times = times_the_first_is_sent();
+    assert!(times > 1, "sent {times} times in five seconds");
+    mutants::switch(Some(Mutant::LostWhileBusy));
+    assert_eq!(times_the_first_is_sent(), 1, "this test finds the mistake");
+    mutants::switch(None);
+}
+
+fn times_the_first_is_sent() -> usize {
     let serials = crate::sim::simulated(async {
         let (alone, inbox) = (alone(Duration::from_secs(60)), Inbox::default());
         let mut serials = Vec::new();
@@ -134,6 +143,5 @@ fn a_lost_request_is_sent_again_however_much_there_is_to_do() {
         }
         serials
     });
-    let first = serials.iter().filter(|serial| **serial == 1).count();
-    assert!(first > 1, "sent {first} times in five seconds");
+    serials.iter().filter(|serial| **serial == 1).count()
 }

@@ -139,15 +139,17 @@ impl LogDisk {
         it.cache = it.durable.clone();
     }
 
-    /// Entries that were on disk are not any more: the disk lied, or its end is damaged.
-    pub(super) fn lose_tail(&self, entries: usize) -> bool {
+    /// Entries that were on disk are not any more: the disk lied, or its end is damaged. Only as far
+    /// as somebody else knew that they were there (`marked`): what nobody knew nobody can miss.
+    pub(super) fn lose_tail(&self, entries: usize, marked: u64) -> bool {
         let mut it = self.inside();
-        let enough = it.durable.records.len() > entries;
-        for _ in 0..entries {
+        let known = it.durable.records.last_key_value().is_some_and(|(last, _)| *last <= marked);
+        let lost = known && it.durable.records.len() > entries;
+        for _ in 0..if lost { entries } else { 0 } {
             it.durable.records.pop_last();
         }
         it.cache = it.durable.clone();
-        enough
+        lost
     }
 
     /// Writes lost in power cuts.
@@ -212,8 +214,11 @@ pub(super) async fn write_log(disk: LogDisk, mut writer: Writer, mut queue: mpsc
     while let Some(first) = queue.recv().await {
         let jobs = gather(first, &mut queue);
         if jobs.iter().any(|job| job.sync) {
-            let ops = jobs.iter().flat_map(|job| job.ops.iter().cloned()).collect();
-            disk.inside().staged = Some(ops);
+            // Before a cut the mark is lowered: until then nothing of it is on its way.
+            if jobs.iter().all(|job| job.cut.is_none()) {
+                let ops = jobs.iter().flat_map(|job| job.ops.iter().cloned()).collect();
+                disk.inside().staged = Some(ops);
+            }
             Sleep::of(disk.health.sync_time()).await;
         }
         writer.turn(jobs);

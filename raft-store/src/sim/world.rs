@@ -442,7 +442,9 @@ impl World {
     pub(super) fn damage(self: &Arc<Self>, node: Node, entries: usize) {
         self.crash(node, true, None);
         if let Some(host) = self.hosts().get_mut(&node) {
-            host.damaged |= host.log.lose_tail(entries);
+            let mark = Mark::open(&host.dir.join("log.flushed"));
+            let marked = mark.map_or(0, |mark| mark.current().index);
+            host.damaged |= host.log.lose_tail(entries, marked);
         }
         self.start(node);
     }
