@@ -40,7 +40,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
-use openraft::{Instant as _, async_runtime::WatchReceiver as _};
+use openraft::async_runtime::WatchReceiver as _;
 use std::{
     collections::{BTreeMap, VecDeque},
     fs, io,
@@ -572,7 +572,7 @@ impl Context {
         let term = raft.current_term;
         let own_entry_applied = applied.is_some_and(|id| term_of(&id) == term);
         let alone = raft.membership_config.voter_ids().count() <= 1;
-        let acknowledged = raft.last_quorum_acked.as_ref().map(|acked| acked.elapsed());
+        let acknowledged = raft.last_quorum_acked.as_ref().map(|acked| raft::since(acked));
         let cut_off = !alone && acknowledged.is_none_or(|ago| ago > self.timers.election_max * 2);
         let leads = raft.state.is_leader() && own_entry_applied && !cut_off;
         Leadership {

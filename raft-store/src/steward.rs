@@ -17,7 +17,7 @@ use crate::{
     types::MemberId,
 };
 use openraft::{
-    ChangeMembers, EntryPayload, Instant as _,
+    ChangeMembers, EntryPayload,
     async_runtime::WatchReceiver as _,
     errors::{ClientWriteError, RaftError},
     raft::{ClientWriteResponse, Precondition},
@@ -311,7 +311,7 @@ impl Steward {
         let (beats, logs) = (raft.heartbeat.as_ref()?, raft.replication.as_ref()?);
         let beat = beats.get(&id).copied().flatten();
         let awaited = *self.awaited().entry(id).or_insert_with(Instant::now);
-        let silent = beat.map_or(awaited.elapsed(), |beat| beat.elapsed());
+        let silent = beat.map_or(awaited.elapsed(), |beat| raft::since(&beat));
         let answers = match since {
             Some(since) => acked(&beat, since),
             None => beat.is_some() && silent <= self.timers.election_max * 2,
@@ -337,7 +337,7 @@ impl Steward {
 }
 
 fn acked(beat: &Option<impl std::ops::Deref<Target = raft::RaftInstant>>, since: Instant) -> bool {
-    beat.as_ref().is_some_and(|beat| beat.elapsed() < since.elapsed())
+    beat.as_ref().is_some_and(|beat| raft::since(beat) < since.elapsed())
 }
 
 /// Why the member with this directory was removed, if it was.

@@ -65,6 +65,11 @@ pub(crate) type Membership = openraft::Membership<u64, Peer>;
 pub(crate) type RaftInstant = openraft::type_config::alias::InstantOf<Types>;
 pub(crate) type Metrics = openraft::RaftMetrics<Types>;
 
+/// How long ago it was.
+pub(crate) fn since(moment: &RaftInstant) -> Duration {
+    openraft::Instant::elapsed(moment)
+}
+
 pub(crate) fn log_id(term: u64, index: u64) -> LogId {
     LogId::new_term_index(term, index)
 }

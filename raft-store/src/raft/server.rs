@@ -359,7 +359,7 @@ pub(crate) async fn serve(listener: TcpListener, tls: OwnTls, service: Service) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster_tests::{Cluster, put};
+    use crate::cluster_tests::{Cluster, PATIENCE, put};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_follower_vouches_for_its_leader_in_this_term_only() {
@@ -371,12 +371,16 @@ mod tests {
         let raft_of = |id| cluster.store(id).inside().raft();
         let vote = own_vote(raft_of(follower)).await.expect("it runs");
         let ask = |raft, vote| vouched_read_index(raft, MemberId(leader), MemberId(follower), vote);
-        let mut index = None;
-        while index.is_none() {
+        let vouched = async {
             // Not while the lease is not fresh, on a loaded machine.
-            index = ask(raft_of(leader), vote).await;
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+            loop {
+                match ask(raft_of(leader), vote).await {
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                    index => break index,
+                }
+            }
+        };
+        let index = timeout(PATIENCE, vouched).await.expect("the leader has a lease");
         assert!(index >= Some(written.revision.0), "each revision is an entry here");
         let other_term = Vote::new_committed(vote.leader_id.term + 1, leader);
         assert_eq!(ask(raft_of(leader), other_term).await, None);

@@ -1,13 +1,13 @@
 //! What openraft's tasks run on in tests: Tokio, or the simulation if the thread runs one.
 
 use super::scheduler;
-use crate::time;
+use crate::time::{self, Instant};
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
 use rand_0_10::SeedableRng;
 use std::{
     fmt,
     future::Future,
-    ops::{Add, AddAssign, Sub, SubAssign},
+    ops::{AddAssign, SubAssign},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -18,49 +18,22 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub(crate) struct Runtime;
 
-/// On the clock of one member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(time::Instant);
-
-impl Add<Duration> for Moment {
-    type Output = Moment;
-
-    fn add(self, duration: Duration) -> Moment {
-        Moment(self.0 + duration)
-    }
-}
-
-impl AddAssign<Duration> for Moment {
+impl AddAssign<Duration> for Instant {
     fn add_assign(&mut self, duration: Duration) {
         *self = *self + duration;
     }
 }
 
-impl Sub<Duration> for Moment {
-    type Output = Moment;
-
-    fn sub(self, duration: Duration) -> Moment {
-        Moment(self.0 - duration)
-    }
-}
-
-impl Sub for Moment {
-    type Output = Duration;
-
-    fn sub(self, other: Moment) -> Duration {
-        self.0 - other.0
-    }
-}
-
-impl SubAssign<Duration> for Moment {
+impl SubAssign<Duration> for Instant {
     fn sub_assign(&mut self, duration: Duration) {
         *self = *self - duration;
     }
 }
 
-impl openraft::Instant for Moment {
-    fn now() -> Moment {
-        Moment(time::Instant::now())
+/// On the clock of one member.
+impl openraft::Instant for Instant {
+    fn now() -> Instant {
+        Instant::now()
     }
 }
 
@@ -117,7 +90,7 @@ impl AsyncRuntime for Runtime {
     type JoinError = Ended;
     type JoinHandle<T: OptionalSend + 'static> = Join<T>;
     type Sleep = Sleep;
-    type Instant = Moment;
+    type Instant = Instant;
     type TimeoutError = time::Elapsed;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = Timeout<T>;
     type ThreadLocalRng = rand_0_10::rngs::SmallRng;
@@ -142,22 +115,22 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep(duration: Duration) -> Sleep {
-        Self::sleep_until(Moment(time::Instant::now() + duration))
+        Self::sleep_until(Instant::now() + duration)
     }
 
-    fn sleep_until(moment: Moment) -> Sleep {
-        Box::pin(time::sleep_until(moment.0))
+    fn sleep_until(moment: Instant) -> Sleep {
+        Box::pin(time::sleep_until(moment))
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(
         duration: Duration,
         future: F,
     ) -> Timeout<F> {
-        Self::timeout_at(Moment(time::Instant::now() + duration), future)
+        Self::timeout_at(Instant::now() + duration, future)
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
-        deadline: Moment,
+        deadline: Instant,
         future: F,
     ) -> Timeout<F> {
         Timeout { future: Box::pin(future), sleep: Self::sleep_until(deadline) }

@@ -53,9 +53,7 @@ impl Mark {
         };
         if new {
             mark.set(Flushed::default())?;
-            mark.file.sync_all()?;
-            #[cfg(test)]
-            crate::sim::mark_synced(path);
+            mark.sync()?;
             if let Some(dir) = path.parent() {
                 File::open(dir)?.sync_all()?;
             }
@@ -106,9 +104,7 @@ impl Mark {
     pub(crate) fn raise(&mut self, flushed: Flushed) -> io::Result<()> {
         self.set(flushed)?;
         if self.synced.elapsed() >= SYNC_EVERY {
-            self.file.sync_data()?;
-            #[cfg(test)]
-            crate::sim::mark_synced(&self.path);
+            self.sync()?;
             self.synced = Instant::now();
         }
         Ok(())
@@ -118,6 +114,10 @@ impl Mark {
     pub(crate) fn lower(&mut self, flushed: Flushed) -> io::Result<()> {
         self.set(flushed)?;
         self.set(flushed)?;
+        self.sync()
+    }
+
+    fn sync(&self) -> io::Result<()> {
         self.file.sync_data()?;
         #[cfg(test)]
         crate::sim::mark_synced(&self.path);
