@@ -2,6 +2,7 @@
 //! Makes PEM text; writing it is [`write_private`]'s.
 
 use anyhow::{Context, Result};
+use raft_store::durable;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
@@ -9,9 +10,7 @@ use rcgen::{
 use sha2::{Digest as _, Sha256};
 use std::{
     fs,
-    io::Write as _,
     net::{IpAddr, Ipv4Addr},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     time::Duration,
 };
@@ -87,8 +86,9 @@ impl Authority {
     pub(crate) fn issue_for(&self, purpose: &Purpose, life: Duration) -> Result<Pair> {
         let issuer = Issuer::from_ca_cert_pem(&self.pair.cert, KeyPair::from_pem(&self.pair.key)?)?;
         let mut params = CertificateParams::default();
+        let (_, own_end) = self::life(self.pair.cert.as_bytes()).context("the CA is not PEM")?;
         let (from, until) = from_now(life);
-        (params.not_before, params.not_after) = (from, until.min(self.not_after()?));
+        (params.not_before, params.not_after) = (from, until.min(own_end));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let (server, client) =
             (ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth);
@@ -113,11 +113,14 @@ impl Authority {
         let cert = params.signed_by(&key, &issuer)?;
         Ok(Pair { cert: cert.pem(), key: key.serialize_pem() })
     }
+}
 
-    fn not_after(&self) -> Result<OffsetDateTime> {
-        let (_, pem) = x509_parser::pem::parse_x509_pem(self.pair.cert.as_bytes())?;
-        Ok(pem.parse_x509()?.validity().not_after.to_datetime())
-    }
+/// From when until when the first certificate in PEM text counts; `None`: there is none.
+pub(crate) fn life(pem: &[u8]) -> Option<(OffsetDateTime, OffsetDateTime)> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem).ok()?;
+    let cert = pem.parse_x509().ok()?;
+    let validity = cert.validity();
+    Some((validity.not_before.to_datetime(), validity.not_after.to_datetime()))
 }
 
 fn from_now(life: Duration) -> (OffsetDateTime, OffsetDateTime) {
@@ -226,14 +229,7 @@ pub(crate) fn write_pair(directory: &Path, name: &str, pair: &Pair) -> Result<()
 
 /// Writes a file that only its owner may read: the old or the new text, whole.
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
-    let new = path.with_added_extension("new");
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let written = options
-        .open(&new)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&new, path));
-    written.with_context(|| format!("cannot write {}", path.display()))
+    durable::write_private(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn name(common: &str, organization: Option<&str>) -> DistinguishedName {

@@ -1,6 +1,6 @@
 //! Small files that hold one thing: the old or the new one, whole, also after a power cut.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 
 /// What `name` in `dir` holds, without space around it; `None`: there is no such file.
 pub(crate) fn read(dir: &Path, name: &str) -> io::Result<Option<String>> {
@@ -13,9 +13,23 @@ pub(crate) fn read(dir: &Path, name: &str) -> io::Result<Option<String>> {
 
 /// On return `name` in `dir` holds `contents` on disk.
 pub fn write(dir: &Path, name: &str, contents: &str) -> io::Result<()> {
-    let new = dir.join(format!("{name}.new"));
-    fs::write(&new, contents)?;
-    fs::File::open(&new)?.sync_all()?;
-    fs::rename(&new, dir.join(name))?;
+    // As `fs::write` makes files: the umask decides.
+    write_as(0o666, &dir.join(name), contents)
+}
+
+/// On return the file holds `contents` on disk, and nobody but its owner can read it.
+pub fn write_private(path: &Path, contents: &str) -> io::Result<()> {
+    write_as(0o600, path, contents)
+}
+
+fn write_as(mode: u32, path: &Path, contents: &str) -> io::Result<()> {
+    let new = path.with_added_extension("new");
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&new)?;
+    file.write_all(contents.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    let here = Path::new(".");
+    let dir = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(here);
     fs::File::open(dir)?.sync_all()
 }
