@@ -3,10 +3,9 @@
 
 use crate::pki::{self, Authority, MasterNames};
 use anyhow::{Context, Result};
-use node_agent::credentials::{Newest, PERIOD, certified};
+use node_agent::credentials::{self, Files, Newest, PERIOD, Pair};
 use prometheus::{IntGaugeVec, Opts, Registry};
 use raft_store::{OwnTls, Tls};
-use rustls::sign::CertifiedKey;
 use std::{
     fs,
     net::IpAddr,
@@ -22,70 +21,69 @@ use x509_parser::{
     pem::{Pem, parse_x509_pem},
 };
 
-/// One of the pairs of files in a master's directory.
-struct Held {
-    name: &'static str,
-    /// Whose certificate belongs to it: shown after the own one, or asked of the other side.
-    authority: Option<&'static str>,
-    /// As they were when they were last used.
-    files: Files,
-    /// Has new ones used from now on.
-    put_to_use: PutToUse,
-}
-
-type PutToUse = Box<dyn Fn(&Files) -> Result<()> + Send>;
-
-#[derive(PartialEq)]
-struct Files {
-    cert: Vec<u8>,
-    key: Vec<u8>,
-    authority: Vec<u8>,
-}
-
 /// All that a master proves itself with.
 pub(crate) struct Credentials {
     pki: PathBuf,
-    /// To clients of the API. The CA is shown as well, for a new master that knows it by its hash only.
-    pub(crate) server: Arc<Newest>,
-    /// To nodes.
-    pub(crate) kubelet_client: Arc<Newest>,
-    /// To servers behind APIServices, if this master has such a certificate.
-    pub(crate) proxy_client: Option<Arc<Newest>>,
-    /// To other masters.
-    pub(crate) peer: OwnTls,
-    held: Vec<Held>,
+    held: Held,
+    /// To other masters: what `held.peer` says.
+    peer: OwnTls,
     expiry: IntGaugeVec,
+}
+
+/// The pairs of files in a master's directory.
+struct Held {
+    /// To clients of the API. The CA is shown as well, for a new master that knows it by its hash only.
+    server: Pair,
+    /// To nodes.
+    kubelet_client: Pair,
+    /// To servers behind APIServices, if this master has such a certificate.
+    proxy_client: Option<Pair>,
+    /// To other masters.
+    peer: Pair,
 }
 
 impl Credentials {
     /// Reads them. What has expired, or was half written when the power went, is signed anew first, if
     /// the keys of the authorities are there.
     pub(crate) fn open(pki: &Path, registry: &Registry) -> Result<Credentials> {
-        if !sound(pki) && has_authorities(pki) {
+        let mut held = Held::read(pki);
+        let ended = match &held {
+            Ok(held) => !held.is_valid(OffsetDateTime::now_utc()),
+            // What is not there is not ours to make.
+            Err(error) => !matches!(error.downcast_ref(), Some(credentials::Error::Read(..))),
+        };
+        if ended && has_authorities(pki) {
             tracing::warn!(pki = %pki.display(), "certificates are not valid now: signing them anew");
             renew(pki, &Whom::default(), pki::CERTIFICATE_LIFE)?;
+            held = Held::read(pki);
         }
+        let held = held?;
         let expiry = Opts::new(
             "coxswain_certificate_expiry_timestamp_seconds",
             "When a certificate that this master proves itself with expires, in seconds since 1970.",
         );
         let expiry = IntGaugeVec::new(expiry, &["name"])?;
         registry.register(Box::new(expiry.clone()))?;
-        let (server, first) = Held::shown(pki, "apiserver", Some("ca"))?;
-        let (kubelet_client, second) = Held::shown(pki, "kubelet-client", None)?;
-        let (peer, third) = Held::peer(pki)?;
-        let mut held = vec![first, second, third];
-        let mut proxy_client = None;
-        if file(pki, "front-proxy-client", "crt").exists() {
-            let (newest, fourth) = Held::shown(pki, "front-proxy-client", None)?;
-            proxy_client = Some(newest);
-            held.push(fourth);
-        }
-        let pki = pki.into();
-        let credentials =
-            Credentials { pki, server, kubelet_client, proxy_client, peer, held, expiry };
+        let peer = OwnTls::from(held.peer_tls());
+        let credentials = Credentials { pki: pki.into(), held, peer, expiry };
         credentials.show_expiry();
         Ok(credentials)
+    }
+
+    pub(crate) fn server(&self) -> Arc<Newest> {
+        self.held.server.newest()
+    }
+
+    pub(crate) fn kubelet_client(&self) -> Arc<Newest> {
+        self.held.kubelet_client.newest()
+    }
+
+    pub(crate) fn proxy_client(&self) -> Option<Arc<Newest>> {
+        self.held.proxy_client.as_ref().map(Pair::newest)
+    }
+
+    pub(crate) fn peer(&self) -> OwnTls {
+        self.peer.clone()
     }
 
     /// Keeps them valid and takes up what was written, until `shutdown`.
@@ -103,93 +101,74 @@ impl Credentials {
     }
 
     fn tend(mut self) -> Credentials {
-        if due(&self.pki, OffsetDateTime::now_utc()) && has_authorities(&self.pki) {
+        self.take_up();
+        if self.held.is_due(OffsetDateTime::now_utc()) && has_authorities(&self.pki) {
             match renew(&self.pki, &Whom::default(), pki::CERTIFICATE_LIFE) {
                 Ok(whom) => tracing::info!(name = whom.name, "certificates are signed anew"),
                 Err(error) => tracing::error!("cannot sign certificates anew: {error:#}"),
             }
-        }
-        for held in &mut self.held {
-            match held.take_up(&self.pki) {
-                Ok(true) => tracing::info!(name = held.name, "a new certificate is in use"),
-                Ok(false) => {}
-                // Perhaps one of two files is written by now: looked at again.
-                Err(error) => {
-                    tracing::warn!(name = held.name, "kept the old certificate: {error:#}")
-                }
-            }
+            self.take_up();
         }
         self.show_expiry();
         self
     }
 
+    fn take_up(&mut self) {
+        let Held { server, kubelet_client, proxy_client, peer } = &mut self.held;
+        for pair in [server, kubelet_client].into_iter().chain(proxy_client) {
+            pair.look();
+        }
+        if peer.look() {
+            self.peer.replace(self.held.peer_tls());
+        }
+    }
+
     fn show_expiry(&self) {
-        for held in &self.held {
-            if let Some((_, until)) = first(&held.files.cert).as_ref().and_then(life) {
-                self.expiry.with_label_values(&[held.name]).set(until.unix_timestamp());
+        for pair in self.held.all() {
+            if let Some((_, until)) = pki::life(&pair.files().cert) {
+                self.expiry.with_label_values(&[pair.name()]).set(until.unix_timestamp());
             }
         }
     }
 }
 
 impl Held {
-    fn shown(
-        pki: &Path,
-        name: &'static str,
-        authority: Option<&'static str>,
-    ) -> Result<(Arc<Newest>, Held)> {
-        let files = Files::read(pki, name, authority)?;
-        let newest = Arc::new(Newest::new(files.parse(name)?));
-        let used = newest.clone();
-        let put_to_use = Box::new(move |files: &Files| {
-            used.replace(files.parse(name)?);
-            Ok(())
-        });
-        Ok((newest, Held { name, authority, files, put_to_use }))
-    }
-
-    fn peer(pki: &Path) -> Result<(OwnTls, Held)> {
-        let (name, authority) = ("peer", Some("peer-ca"));
-        let files = Files::read(pki, name, authority)?;
-        let tls = |files: &Files| {
-            files.parse(name)?;
-            let Files { cert, key, authority } = files;
-            anyhow::Ok(Tls { ca: authority.clone(), cert: cert.clone(), key: key.clone() })
+    fn read(pki: &Path) -> Result<Held> {
+        let open = |name: &str, authority: Option<&str>| {
+            let authority = authority.map(|name| file(pki, name, "crt"));
+            Pair::open(&file(pki, name, "crt"), &file(pki, name, "key"), authority.as_deref())
+                .with_context(|| format!("{name}.crt and {name}.key"))
         };
-        let own = OwnTls::from(tls(&files)?);
-        let used = own.clone();
-        let put_to_use = Box::new(move |files: &Files| {
-            used.replace(tls(files)?);
-            Ok(())
-        });
-        Ok((own, Held { name, authority, files, put_to_use }))
+        let proxy = "front-proxy-client";
+        let proxies = file(pki, proxy, "crt").exists();
+        Ok(Held {
+            server: open("apiserver", Some("ca"))?,
+            kubelet_client: open("kubelet-client", None)?,
+            proxy_client: proxies.then(|| open(proxy, None)).transpose()?,
+            peer: open("peer", Some("peer-ca"))?,
+        })
     }
 
-    /// Whether there was something new.
-    fn take_up(&mut self, pki: &Path) -> Result<bool> {
-        let files = Files::read(pki, self.name, self.authority)?;
-        if files == self.files {
-            return Ok(false);
-        }
-        (self.put_to_use)(&files)?;
-        self.files = files;
-        Ok(true)
-    }
-}
-
-impl Files {
-    fn read(pki: &Path, name: &str, authority: Option<&str>) -> Result<Files> {
-        let read = |name: &str, extension: &str| {
-            let path = file(pki, name, extension);
-            fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
-        };
-        let authority = authority.map_or(Ok(Vec::new()), |name| read(name, "crt"))?;
-        Ok(Files { cert: read(name, "crt")?, key: read(name, "key")?, authority })
+    fn all(&self) -> impl Iterator<Item = &Pair> {
+        [&self.server, &self.kubelet_client, &self.peer].into_iter().chain(&self.proxy_client)
     }
 
-    fn parse(&self, name: &str) -> Result<CertifiedKey> {
-        certified(&self.cert, &self.authority, &self.key)
-            .with_context(|| format!("{name}.crt and {name}.key"))
+    fn lives(&self) -> impl Iterator<Item = Option<(OffsetDateTime, OffsetDateTime)>> {
+        self.all().map(|pair| pki::life(&pair.files().cert))
+    }
+
+    fn is_valid(&self, now: OffsetDateTime) -> bool {
+        self.lives().all(|life| life.is_some_and(|(from, until)| (from..until).contains(&now)))
+    }
+
+    /// Less than a third of one's life is left: two thirds are time enough to notice that this fails.
+    fn is_due(&self, now: OffsetDateTime) -> bool {
+        self.lives().flatten().any(|(from, until)| until - now < (until - from) / 3)
+    }
+
+    fn peer_tls(&self) -> Tls {
+        let Files { cert, key, authority } = self.peer.files();
+        Tls { ca: authority.clone(), cert: cert.clone(), key: key.clone() }
     }
 }
 
@@ -224,30 +203,6 @@ pub(crate) fn renew(pki: &Path, whom: &Whom, life: Duration) -> Result<Signed> {
     Ok(Signed { name, addresses })
 }
 
-const ALL: [&str; 4] = ["apiserver", "peer", "kubelet-client", "front-proxy-client"];
-
-/// Less than a third of one's life is left: two thirds are time enough to notice that this fails.
-fn due(pki: &Path, now: OffsetDateTime) -> bool {
-    let of = |name: &&str| fs::read(file(pki, name, "crt")).ok();
-    ALL.iter().filter_map(of).any(|pem| match first(&pem).as_ref().and_then(life) {
-        Some((from, until)) => until - now < (until - from) / 3,
-        None => false,
-    })
-}
-
-/// Every pair that is there belongs together and is valid now.
-fn sound(pki: &Path) -> bool {
-    ALL.iter().filter(|name| file(pki, name, "crt").exists()).all(|name| {
-        let files = Files::read(pki, name, None);
-        files.is_ok_and(|files| {
-            let now = OffsetDateTime::now_utc();
-            let life = first(&files.cert).as_ref().and_then(life);
-            life.is_some_and(|(from, until)| (from..until).contains(&now))
-                && files.parse(name).is_ok()
-        })
-    })
-}
-
 fn has_authorities(pki: &Path) -> bool {
     let signs = |name: &&str| Authority::read(pki, name).is_ok();
     ["ca", "peer-ca", "front-proxy-ca"].iter().all(signs)
@@ -257,19 +212,10 @@ fn file(pki: &Path, name: &str, extension: &str) -> PathBuf {
     pki.join(format!("{name}.{extension}"))
 }
 
-fn first(pem: &[u8]) -> Option<Pem> {
-    parse_x509_pem(pem).ok().map(|(_, pem)| pem)
-}
-
-fn life(pem: &Pem) -> Option<(OffsetDateTime, OffsetDateTime)> {
-    let cert = pem.parse_x509().ok()?;
-    let validity = cert.validity();
-    Some((validity.not_before.to_datetime(), validity.not_after.to_datetime()))
-}
-
 pub(crate) fn read(path: &Path) -> Result<Pem> {
     let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    first(&text).with_context(|| format!("{} is not PEM", path.display()))
+    let pem = parse_x509_pem(&text).ok().map(|(_, pem)| pem);
+    pem.with_context(|| format!("{} is not PEM", path.display()))
 }
 
 pub(crate) fn parse<'a>(path: &Path, pem: &'a Pem) -> Result<X509Certificate<'a>> {
@@ -319,15 +265,16 @@ mod tests {
     }
 
     fn shown(credentials: &Credentials) -> Vec<u8> {
-        credentials.server.current().end_entity_cert().expect("a certificate").to_vec()
+        credentials.server().current().end_entity_cert().expect("a certificate").to_vec()
     }
 
     #[test]
     fn a_certificate_is_signed_anew_in_the_last_third_of_its_life() {
         let directory = master(90 * DAY);
+        let held = Held::read(directory.path()).expect("read");
         let now = OffsetDateTime::now_utc();
         for (days, expected) in [(0, false), (59, false), (61, true), (91, true)] {
-            assert_eq!(due(directory.path(), now + days * DAY), expected, "after {days} days");
+            assert_eq!(held.is_due(now + days * DAY), expected, "after {days} days");
         }
     }
 
@@ -340,7 +287,7 @@ mod tests {
         let credentials = credentials.tend();
         let after = shown(&credentials);
         assert_ne!(after, before);
-        assert!(!due(directory.path(), OffsetDateTime::now_utc()));
+        assert!(!credentials.held.is_due(OffsetDateTime::now_utc()));
         assert_eq!(addresses_in(&directory.path().join("apiserver.crt")).expect("read").len(), 1);
         assert_eq!(shown(&credentials.tend()), after, "nothing is new");
     }
@@ -362,9 +309,13 @@ mod tests {
     #[test]
     fn a_master_that_slept_through_its_certificates_heals_them_when_it_starts() {
         let directory = master(Duration::ZERO);
-        assert!(!sound(directory.path()));
+        let sound = || {
+            let held = Held::read(directory.path()).expect("read");
+            held.is_valid(OffsetDateTime::now_utc())
+        };
+        assert!(!sound());
         Credentials::open(directory.path(), &Registry::new()).expect("healed");
-        assert!(sound(directory.path()));
+        assert!(sound());
         // Without the authorities' keys nothing can be healed, and nothing is touched.
         let directory = master(Duration::ZERO);
         fs::remove_file(directory.path().join("ca.key")).expect("removed");

@@ -56,10 +56,11 @@ pub struct Config {
 /// Runs the agent until `shutdown`. Its pods keep running: the next agent finds them.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let registry = Registry::new();
-    let own = Pair::open(&config.client_cert, &config.client_key).context("client certificate")?;
+    let own =
+        Pair::open(&config.client_cert, &config.client_key, None).context("client certificate")?;
     let ca = std::fs::read(&config.ca).context("CA certificate")?;
     let mut dialling = client::Config::new(config.masters.clone(), ca);
-    dialling.newest = Some(own.newest.clone());
+    dialling.newest = Some(own.newest());
     // Its fields are managed by `kubelet`, whom tools know to leave alone.
     dialling.user_agent = concat!("kubelet/coxswain-", env!("CARGO_PKG_VERSION")).into();
     dialling.metrics = Some(client::Metrics::register(&registry)?);
@@ -70,7 +71,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tokio::select! {
         ended = agent.run(shutdown) => ended,
         never = client.follow_masters() => match never {},
-        never = credentials::follow(vec![own]) => match never {},
+        never = credentials::follow(own) => match never {},
     }
 }
 
@@ -120,9 +121,9 @@ impl Agent {
         let events = Events::new(api.clone(), config.node_name.clone());
         let table = Table::default();
 
-        let own = Pair::open(&config.server_cert, &config.server_key)
+        let own = Pair::open(&config.server_cert, &config.server_key, None)
             .context("certificate of the kubelet API")?;
-        let (listener, tls) = listen(&config, own.newest.clone()).await?;
+        let (listener, tls) = listen(&config, own.newest()).await?;
         let kubelet = Kubelet {
             table: table.clone(),
             runtime: runtime.clone(),
@@ -163,7 +164,7 @@ impl Agent {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(kubelet.serve(listener, tls, shutdown.clone()));
-        tasks.spawn(async move { match credentials::follow(vec![own]).await {} });
+        tasks.spawn(async move { match credentials::follow(own).await {} });
         tasks.spawn(node.run());
         let archives = config.images;
         tasks.spawn(async move {

@@ -12,7 +12,7 @@ mod watch;
 pub use kubeconfig::SERVERS_EXTENSION;
 pub use select::Endpoint;
 
-use crate::credentials::Newest;
+use crate::credentials::{Newest, certified};
 use ::http::{Method, StatusCode, header};
 use bytes::Bytes;
 use connection::Connection;
@@ -21,7 +21,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Response, body::Incoming};
 use k8s::{Api, Events, Object, Request, Resource, Status, WatchEvent, WatchRequest};
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use select::{Choice, Selection};
 use std::{
     collections::BTreeMap,
@@ -48,12 +48,6 @@ pub enum Error {
     Certificates(String),
     #[error("{path}: {why}")]
     Kubeconfig { path: PathBuf, why: String },
-    #[error("read {path}")]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
 }
 
 /// How long a client waits for what.
@@ -121,21 +115,6 @@ impl Config {
             seed: rand::random(),
             metrics: None,
         }
-    }
-
-    /// Reads CA, certificate and key from PEM files.
-    pub fn from_files(
-        masters: Vec<String>,
-        ca: &Path,
-        certificate: &Path,
-        key: &Path,
-    ) -> Result<Config, Error> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| Error::Read { path: path.to_path_buf(), source })
-        };
-        let mut config = Config::new(masters, read(ca)?);
-        config.certificate = Some((read(certificate)?, read(key)?));
-        Ok(config)
     }
 }
 
@@ -545,15 +524,17 @@ fn tls(config: &Config) -> Result<rustls::ClientConfig, Error> {
         .with_safe_default_protocol_versions()
         .map_err(|error| fail(&error))?
         .with_root_certificates(roots);
-    let mut tls = match &config.certificate {
-        _ if let Some(newest) = &config.newest => builder.with_client_cert_resolver(newest.clone()),
-        None => builder.with_no_client_auth(),
-        Some((certificate, key)) => {
-            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
-            let chain = chain.map_err(|error| fail(&error))?;
-            let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| fail(&error))?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| fail(&error))?
+    let own = match (&config.newest, &config.certificate) {
+        (Some(newest), _) => Some(newest.clone()),
+        (None, Some((certificate, key))) => {
+            let own = certified(certificate, &[], key).map_err(|error| fail(&error))?;
+            Some(Arc::new(Newest::new(own)))
         }
+        (None, None) => None,
+    };
+    let mut tls = match own {
+        Some(own) => builder.with_client_cert_resolver(own),
+        None => builder.with_no_client_auth(),
     };
     tls.alpn_protocols = vec![b"h2".to_vec()];
     Ok(tls)

@@ -76,51 +76,102 @@ pub fn certified(cert: &[u8], authority: &[u8], key: &[u8]) -> Result<CertifiedK
     Ok(certified)
 }
 
-/// Two files and what they held when they were last used.
-pub(crate) struct Pair {
+/// Certificate and key in two files, and what they held when they were last used.
+pub struct Pair {
+    paths: Paths,
+    files: Files,
+    newest: Arc<Newest>,
+}
+
+struct Paths {
     cert: PathBuf,
     key: PathBuf,
-    held: (Vec<u8>, Vec<u8>),
-    pub(crate) newest: Arc<Newest>,
+    authority: Option<PathBuf>,
+}
+
+/// PEM texts.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Files {
+    pub cert: Vec<u8>,
+    pub key: Vec<u8>,
+    /// Of whoever vouches for it: shown as well. Empty if it is not held beside it.
+    pub authority: Vec<u8>,
 }
 
 impl Pair {
-    pub(crate) fn open(cert: &Path, key: &Path) -> Result<Pair, Error> {
-        let held = (read(cert)?, read(key)?);
-        let newest = Arc::new(Newest::new(certified(&held.0, &[], &held.1)?));
-        Ok(Pair { cert: cert.into(), key: key.into(), held, newest })
+    /// Reads and checks them.
+    pub fn open(cert: &Path, key: &Path, authority: Option<&Path>) -> Result<Pair, Error> {
+        let authority = authority.map(Path::to_path_buf);
+        let paths = Paths { cert: cert.into(), key: key.into(), authority };
+        let files = paths.read()?;
+        let newest = Arc::new(Newest::new(files.certified()?));
+        Ok(Pair { paths, files, newest })
+    }
+
+    /// As TLS shows it, also after it was replaced.
+    pub fn newest(&self) -> Arc<Newest> {
+        self.newest.clone()
+    }
+
+    /// As they were when they were last used.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// What the certificate's file is called, without its extension.
+    pub fn name(&self) -> String {
+        self.paths.cert.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Takes up what was written meanwhile; true if it is in use now.
+    pub fn look(&mut self) -> bool {
+        let taken = self.take_up();
+        let file = self.paths.cert.display();
+        match &taken {
+            Ok(true) => tracing::info!(%file, "a new certificate is in use"),
+            Ok(false) => {}
+            // Perhaps one of two files is written by now: looked at again.
+            Err(error) => {
+                let error: &dyn std::error::Error = error;
+                tracing::warn!(%file, error, "kept the old certificate");
+            }
+        }
+        taken.unwrap_or(false)
     }
 
     /// Whether there was something new.
     fn take_up(&mut self) -> Result<bool, Error> {
-        let held = (read(&self.cert)?, read(&self.key)?);
-        if held == self.held {
+        let files = self.paths.read()?;
+        if files == self.files {
             return Ok(false);
         }
-        self.newest.replace(certified(&held.0, &[], &held.1)?);
-        self.held = held;
+        self.newest.replace(files.certified()?);
+        self.files = files;
         Ok(true)
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::Read(path.into(), source))
+impl Paths {
+    fn read(&self) -> Result<Files, Error> {
+        let read =
+            |path: &Path| std::fs::read(path).map_err(|source| Error::Read(path.into(), source));
+        let authority = self.authority.as_deref().map_or(Ok(Vec::new()), read)?;
+        Ok(Files { cert: read(&self.cert)?, key: read(&self.key)?, authority })
+    }
+}
+
+impl Files {
+    fn certified(&self) -> Result<CertifiedKey, Error> {
+        certified(&self.cert, &self.authority, &self.key)
+    }
 }
 
 /// Takes up what is written, for ever.
-pub(crate) async fn follow(mut pairs: Vec<Pair>) -> Infallible {
+pub(crate) async fn follow(mut pair: Pair) -> Infallible {
     let mut turn = tokio::time::interval(PERIOD);
     loop {
         turn.tick().await;
-        for pair in &mut pairs {
-            let file = pair.cert.display().to_string();
-            match pair.take_up() {
-                Ok(true) => tracing::info!(file, "a new certificate is in use"),
-                Ok(false) => {}
-                // Perhaps one of two files is written by now: looked at again.
-                Err(error) => tracing::warn!(file, %error, "kept the old certificate"),
-            }
-        }
+        pair.look();
     }
 }
 
@@ -141,7 +192,7 @@ mod tests {
         let at = |name: &str| directory.path().join(name);
         write(directory.path(), "own");
         write(directory.path(), "next");
-        let mut pair = Pair::open(&at("own.crt"), &at("own.key")).expect("a pair");
+        let mut pair = Pair::open(&at("own.crt"), &at("own.key"), None).expect("a pair");
         let before = pair.newest.current();
         assert!(!pair.take_up().expect("nothing new"));
         std::fs::copy(at("next.crt"), at("own.crt")).expect("copied");

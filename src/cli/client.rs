@@ -1,13 +1,15 @@
 //! One HTTPS request at a time, for the commands: enough of a client to ask every master the same
 //! question. The ordinary API goes through `node_agent::client`.
 
+use super::authentication::roots;
 use crate::pki;
 use anyhow::{Context, Result, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use node_agent::credentials::{Newest, certified};
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 use std::{path::Path, path::PathBuf, sync::Arc, time::Duration};
 use tokio_rustls::TlsConnector;
@@ -96,18 +98,15 @@ impl Target {
 
 /// A TLS client that trusts `ca` and proves itself with `cert` and `key`, all PEM.
 pub(crate) fn client_tls(ca: &[u8], cert: &[u8], key: &[u8]) -> Result<Arc<rustls::ClientConfig>> {
-    let mut roots = rustls::RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(ca) {
-        roots.add(cert.context("the CA certificate is not PEM")?)?;
-    }
-    let certs: Vec<_> = CertificateDer::pem_slice_iter(cert)
-        .collect::<Result<_, _>>()
-        .context("the client certificate is not PEM")?;
-    let key = PrivateKeyDer::from_pem_slice(key).context("the client key is not PEM")?;
-    let config = rustls::ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(certs, key)?;
-    Ok(Arc::new(config))
+    let own = certified(cert, &[], key).context("the client's certificate and key")?;
+    client_tls_of(ca, Arc::new(Newest::new(own)))
+}
+
+/// The same, with a certificate that can be replaced.
+pub(super) fn client_tls_of(ca: &[u8], own: Arc<Newest>) -> Result<Arc<rustls::ClientConfig>> {
+    let trusted = roots(ca).context("the CA's certificate")?;
+    let config = rustls::ClientConfig::builder().with_root_certificates(trusted);
+    Ok(Arc::new(config.with_client_cert_resolver(own)))
 }
 
 /// One connection to one master; a request at a time, in order.

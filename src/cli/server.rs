@@ -4,6 +4,7 @@
 use super::{
     authentication::{AuthenticationArgs, front_proxy_ca, keyring, roots},
     backup::Scheduled,
+    client::client_tls_of,
     etcd_door::EtcdArgs,
     joining::{self, JoinArgs},
     stop_signal,
@@ -185,7 +186,7 @@ pub(super) async fn run(mut args: Args) -> Result<()> {
     let mut config = server_config(&args, &store, &members, &credentials, &registry)?;
     config.keyring = Some(keyring);
     let server = apiserver::Server::new(config);
-    let tls = server_tls(&args.pki, credentials.server.clone())?;
+    let tls = server_tls(&args.pki, credentials.server())?;
     tasks.spawn(credentials.keep(shutdown.clone()));
     for address in &args.listen {
         let listener = bind(address).await?;
@@ -305,7 +306,7 @@ fn store_config(
         initial_members: members.iter().map(|it| (it.id, it.peer.clone())).collect(),
         joins: args.initial_members.is_empty(),
         listen: address.parse().with_context(|| format!("{address}: not ADDRESS:PORT"))?,
-        tls: credentials.peer.clone(),
+        tls: credentials.peer(),
         timers: Timers {
             heartbeat,
             election_min: heartbeat * 4,
@@ -340,8 +341,9 @@ fn server_config(
     config.registry = registry.clone();
     config.joining = joining::bundle(&args.pki)?;
     args.authentication.apply(&args.pki, &mut config)?;
-    config.kubelet_tls = Some(kubelet_tls(&args.pki, credentials.kubelet_client.clone())?);
-    config.aggregation_client = credentials.proxy_client.clone().map(|own| own as _);
+    let ca = read(&args.pki, "ca.crt")?;
+    config.kubelet_tls = Some(client_tls_of(&ca, credentials.kubelet_client())?);
+    config.aggregation_client = credentials.proxy_client().map(|own| own as _);
     config.audit = args.audit.open(registry)?;
     config.goaway_chance = args.goaway_chance;
     Ok(config)
@@ -361,13 +363,6 @@ fn server_tls(pki: &Path, own: Arc<Newest>) -> Result<Arc<rustls::ServerConfig>>
         rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(own);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-/// What this master shows nodes, and how it knows them.
-fn kubelet_tls(pki: &Path, own: Arc<Newest>) -> Result<Arc<rustls::ClientConfig>> {
-    let trusted = roots(&read(pki, "ca.crt")?).context("ca.crt")?;
-    let config = rustls::ClientConfig::builder().with_root_certificates(trusted);
-    Ok(Arc::new(config.with_client_cert_resolver(own)))
 }
 
 /// Open while this master leads and holds everything acknowledged before its term.
