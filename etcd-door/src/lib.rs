@@ -13,7 +13,7 @@ mod record;
 mod serve;
 mod status;
 mod txn;
-mod unary;
+pub mod unary;
 mod watch;
 
 pub use serve::{Config, Door, OpenError, ROLE, Tls};

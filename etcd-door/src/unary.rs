@@ -22,25 +22,13 @@ pub(crate) async fn answer(
     door: &Door,
     request: Request<Body>,
 ) -> Result<Response<Body>, Request<Body>> {
-    let asked = match request.uri().path() {
-        "/etcdserverpb.KV/Range" => Asked::Range,
-        "/etcdserverpb.KV/Put" => Asked::Put,
-        "/etcdserverpb.KV/Txn" => Asked::Txn,
+    let answer = match request.uri().path() {
+        "/etcdserverpb.KV/Range" => call(request.into_body(), |message| door.range(message)).await,
+        "/etcdserverpb.KV/Put" => call(request.into_body(), |message| door.put(message)).await,
+        "/etcdserverpb.KV/Txn" => call(request.into_body(), |message| door.txn(message)).await,
         _ => return Err(request),
     };
-    let body = request.into_body();
-    let answer = match asked {
-        Asked::Range => call(body, |message| door.range(message)).await,
-        Asked::Put => call(body, |message| door.put(message)).await,
-        Asked::Txn => call(body, |message| door.txn(message)).await,
-    };
     Ok(answer.unwrap_or_else(Status::into_http))
-}
-
-enum Asked {
-    Range,
-    Put,
-    Txn,
 }
 
 async fn call<Q, A, F>(
@@ -76,8 +64,8 @@ async fn gather(
     Ok(whole.freeze())
 }
 
-/// The one message of a body.
-fn message(mut body: Bytes) -> Result<Bytes, Status> {
+/// The one message of a body, a request's or an answer's.
+pub fn message(mut body: Bytes) -> Result<Bytes, Status> {
     let cut_short = || Status::internal("the request ends within its message");
     let compressed = body.try_get_u8().map_err(|_| cut_short())?;
     let length = body.try_get_u32().map_err(|_| cut_short())? as usize;
@@ -91,15 +79,20 @@ fn message(mut body: Bytes) -> Result<Bytes, Status> {
     }
 }
 
+/// A message as a body has it.
+pub fn framed(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut framed = BytesMut::with_capacity(PREFIX + length);
+    framed.put_u8(0);
+    framed.put_u32(length as u32);
+    message.encode(&mut framed).expect("there is room for all of it");
+    framed.freeze()
+}
+
 fn response(answer: &impl Message) -> Response<Body> {
-    let length = answer.encoded_len();
-    let mut message = BytesMut::with_capacity(PREFIX + length);
-    message.put_u8(0);
-    message.put_u32(length as u32);
-    answer.encode(&mut message).expect("there is room for all of it");
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    let body = Full::new(message.freeze()).with_trailers(ready(Some(Ok(trailers))));
+    let body = Full::new(framed(answer)).with_trailers(ready(Some(Ok(trailers))));
     let mut response = Response::new(Body::new(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response

@@ -1,10 +1,11 @@
 //! A client of etcd's API that costs little: gRPC's calls of one message each, straight on HTTP/2. Both
 //! that are compared share the machine with the client, so what it takes blurs how they differ.
 
-use anyhow::{Context as _, Result, bail, ensure};
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use etcd_door::proto::rpc::{
-    PutRequest, PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use etcd_door::{
+    proto::rpc::{PutRequest, PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse},
+    unary::{framed, message},
 };
 use h2::{RecvStream, client::SendRequest};
 use http::{HeaderMap, Method, Request, header};
@@ -12,8 +13,6 @@ use prost::Message;
 use tokio::net::TcpStream;
 
 const WINDOW: u32 = 4 << 20;
-/// In front of each message: whether it is compressed, and its length.
-const PREFIX: usize = 5;
 
 /// A connection; clones share it.
 #[derive(Clone)]
@@ -59,18 +58,9 @@ impl Caller {
         let (answer, mut body) = streams.send_request(head, false)?;
         body.send_data(framed(request), true)?;
         let (head, body) = answer.await?.into_parts();
-        let message = read(body, &head.headers).await.with_context(|| format!("{name} failed"))?;
-        Ok(A::decode(message)?)
+        let answer = read(body, &head.headers).await.with_context(|| format!("{name} failed"))?;
+        Ok(A::decode(answer)?)
     }
-}
-
-fn framed(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut framed = BytesMut::with_capacity(PREFIX + length);
-    framed.put_u8(0);
-    framed.put_u32(length as u32);
-    message.encode(&mut framed).expect("there is room for all of it");
-    framed.freeze()
 }
 
 /// The message of an answer, unless its status says that there is none.
@@ -91,7 +81,5 @@ async fn read(mut body: RecvStream, head: &HeaderMap) -> Result<Bytes> {
         Some("0") => {}
         other => bail!("status {other:?}: {}", said("grpc-message").unwrap_or_default()),
     }
-    ensure!(whole.len() >= PREFIX, "no message");
-    whole.advance(PREFIX);
-    Ok(whole)
+    Ok(message(whole)?)
 }

@@ -180,7 +180,8 @@ async fn measure(
 ) -> Result<report::Measured> {
     let (endpoints, connections) = (cluster.endpoints(), args.connections.min(clients));
     let time = Duration::from_secs(args.seconds);
-    let before = cpu_seconds(cluster).await?;
+    let pids = cluster.pids().await?;
+    let before = cpu_seconds(&pids)?;
     let figures = match figure {
         Figure::Watch => {
             let channels = load::connect(&endpoints, connections).await?;
@@ -192,13 +193,13 @@ async fn measure(
         }
     };
     let figures = figures.with_context(|| format!("{}: {figure}", cluster.name()))?;
-    let after = cpu_seconds(cluster).await?;
+    let after = cpu_seconds(&pids)?;
     Ok(report::Measured { figures, cpu_seconds: after - before })
 }
 
 /// What all members have used so far, together.
-async fn cpu_seconds(cluster: &dyn Cluster) -> Result<f64> {
-    cluster.pids().await?.into_iter().map(process::cpu_seconds).sum()
+fn cpu_seconds(pids: &[u32]) -> Result<f64> {
+    pids.iter().copied().map(process::cpu_seconds).sum()
 }
 
 async fn failovers(args: &Args, masters: &mut Masters, etcd: &mut Etcd) -> Result<Comparison> {
