@@ -230,18 +230,24 @@ pub(crate) fn common_name(path: &Path) -> Result<String> {
 }
 
 pub(crate) fn addresses_in(path: &Path) -> Result<Vec<IpAddr>> {
+    Ok(names_in(path)?.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+/// Whom the certificate stands for: DNS names and addresses.
+pub(crate) fn names_in(path: &Path) -> Result<Vec<String>> {
     let pem = read(path)?;
     let cert = parse(path, &pem)?;
     let names = cert.subject_alternative_name().with_context(|| path.display().to_string())?;
     let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
-    let address = |name: &GeneralName| match name {
+    let text = |name: &GeneralName| match name {
+        GeneralName::DNSName(name) => Some(name.to_string()),
         GeneralName::IPAddress(bytes) => match **bytes {
-            [a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
-            _ => <[u8; 16]>::try_from(*bytes).ok().map(IpAddr::from),
+            [a, b, c, d] => Some(IpAddr::from([a, b, c, d]).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(|it| IpAddr::from(it).to_string()),
         },
         _ => None,
     };
-    Ok(names.iter().filter_map(address).collect())
+    Ok(names.iter().filter_map(text).collect())
 }
 
 #[cfg(test)]

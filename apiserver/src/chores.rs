@@ -36,8 +36,13 @@ pub(crate) struct Desk {
 }
 
 /// All of them.
-const CHORES: &[Chore] =
-    &[bootstrap_token::CLEAN, certificates::CHORE, legacy::FILL, legacy::FOLLOW];
+const CHORES: &[Chore] = &[
+    bootstrap_token::CLEAN,
+    certificates::CHORE,
+    certificates::serving::CHORE,
+    legacy::FILL,
+    legacy::FOLLOW,
+];
 
 impl Server {
     /// Does the work of the leading master while this member leads. Runs until dropped; once a

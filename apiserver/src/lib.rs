@@ -87,6 +87,8 @@ pub struct Config {
     pub oidc: Option<Arc<authn::Oidc>>,
     /// Signs approved certificate requests; `None`: they wait.
     pub authority: Option<Arc<Authority>>,
+    /// Names and addresses in this master's own certificate: no node gets one for them unasked.
+    pub api_names: Vec<String>,
     /// Whose headers are believed; `None`: nobody's.
     pub front_proxy: Option<authn::FrontProxy>,
     /// The authority of client certificates as PEM, for servers that aggregate under this one.
@@ -125,6 +127,7 @@ impl Config {
             joining: None,
             oidc: None,
             authority: None,
+            api_names: Vec::new(),
             front_proxy: None,
             client_ca_pem: String::new(),
             registry: prometheus::Registry::new(),

@@ -47,7 +47,7 @@ impl ServiceCidr {
         1 << (32 - self.prefix)
     }
 
-    fn contains(&self, ip: Ipv4Addr) -> bool {
+    pub(crate) fn contains(&self, ip: Ipv4Addr) -> bool {
         let offset = u32::from(ip).wrapping_sub(self.base);
         (1..self.size() - 1).contains(&offset)
     }

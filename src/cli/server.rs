@@ -9,7 +9,10 @@ use super::{
     joining::{self, JoinArgs},
     stop_signal,
 };
-use crate::{credentials::Credentials, dev::fabric::bind_in};
+use crate::{
+    credentials::{Credentials, names_in},
+    dev::fabric::bind_in,
+};
 use anyhow::{Context, Result, bail};
 use apiserver::{
     Identity, Keyring,
@@ -339,6 +342,7 @@ fn server_config(
         .plugins(&args.enable_admission_plugins, &args.disable_admission_plugins)?;
     config.admission.default_toleration_seconds = args.default_toleration_seconds;
     config.registry = registry.clone();
+    config.api_names = names_in(&args.pki.join("apiserver.crt"))?;
     config.joining = joining::bundle(&args.pki)?;
     args.authentication.apply(&args.pki, &mut config)?;
     let ca = read(&args.pki, "ca.crt")?;

@@ -1,8 +1,9 @@
 //! CertificateSigningRequests from question to certificate: approves what nodes may ask for
-//! themselves, signs what is approved, and forgets what is old.
+//! themselves (client certificates here, those they serve with in [`serving`]), signs what is approved, and forgets what is old.
 
 mod authority;
 pub(crate) mod request;
+pub(crate) mod serving;
 pub(crate) mod signers;
 
 pub use authority::Authority;
@@ -37,35 +38,35 @@ pub(crate) const CHORE: Chore = Chore {
 };
 
 fn work(desk: &Desk, object: Arc<Object>) -> BoxFuture<'_, Result<(), Status>> {
-    async move {
-        match next(desk, &object, Timestamp::now()) {
-            Step::None => Ok(()),
-            Step::Write { subresource, changed } => {
-                let mut request = ApiRequest::update(RESOURCE, changed).subresource(subresource);
-                request.fence = Some(desk.term.0);
-                desk.api.call(request).await.map(|_| ())
-            }
-            Step::Delete => {
-                let mut request = ApiRequest::new(Verb::Delete, RESOURCE, "", object.name());
-                request.options.precondition_uid = Some(object.uid().to_string());
-                request.fence = Some(desk.term.0);
-                desk.api.call(request).await.map(|_| ())
-            }
+    async move { take(desk, next(desk, &object, Timestamp::now())).await }.boxed()
+}
+
+async fn take(desk: &Desk, step: Step) -> Result<(), Status> {
+    let mut request = match step {
+        Step::None => return Ok(()),
+        Step::Write { subresource, changed } => {
+            ApiRequest::update(RESOURCE, changed).subresource(subresource)
         }
-    }
-    .boxed()
+        Step::Delete(object) => {
+            let mut request = ApiRequest::new(Verb::Delete, RESOURCE, "", object.name());
+            request.options.precondition_uid = Some(object.uid().to_string());
+            request
+        }
+    };
+    request.fence = Some(desk.term.0);
+    desk.api.call(request).await.map(|_| ())
 }
 
 enum Step {
     None,
     Write { subresource: &'static str, changed: Object },
-    Delete,
+    Delete(Arc<Object>),
 }
 
 /// What to do with a request now.
-fn next(desk: &Desk, object: &Object, now: Timestamp) -> Step {
+fn next(desk: &Desk, object: &Arc<Object>, now: Timestamp) -> Step {
     if is_old(object, now) {
-        return Step::Delete;
+        return Step::Delete(object.clone());
     }
     let has = |kind: &str| condition(object, kind).is_some();
     if has("Denied") || has("Failed") || !object.str_at("/status/certificate").is_empty() {
@@ -78,13 +79,13 @@ fn next(desk: &Desk, object: &Object, now: Timestamp) -> Step {
         return Step::None;
     }
     let Some(authority) = &desk.server.core.config.authority else { return Step::None };
-    let mut changed = object.clone();
+    let mut changed = Object::clone(object);
     match sign(authority, object, now) {
         Ok(pem) => {
             let status = changed.map_mut("status");
             status.insert("certificate".into(), STANDARD.encode(pem).into());
         }
-        Err(why) => add_condition(&mut changed, "Failed", "SignerValidationFailure", &why),
+        Err(why) => add_condition(&mut changed, "Failed", "True", "SignerValidationFailure", &why),
     }
     Step::Write { subresource: "status", changed }
 }
@@ -109,29 +110,32 @@ fn approve(desk: &Desk, object: &Object) -> Step {
     }
     let user = requestor(object);
     let itself = user.user == request.common_name;
-    let may = |subresource: &str| {
-        let asked = Attributes {
-            user: &user,
-            verb: "create",
-            group: RESOURCE_GROUP,
-            version: "v1",
-            resource: "certificatesigningrequests",
-            subresource,
-            namespace: "",
-            name: "",
-            field_selector: "",
-            path: "",
-        };
-        desk.server.core.authorizer.authorize(&asked) == Decision::Allow
-    };
+    let may = |subresource| may(desk, &user, subresource);
     let message = match (itself && may("selfnodeclient"), may("nodeclient")) {
         (true, _) => "Auto approving self kubelet client certificate after SubjectAccessReview.",
         (_, true) => "Auto approving kubelet client certificate after SubjectAccessReview.",
         _ => return Step::None,
     };
     let mut changed = object.clone();
-    add_condition(&mut changed, "Approved", "AutoApproved", message);
+    add_condition(&mut changed, "Approved", "True", "AutoApproved", message);
     Step::Write { subresource: "approval", changed }
+}
+
+/// Subresources that RBAC alone knows say who is answered without being asked.
+fn may(desk: &Desk, user: &Identity, subresource: &str) -> bool {
+    let asked = Attributes {
+        user,
+        verb: "create",
+        group: RESOURCE_GROUP,
+        version: "v1",
+        resource: "certificatesigningrequests",
+        subresource,
+        namespace: "",
+        name: "",
+        field_selector: "",
+        path: "",
+    };
+    desk.server.core.authorizer.authorize(&asked) == Decision::Allow
 }
 
 const RESOURCE_GROUP: &str = "certificates.k8s.io";
@@ -156,16 +160,20 @@ fn condition<'a>(object: &'a Object, kind: &str) -> Option<&'a Value> {
     conditions.iter().find(|condition| condition["type"] == kind)
 }
 
-fn add_condition(object: &mut Object, kind: &str, reason: &str, message: &str) {
+/// Approved, denied or failed: nothing is left to decide.
+fn is_decided(object: &Object) -> bool {
+    ["Approved", "Denied", "Failed"].iter().any(|kind| condition(object, kind).is_some())
+}
+
+fn add_condition(object: &mut Object, kind: &str, status: &str, reason: &str, message: &str) {
     let now = meta::now();
-    let status = object.map_mut("status");
-    let conditions = status.entry("conditions").or_insert(Value::Null);
+    let conditions = object.map_mut("status").entry("conditions").or_insert(Value::Null);
     if conditions.is_null() {
         *conditions = json!([]);
     }
     if let Some(conditions) = conditions.as_array_mut() {
         conditions.push(json!({
-            "type": kind, "status": "True", "reason": reason, "message": message,
+            "type": kind, "status": status, "reason": reason, "message": message,
             "lastUpdateTime": now, "lastTransitionTime": now,
         }));
     }

@@ -2,6 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s::Object;
+use std::net::IpAddr;
 use x509_parser::{
     certification_request::X509CertificationRequest,
     cri_attributes::ParsedCriAttribute,
@@ -14,10 +15,12 @@ use x509_parser::{
 pub(crate) struct Request {
     pub(crate) common_name: String,
     pub(crate) organizations: Vec<String>,
-    pub(crate) dns_names: usize,
-    pub(crate) addresses: usize,
+    pub(crate) dns_names: Vec<String>,
+    pub(crate) addresses: Vec<IpAddr>,
     pub(crate) emails: usize,
     pub(crate) uris: usize,
+    /// Alternative names of any other kind, and addresses that are none.
+    pub(crate) others: usize,
     /// The subject as it was sent (DER).
     pub(super) subject: Vec<u8>,
     /// The key to be certified (DER).
@@ -69,22 +72,31 @@ impl Request {
                 if let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension()
                 {
                     read.alternative_names = Some(extension.value.to_vec());
-                    read.count(&names.general_names);
+                    read.note(&names.general_names);
                 }
             }
         }
         Ok(read)
     }
 
-    fn count(&mut self, names: &[GeneralName<'_>]) {
+    fn note(&mut self, names: &[GeneralName<'_>]) {
         for name in names {
             match name {
-                GeneralName::DNSName(_) => self.dns_names += 1,
-                GeneralName::IPAddress(_) => self.addresses += 1,
+                GeneralName::DNSName(name) => self.dns_names.push(name.to_string()),
+                GeneralName::IPAddress(bytes) => match address(bytes) {
+                    Some(address) => self.addresses.push(address),
+                    None => self.others += 1,
+                },
                 GeneralName::RFC822Name(_) => self.emails += 1,
                 GeneralName::URI(_) => self.uris += 1,
-                _ => {}
+                _ => self.others += 1,
             }
         }
     }
+}
+
+/// As a certificate has it: four or sixteen bytes.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }

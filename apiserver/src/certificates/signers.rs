@@ -89,9 +89,9 @@ pub(super) fn kubelet_client_refusal(request: &Request, usages: &[&str]) -> Opti
     of_no_node(request)
         .or_else(|| {
             let counts = [
-                (request.dns_names, "DNS"),
+                (request.dns_names.len(), "DNS"),
                 (request.emails, "Email"),
-                (request.addresses, "IP"),
+                (request.addresses.len(), "IP"),
                 (request.uris, "URI"),
             ];
             let named = counts.into_iter().find(|(count, _)| *count > 0);
@@ -100,10 +100,10 @@ pub(super) fn kubelet_client_refusal(request: &Request, usages: &[&str]) -> Opti
         .or_else(|| wrong_usages(usages, "client auth"))
 }
 
-fn kubelet_serving_refusal(request: &Request, usages: &[&str]) -> Option<String> {
+pub(super) fn kubelet_serving_refusal(request: &Request, usages: &[&str]) -> Option<String> {
     of_no_node(request)
         .or_else(|| match request {
-            Request { dns_names: 0, addresses: 0, .. } => {
+            _ if request.dns_names.is_empty() && request.addresses.is_empty() => {
                 Some("DNS or IP subjectAltName is required".to_string())
             }
             Request { emails: 1.., .. } => {

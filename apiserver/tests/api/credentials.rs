@@ -1,6 +1,6 @@
 //! Who may come in: service-account tokens, front proxies, impersonation, certificates by request.
 
-use crate::harness::{Cluster, read, request};
+use crate::harness::{Answer, Cluster, read, request};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderName, Method};
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -163,7 +163,13 @@ async fn a_proxy_speaks_for_others_and_nobody_else_does() {
 }
 
 fn csr(user: &str, group: &str, signer: &str, usages: &[&str]) -> Value {
-    let mut params = CertificateParams::default();
+    csr_for(&[], user, group, signer, usages)
+}
+
+/// One with alternative names.
+fn csr_for(names: &[&str], user: &str, group: &str, signer: &str, usages: &[&str]) -> Value {
+    let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+    let mut params = CertificateParams::new(names).expect("names");
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, user);
     params.distinguished_name.push(DnType::OrganizationName, group);
@@ -224,15 +230,82 @@ async fn requests_nobody_may_make_are_refused() {
 
 /// A request of node `n1`, brought by a proxy.
 async fn as_node(cluster: &mut Cluster, method: Method, path: &str, body: Value) -> String {
+    let node = ("system:node:n1", "system:nodes");
+    let answer = by(cluster, node, method.clone(), path, body).await;
+    format!("{method} {path}: {} {}", answer.code, answer.body["message"].as_str().unwrap_or("-"))
+}
+
+/// A request of some user and group, brought by a proxy.
+async fn by(
+    cluster: &mut Cluster,
+    (user, group): (&str, &str),
+    method: Method,
+    path: &str,
+    body: Value,
+) -> Answer {
     let patch = method == Method::PATCH;
     let media = if patch { "application/merge-patch+json" } else { "application/json" };
-    let mut ask = request(method.clone(), path, media, body.to_string());
-    for (name, value) in [("x-remote-user", "system:node:n1"), ("x-remote-group", "system:nodes")] {
+    let mut ask = request(method, path, media, body.to_string());
+    for (name, value) in [("x-remote-user", user), ("x-remote-group", group)] {
         ask.headers_mut().insert(HeaderName::from_static(name), value.parse().expect("text"));
     }
     let response = cluster.send(cluster.proxy(), ask).await;
-    let answer = read(response).await;
-    format!("{method} {path}: {} {}", answer.code, answer.body["message"].as_str().unwrap_or("-"))
+    read(response).await
+}
+
+/// A node comes with a token, is itself from then on, and gets what it serves with once the masters
+/// know where it is.
+#[tokio::test]
+async fn a_node_gets_its_certificates_unasked_and_no_others() {
+    let mut cluster =
+        Cluster::start_with(|config| config.api_names = vec!["10.0.0.1".into()]).await;
+    let bootstrapper = ("system:bootstrap:abcdef", "system:bootstrappers:coxswain:nodes");
+    let node = ("system:node:n1", "system:nodes");
+    let client = "kubernetes.io/kube-apiserver-client-kubelet";
+    let serving = "kubernetes.io/kubelet-serving";
+    let (for_client, for_server) =
+        (["digital signature", "client auth"], ["digital signature", "server auth"]);
+    let issued = |csr: &Value| !csr["status"]["certificate"].is_null();
+    let path = |answer: &Answer| {
+        assert_eq!(answer.code, 201, "{}", answer.body);
+        format!("{CSRS}/{}", answer.body["metadata"]["name"].as_str().expect("a name"))
+    };
+    for (who, whose) in [(bootstrapper, node.0), (node, node.0)] {
+        let body = csr(whose, "system:nodes", client, &for_client);
+        let made = by(&mut cluster, who, Method::POST, CSRS, body).await;
+        cluster.until(&path(&made), issued).await;
+    }
+    // Of another node: the one after it is answered, this one never was.
+    let body = csr("system:node:n2", "system:nodes", client, &for_client);
+    let others = path(&by(&mut cluster, node, Method::POST, CSRS, body).await);
+
+    let names = ["n1", "10.0.0.11"];
+    let body = csr_for(&names, node.0, "system:nodes", serving, &for_server);
+    let made = by(&mut cluster, node, Method::POST, CSRS, body.clone()).await;
+    let waits = |csr: &Value| !csr["status"]["conditions"].is_null();
+    let early = cluster.until(&path(&made), waits).await;
+    let message = early["status"]["conditions"][0]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("the node that asks is not there yet"), "{message}");
+    assert_eq!(early["status"]["conditions"][0]["status"], "False");
+
+    let addresses =
+        ["10.0.0.11", "10.0.0.1"].map(|at| json!({"type": "InternalIP", "address": at}));
+    let hostname = json!({"type": "Hostname", "address": "n1"});
+    let status = json!({ "addresses": [hostname, addresses[0], addresses[1]] });
+    let object = json!({ "metadata": { "name": "n1" }, "status": status });
+    let answer = by(&mut cluster, node, Method::POST, "/api/v1/nodes", object).await;
+    assert_eq!(answer.code, 201, "{}", answer.body);
+    let made = by(&mut cluster, node, Method::POST, CSRS, body).await;
+    cluster.until(&path(&made), issued).await;
+    // A node that says that it is where a master is.
+    let body = csr_for(&["n1", "10.0.0.1"], node.0, "system:nodes", serving, &for_server);
+    let made = by(&mut cluster, node, Method::POST, CSRS, body).await;
+    let refused = cluster.until(&path(&made), waits).await;
+    let message = refused["status"]["conditions"][0]["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("10.0.0.1 leads to masters"), "{message}");
+    let others = cluster.get(&others).await.body;
+    assert_eq!(others["status"].get("conditions"), None, "{others}");
+    cluster.stop().await;
 }
 
 #[tokio::test]
