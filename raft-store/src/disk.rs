@@ -192,6 +192,20 @@ pub(crate) fn record_head(record: &Bytes) -> Option<RecordHead> {
     Some(RecordHead { key, put: put.is_some(), old })
 }
 
+/// The record of a replaced version.
+#[cfg(test)]
+pub(crate) fn hostile_corpus() -> Vec<u8> {
+    let stored = |revision| {
+        let revision = Revision(revision);
+        let body = Bytes::from_static(b"{}");
+        Arc::new(
+            Stored::new(Key::new("pods", "default/a"), revision, revision, body).numbered(1, 1),
+        )
+    };
+    let (old, new) = (Some(stored(3)), Some(stored(4)));
+    encode(&Change { revision: Revision(4), place: 0, old, new }, &Plain).to_vec()
+}
+
 impl Record {
     /// With the body as it is in memory.
     fn opened(mut self, seal: &dyn Seal) -> io::Result<Record> {

@@ -11,6 +11,8 @@ mod disk;
 mod divergence;
 pub mod durable;
 mod founding;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod hub;
 mod inbox;
 mod member;

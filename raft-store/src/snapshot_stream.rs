@@ -165,6 +165,21 @@ impl Receiver {
     }
 }
 
+/// The pieces of one small file, after the header.
+#[cfg(test)]
+pub(crate) fn hostile_corpus() -> Vec<u8> {
+    use prost::Message as _;
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("000001.sst"), b"rows").expect("written");
+    let mut pieces = Vec::new();
+    let put = |piece| {
+        pieces.push(SnapshotPiece { piece: Some(piece) }.encode_to_vec());
+        Ok(())
+    };
+    read_dir(SnapshotHeader::default(), dir.path(), put).expect("a readable directory");
+    crate::hostile::joined(pieces.iter().skip(1).map(|piece| &piece[..]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

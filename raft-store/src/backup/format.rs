@@ -314,3 +314,17 @@ fn read_up_to(from: &mut impl Read, to: &mut [u8]) -> io::Result<usize> {
     }
     Ok(filled)
 }
+
+/// Puts the checksums of chunks right, as far as there are chunks.
+#[cfg(any(test, fuzzing))]
+pub(super) fn mend(backup: &mut [u8]) {
+    let (mut number, mut start) = (0, MARK.len() + 4);
+    while let Some(mut head) = backup.get(start..start + HEAD) {
+        head.advance(2);
+        let end = start + HEAD + head.get_u32() as usize;
+        let Some(sum) = backup.get(start..end).map(|chunk| checksum(number, chunk)) else { return };
+        let Some(place) = backup.get_mut(end..end + 4) else { return };
+        place.copy_from_slice(&sum.to_be_bytes());
+        (number, start) = (number + 1, end + 4);
+    }
+}

@@ -7,6 +7,8 @@
 mod chain;
 mod create;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 mod restore;
 
 pub use chain::{Chain, Found, check};

@@ -24,8 +24,15 @@ pub(crate) fn to_log_id(id: &LogId) -> peer::LogId {
     peer::LogId { term: term_of(id), index: id.index }
 }
 
-pub(crate) fn from_log_id(id: peer::LogId) -> LogId {
-    log_id(id.term, id.index)
+pub(crate) fn from_log_id(id: peer::LogId) -> Result<LogId, Malformed> {
+    match id.index {
+        u64::MAX => Err(Malformed("a log index that none can follow")),
+        index => Ok(log_id(id.term, index)),
+    }
+}
+
+pub(crate) fn from_log_ids(id: Option<peer::LogId>) -> Result<Option<LogId>, Malformed> {
+    id.map(from_log_id).transpose()
 }
 
 pub(crate) fn to_vote(vote: &Vote) -> peer::Vote {
@@ -64,7 +71,7 @@ pub(crate) fn to_entry(entry: &Entry) -> peer::LogEntry {
 
 pub(crate) fn from_entry(entry: peer::LogEntry) -> Result<Entry, Malformed> {
     use peer::log_entry::Payload as In;
-    let log_id = entry.id.map(from_log_id).ok_or(Malformed("no log id"))?;
+    let log_id = from_log_id(entry.id.ok_or(Malformed("no log id"))?)?;
     let payload = match entry.payload {
         None => EntryPayload::Blank,
         Some(In::Command(bytes)) => EntryPayload::Normal(Payload(bytes)),
@@ -89,12 +96,27 @@ pub(crate) fn to_append(request: &AppendEntriesRequest<Types>) -> peer::AppendRe
 pub(crate) fn from_append(
     request: peer::AppendRequest,
 ) -> Result<AppendEntriesRequest<Types>, Malformed> {
-    Ok(AppendEntriesRequest {
-        vote: from_vote(request.vote)?,
-        prev_log_id: request.previous.map(from_log_id),
-        leader_commit: request.committed.map(from_log_id),
-        entries: request.entries.into_iter().map(from_entry).collect::<Result<_, _>>()?,
-    })
+    let vote = from_vote(request.vote)?;
+    let prev_log_id = from_log_ids(request.previous)?;
+    let leader_commit = from_log_ids(request.committed)?;
+    let entries = request.entries.into_iter().map(from_entry);
+    let entries = entries.collect::<Result<Vec<Entry>, _>>()?;
+    // Raft's engine takes this for granted, and would end over it.
+    let mut before = prev_log_id;
+    for entry in &entries {
+        if !follows(before, entry.log_id) {
+            return Err(Malformed("an entry that does not follow the one before it"));
+        }
+        before = Some(entry.log_id);
+    }
+    Ok(AppendEntriesRequest { vote, prev_log_id, leader_commit, entries })
+}
+
+fn follows(before: Option<LogId>, id: LogId) -> bool {
+    match before {
+        None => id.index == 0,
+        Some(before) => id.index == before.index + 1 && term_of(&id) >= term_of(&before),
+    }
 }
 
 pub(crate) fn to_append_response(response: &AppendEntriesResponse<Types>) -> peer::AppendResponse {
@@ -116,7 +138,7 @@ pub(crate) fn from_append_response(
     use peer::append_response::Result as In;
     Ok(match response.result.ok_or(Malformed("no result"))? {
         In::Success(_) => AppendEntriesResponse::Success,
-        In::Matching(to) => AppendEntriesResponse::PartialSuccess(to.id.map(from_log_id)),
+        In::Matching(to) => AppendEntriesResponse::PartialSuccess(from_log_ids(to.id)?),
         In::Conflict(_) => AppendEntriesResponse::Conflict,
         In::HigherVote(vote) => AppendEntriesResponse::HigherVote(from_vote(Some(vote))?),
     })
@@ -138,8 +160,8 @@ pub(crate) fn from_stream_result(
     use peer::append_response::Result as In;
     Ok(match response.result.ok_or(Malformed("no result"))? {
         In::Success(_) => return Err(Malformed("a stream answers with a log id")),
-        In::Matching(to) => Ok(to.id.map(from_log_id)),
-        In::Conflict(at) => Err(StreamAppendError::Conflict(from_log_id(at))),
+        In::Matching(to) => Ok(from_log_ids(to.id)?),
+        In::Conflict(at) => Err(StreamAppendError::Conflict(from_log_id(at)?)),
         In::HigherVote(vote) => Err(StreamAppendError::HigherVote(from_vote(Some(vote))?)),
     })
 }
@@ -155,7 +177,7 @@ pub(crate) fn to_vote_request(request: &VoteRequest<Types>) -> peer::VoteRequest
 pub(crate) fn from_vote_request(
     request: peer::VoteRequest,
 ) -> Result<VoteRequest<Types>, Malformed> {
-    let mut out = VoteRequest::new(from_vote(request.vote)?, request.last.map(from_log_id));
+    let mut out = VoteRequest::new(from_vote(request.vote)?, from_log_ids(request.last)?);
     out.leadership_transfer = request.leadership_transfer;
     Ok(out)
 }
@@ -172,7 +194,7 @@ pub(crate) fn from_vote_response(
     response: peer::VoteResponse,
 ) -> Result<VoteResponse<Types>, Malformed> {
     let vote = from_vote(response.vote)?;
-    Ok(VoteResponse::new(vote, response.last.map(from_log_id), response.granted))
+    Ok(VoteResponse::new(vote, from_log_ids(response.last)?, response.granted))
 }
 
 pub(crate) fn to_cluster(cluster: &Cluster) -> peer::Cluster {
@@ -190,4 +212,36 @@ pub(crate) fn to_note(note: &Note) -> peer::Note {
 pub(crate) fn from_note(note: &peer::Note) -> Note {
     let (index, revision) = (LogIndex(note.index), Revision(note.revision));
     Note { index, revision, digest: Digest(note.digest) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_follow_each_other() {
+        let id = |(term, index)| peer::LogId { term, index };
+        let append = |previous: Option<(u64, u64)>, entries: &[(u64, u64)]| {
+            let entry = |at: &(u64, u64)| peer::LogEntry { id: Some(id(*at)), payload: None };
+            from_append(peer::AppendRequest {
+                vote: Some(peer::Vote { term: 3, member: 1, committed: true }),
+                previous: previous.map(id),
+                committed: None,
+                entries: entries.iter().map(entry).collect(),
+            })
+        };
+        assert!(append(None, &[(1, 0), (1, 1), (3, 2)]).is_ok());
+        assert!(append(Some((1, 6)), &[(2, 7)]).is_ok());
+        assert!(append(Some((1, 6)), &[]).is_ok());
+        for (previous, entries) in [
+            (None, &[(1, 1)][..]),
+            (Some((1, 6)), &[(1, 6)]),
+            (Some((1, 6)), &[(1, 8)]),
+            (Some((2, 6)), &[(1, 7)]),
+            (Some((1, 6)), &[(1, 7), (1, 9)]),
+            (Some((1, u64::MAX)), &[]),
+        ] {
+            assert!(append(previous, entries).is_err(), "{previous:?} {entries:?}");
+        }
+    }
 }

@@ -113,7 +113,7 @@ impl Service {
             return Err(Status::invalid_argument("snapshot: no header"));
         };
         let vote = convert::from_vote(header.vote).map_err(malformed)?;
-        let last_log_id = header.last.map(convert::from_log_id);
+        let last_log_id = convert::from_log_ids(header.last).map_err(malformed)?;
         let last_membership = convert::from_membership(&header.membership).map_err(malformed)?;
         let index = last_log_id.map_or(0, |id| id.index);
         let mut receiver = Receiver::new(self.dirs.fresh("incoming", index)).map_err(stopped)?;

@@ -3,6 +3,8 @@
 
 pub(crate) mod engine;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 pub(crate) mod mark;
 mod record;
 pub(crate) mod segments;

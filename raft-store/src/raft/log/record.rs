@@ -53,6 +53,14 @@ fn checksum(index: u64, record: &[u8]) -> Chain {
     Chain(crc32c::crc32c_append(crc32c::crc32c(&index.to_be_bytes()), record))
 }
 
+/// Bytes with the checksum behind them that they would have as a record.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn summed(index: u64, bytes: &[u8]) -> Bytes {
+    let mut record = BytesMut::from(bytes);
+    record.put_u32(checksum(index, bytes).0);
+    record.freeze()
+}
+
 /// The entry at `index`. `before` is what the entry before it ends with, if known.
 pub(crate) fn decode(
     index: u64,

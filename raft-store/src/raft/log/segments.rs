@@ -367,10 +367,7 @@ fn begin(
     ahead: u64,
 ) -> io::Result<(Segment, u64)> {
     let mut bytes = vec![0; HEADER];
-    bytes.put_u8(kind::BEGIN);
-    bytes.put_u8(VERSION);
-    bytes.put_u64(before);
-    meta.ops().iter().for_each(|op| encode(op, &mut bytes));
+    bytes.extend(first_body(before, &meta.ops()));
     frame::seal(&mut bytes, Place { segment: number, offset: 0 }, 0);
     let end = bytes.len() as u64;
     bytes.resize(bytes.len() + ahead as usize, 0);
@@ -385,6 +382,14 @@ fn begin(
     Ok((Segment { number, path, file }, end))
 }
 
+/// What the first frame of a segment holds.
+pub(super) fn first_body(before: u64, ops: &[LogOp]) -> Vec<u8> {
+    let mut body = vec![kind::BEGIN, VERSION];
+    body.put_u64(before);
+    ops.iter().for_each(|op| encode(op, &mut body));
+    body
+}
+
 /// About how much an operation takes in a frame.
 fn op_bytes(op: &LogOp) -> usize {
     match op {
@@ -393,7 +398,7 @@ fn op_bytes(op: &LogOp) -> usize {
     }
 }
 
-fn encode(op: &LogOp, out: &mut Vec<u8>) {
+pub(super) fn encode(op: &LogOp, out: &mut Vec<u8>) {
     match op {
         LogOp::Put { index, record } => {
             out.put_u8(kind::PUT);
@@ -418,20 +423,27 @@ fn encode_json(kind: u8, value: &impl Serialize, out: &mut Vec<u8>) {
     out.put_slice(&json);
 }
 
-/// The next operation of a frame; a record's bytes stay where they are.
+/// The next operation of a frame.
 fn decode(body: &mut &[u8]) -> Option<LogOp> {
     let op = match body.try_get_u8().ok()? {
         kind::PUT => {
-            let index = body.try_get_u64().ok()?;
+            let index = body.try_get_u64().ok().filter(can_be_followed)?;
             LogOp::Put { index, record: Bytes::copy_from_slice(part(body)?) }
         }
         kind::VOTE => LogOp::Vote(serde_json::from_slice(part(body)?).ok()?),
         kind::COMMITTED => LogOp::Committed(serde_json::from_slice(part(body)?).ok()?),
         kind::CUT_FROM => LogOp::CutFrom(body.try_get_u64().ok()?),
-        kind::PURGE_TO => LogOp::PurgeTo(serde_json::from_slice(part(body)?).ok()?),
+        kind::PURGE_TO => {
+            let id: LogId = serde_json::from_slice(part(body)?).ok()?;
+            LogOp::PurgeTo(Some(id).filter(|id| can_be_followed(&id.index))?)
+        }
         _ => return None,
     };
     Some(op)
+}
+
+fn can_be_followed(index: &u64) -> bool {
+    *index < u64::MAX
 }
 
 /// Bytes with their length in front.
@@ -559,7 +571,7 @@ fn damaged(file: &Path, offset: u64, detail: &str) -> OpenError {
     OpenError::Damaged { file: file.into(), offset, detail: detail.into() }
 }
 
-fn path_of(dir: &Path, number: u64) -> PathBuf {
+pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:016x}.{EXTENSION}"))
 }
 
