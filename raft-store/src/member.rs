@@ -21,7 +21,7 @@ use crate::{
     questions::{Answer, Answers},
     raft::{
         self, LogId, Payload, Raft, index_of,
-        log::Log,
+        log::{Log, mark::MarkSync},
         machine::{Dirs, Machine, disk_now},
         network::{self, Link, Links},
         server::{self, Service},
@@ -151,6 +151,7 @@ impl Member {
         let settings = raft::settings(&config)?;
         let Opened { shared, machine, dirs, log } = opened;
         let (disk, applied, roster) = (machine.disk(), machine.applied_id(), machine.roster());
+        let mark = log.mark();
         let links = Links::new(dial, config.timers, metrics.clone());
         let raft = Raft::new(config.member.0, settings, links.clone(), log, machine).await;
         let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
@@ -192,6 +193,7 @@ impl Member {
             Peers::new(hints, &steward, &metrics).run().boxed(),
             steward.run().boxed(),
             measuring.run().boxed(),
+            context.clone().keep(mark).boxed(),
             context.clone().track_leadership(applied, announce).boxed(),
             inbox.clone().run(raft, metrics).boxed(),
             context.succession(signs).run().boxed(),
@@ -527,6 +529,12 @@ async fn open_disks(
 }
 
 impl Context {
+    /// Until it cannot be kept.
+    async fn keep(self, mark: MarkSync) {
+        let error = mark.run().await;
+        self.shared.stop(&format!("log: {error}"));
+    }
+
     /// What others may know about leadership, from Raft's own view and what is applied here.
     async fn track_leadership(
         self,

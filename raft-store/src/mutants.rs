@@ -31,12 +31,14 @@ pub(crate) enum Mutant {
     PurgeUnsynced,
     /// A vote is given before it is on disk.
     VoteUnsynced,
+    /// What a killed process left unsynced counts as on disk for the next one, which does not sync it.
+    StartUnsynced,
     /// Requests that got lost are only looked for when nothing else is to be sent.
     LostWhileBusy,
 }
 
 /// Those that the simulation finds. The others have tests of their own.
-pub(crate) const FOUND: [Mutant; 13] = [
+pub(crate) const FOUND: [Mutant; 14] = [
     Mutant::FsyncSkipped,
     Mutant::FenceIgnored,
     Mutant::GuardIgnored,
@@ -50,6 +52,7 @@ pub(crate) const FOUND: [Mutant; 13] = [
     Mutant::ApplyDiffers,
     Mutant::PurgeUnsynced,
     Mutant::VoteUnsynced,
+    Mutant::StartUnsynced,
 ];
 
 thread_local! {

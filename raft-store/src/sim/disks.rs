@@ -107,6 +107,13 @@ struct LogInside {
     lost: u64,
 }
 
+impl LogInside {
+    fn sync(&mut self) {
+        let all = std::mem::take(&mut self.unsynced);
+        all.iter().flatten().for_each(|op| self.durable.apply(op));
+    }
+}
+
 /// The log of one member; it outlives its processes.
 #[derive(Clone, Default)]
 pub(super) struct LogDisk {
@@ -119,13 +126,15 @@ impl LogDisk {
         self.inside.lock().expect("never held across a panic")
     }
 
-    /// The process is gone; the kernel writes on.
+    /// The process is gone; what it wrote is there for the next one, but still not on disk.
     pub(super) fn killed(&self) {
         let mut it = self.inside();
         let staged = it.staged.take().filter(|_| one_in(2));
-        let all: Vec<Ops> = std::mem::take(&mut it.unsynced).into_iter().chain(staged).collect();
-        all.iter().flatten().for_each(|op| it.durable.apply(op));
-        it.cache = it.durable.clone();
+        it.unsynced.extend(staged);
+        // All of it, also of a write that failed.
+        let mut cache = it.durable.clone();
+        it.unsynced.iter().flatten().for_each(|op| cache.apply(op));
+        it.cache = cache;
     }
 
     /// Of what was not synced, only a part that ends somewhere is there.
@@ -159,13 +168,16 @@ impl LogDisk {
 
     /// As a member finds it that starts.
     pub(super) fn recover(&self, mark: &Mark) -> Result<Recovered, OpenError> {
-        let it = self.inside();
-        let purged = it.durable.purged;
+        let mut it = self.inside();
+        if !mutants::on(Mutant::FsyncSkipped) && !mutants::on(Mutant::StartUnsynced) {
+            it.sync();
+        }
+        let purged = it.cache.purged;
         let first = purged.map_or(0, |id| id.index + 1);
-        let records = it.durable.records.range(first..).map(|(n, bytes)| Ok((*n, bytes.clone())));
+        let records = it.cache.records.range(first..).map(|(n, bytes)| Ok((*n, bytes.clone())));
         let damaged = |detail| OpenError::Damaged { file: PathBuf::new(), offset: 0, detail };
         let last = verify(records, purged, mark, damaged)?;
-        let (vote, committed) = (it.durable.vote, it.durable.committed);
+        let (vote, committed) = (it.cache.vote, it.cache.committed);
         Ok(Recovered { vote, committed, purged, last })
     }
 }
@@ -182,8 +194,7 @@ impl RaftLogEngine for LogDisk {
         ops.iter().for_each(|op| it.cache.apply(op));
         it.unsynced.push(ops.to_vec());
         if sync && !mutants::on(Mutant::FsyncSkipped) {
-            let all = std::mem::take(&mut it.unsynced);
-            all.iter().flatten().for_each(|op| it.durable.apply(op));
+            it.sync();
         }
         // Files go at once, whether or not it is on disk that they are not needed.
         let purged = ops.iter().rev().find_map(|op| match op {

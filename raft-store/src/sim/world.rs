@@ -331,12 +331,14 @@ impl World {
         let engines = Arc::new(StateDisks(disk.health.clone()));
         let (shared, machine, dirs) = open_state(&config, &metrics, engines, session)?;
         let path = config.data_dir.join("log.flushed");
-        let mark = Mark::open(&path).map_err(|source| OpenError::Disk { path, source })?;
+        let broken = |source| OpenError::Disk { path: path.clone(), source };
+        let mark = Mark::open(&path).map_err(broken)?;
         let recovered = disk.recover(&mark)?;
         let failing = shared.clone();
         let failed = Box::new(move |error: &io::Error| failing.stop(&format!("log: {error}")));
         let engine = Arc::new(disk.clone());
-        let (log, writer, jobs) = Log::on(engine, recovered, mark, &metrics, failed);
+        let (log, writer, jobs) =
+            Log::on(engine, recovered, mark, &metrics, failed).map_err(broken)?;
         spawn_on(node, write_log(disk, writer, jobs));
         let introduce = Introduce::new(&shared);
         let dial = Arc::new(Cable { world: self.clone(), from: node, introduce });

@@ -4,7 +4,7 @@ use super::{
     engine::RaftLogEngine as _,
     frame::{self, HEADER, Place},
     mark::Mark,
-    record::{self, Chain},
+    record,
     segments::{self, Segments},
 };
 use crate::{config::OpenError, hostile::parts};
@@ -57,7 +57,7 @@ pub(crate) fn segments(data: &[u8]) {
 pub(crate) fn corpus(entries: &[crate::raft::Entry]) -> Vec<(&'static str, Vec<u8>)> {
     use super::engine::LogOp;
     use crate::{hostile::joined, raft::Vote};
-    let mut before = Chain::default();
+    let mut before = record::Chain::default();
     let mut puts = Vec::new();
     for entry in entries {
         let (record, chain) = record::encode(before, entry);
@@ -81,7 +81,7 @@ pub(crate) fn corpus(entries: &[crate::raft::Entry]) -> Vec<(&'static str, Vec<u
     let ended: usize = all.iter().map(|body| length(body)).sum();
     let next = segments::first_body(ended as u64, &[LogOp::PurgeTo(purged)]);
     let two = joined(all.into_iter().chain([&[][..], &next[..]]));
-    let record = record::encode(Chain(3), &entries[1]).0;
+    let record = record::encode(record::Chain(3), &entries[1]).0;
     vec![
         ("log_record/command", record[..record.len() - 4].to_vec()),
         ("log_segments/one", joined(all)),

@@ -152,7 +152,8 @@ async fn after_the_first_failed_write_nothing_is_acknowledged_any_more() {
     let (failures, mut failed) = mpsc::channel(8);
     let tell = move |error: &io::Error| failures.try_send(error.kind()).expect("few failures");
     let (engine, nothing) = (Arc::new(FullDisk::default()), Recovered::default());
-    let (mut log, writer, jobs) = Log::on(engine, nothing, mark, &metrics(), Box::new(tell));
+    let opened = Log::on(engine, nothing, mark, &metrics(), Box::new(tell));
+    let (mut log, writer, jobs) = opened.expect("a log");
     let writer = std::thread::spawn(move || writer.run(jobs));
     log.blocking_append([entry(1, 0)]).await.expect("the first write works");
     for index in 1..4 {
@@ -190,8 +191,8 @@ async fn what_was_purged_is_on_disk_before_anything_else_is_done() {
     let mark = Mark::open(&dir.path().join("mark")).expect("a mark");
     let engine = Arc::new(Synced::default());
     let failed = Box::new(|error: &io::Error| panic!("{error}"));
-    let (mut log, writer, jobs) =
-        Log::on(engine.clone(), Recovered::default(), mark, &metrics(), failed);
+    let opened = Log::on(engine.clone(), Recovered::default(), mark, &metrics(), failed);
+    let (mut log, writer, jobs) = opened.expect("a log");
     log.append((0..4).map(|index| entry(1, index)), IOFlushed::noop()).await.expect("queued");
     log.purge(log_id(1, 2)).await.expect("queued");
     close((log, std::thread::spawn(move || writer.run(jobs))));

@@ -1,17 +1,21 @@
 //! The flushed-up-to mark: a second place that knows how far the log was on disk. The log itself
 //! cannot tell that its own tail is missing.
 //!
-//! It is written after each sync of the log and synced itself at most every `SYNC_EVERY`, so it
+//! It is written after each sync of the log and synced itself at most `SYNC_EVERY` later, so it
 //! outlives a killed process exactly and a power cut up to that much behind: it never claims more
 //! than the log has.
 
 use super::record::Chain;
-use crate::time::Instant;
+use crate::time::{Ticks, blocking};
 use std::{
     fs::{File, OpenOptions},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,11 +35,48 @@ pub(crate) struct Flushed {
 
 /// The open file.
 pub(crate) struct Mark {
+    file: Arc<MarkFile>,
+    sequence: u64,
+    current: Flushed,
+}
+
+/// Keeps the file on disk at most `SYNC_EVERY` behind, beside whoever writes it.
+#[derive(Clone)]
+pub(crate) struct MarkSync(Arc<MarkFile>);
+
+struct MarkFile {
     path: PathBuf,
     file: File,
-    sequence: u64,
-    synced: Instant,
-    current: Flushed,
+    /// It was written since it was last synced.
+    behind: AtomicBool,
+}
+
+impl MarkFile {
+    fn sync(&self) -> io::Result<()> {
+        // First: what is written meanwhile is behind again.
+        self.behind.store(false, Ordering::SeqCst);
+        self.file.sync_data()?;
+        #[cfg(test)]
+        crate::sim::mark_synced(&self.path);
+        Ok(())
+    }
+}
+
+impl MarkSync {
+    /// Until a sync fails. Cancel-safe.
+    pub(crate) async fn run(self) -> io::Error {
+        let mut turn = Ticks::every(SYNC_EVERY);
+        loop {
+            turn.tick().await;
+            if self.0.behind.load(Ordering::SeqCst) {
+                let file = self.0.clone();
+                let synced = blocking(move || file.sync()).await.flatten();
+                if let Err(error) = synced {
+                    return error;
+                }
+            }
+        }
+    }
 }
 
 impl Mark {
@@ -44,16 +85,11 @@ impl Mark {
         let new = !path.exists();
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut mark = Mark {
-            path: path.into(),
-            file,
-            sequence: 0,
-            synced: Instant::now(),
-            current: Flushed::default(),
-        };
+        let file = MarkFile { path: path.into(), file, behind: false.into() };
+        let mut mark = Mark { file: Arc::new(file), sequence: 0, current: Flushed::default() };
         if new {
             mark.set(Flushed::default())?;
-            mark.sync()?;
+            mark.file.sync()?;
             if let Some(dir) = path.parent() {
                 File::open(dir)?.sync_all()?;
             }
@@ -69,7 +105,11 @@ impl Mark {
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
+    }
+
+    pub(crate) fn syncing(&self) -> MarkSync {
+        MarkSync(self.file.clone())
     }
 
     pub(crate) fn current(&self) -> Flushed {
@@ -78,7 +118,7 @@ impl Mark {
 
     fn slot(&self, n: u64) -> Option<(u64, Flushed)> {
         let mut bytes = [0; LENGTH];
-        self.file.read_exact_at(&mut bytes, n * SLOT).ok()?;
+        self.file.file.read_exact_at(&mut bytes, n * SLOT).ok()?;
         let (covered, checksum) = bytes.split_at(LENGTH - 4);
         if crc32c::crc32c(covered).to_be_bytes() != checksum {
             return None;
@@ -95,33 +135,31 @@ impl Mark {
         bytes.extend(flushed.index.to_be_bytes());
         bytes.extend(flushed.chain.0.to_be_bytes());
         bytes.extend(crc32c::crc32c(&bytes).to_be_bytes());
-        self.file.write_all_at(&bytes, self.sequence % 2 * SLOT)?;
+        self.file.file.write_all_at(&bytes, self.sequence % 2 * SLOT)?;
+        self.file.behind.store(true, Ordering::SeqCst);
         self.current = flushed;
         Ok(())
     }
 
     /// The log has been synced up to here.
     pub(crate) fn raise(&mut self, flushed: Flushed) -> io::Result<()> {
-        self.set(flushed)?;
-        if self.synced.elapsed() >= SYNC_EVERY {
-            self.sync()?;
-            self.synced = Instant::now();
+        self.set(flushed)
+    }
+
+    /// The log was opened, synced and verified up to here: on disk at once.
+    pub(crate) fn verified(&mut self, flushed: Flushed) -> io::Result<()> {
+        if flushed.index <= self.current.index {
+            return Ok(());
         }
-        Ok(())
+        self.set(flushed)?;
+        self.file.sync()
     }
 
     /// The log is about to be cut back to here: on disk before the cut.
     pub(crate) fn lower(&mut self, flushed: Flushed) -> io::Result<()> {
         self.set(flushed)?;
         self.set(flushed)?;
-        self.sync()
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()?;
-        #[cfg(test)]
-        crate::sim::mark_synced(&self.path);
-        Ok(())
+        self.file.sync()
     }
 }
 
@@ -144,5 +182,18 @@ mod tests {
         assert_eq!(Mark::open(&path).expect("a mark").current(), at(1));
         file.write_all_at(b"xx", (mark.sequence + 1) % 2 * SLOT + 9).expect("damaged");
         assert!(Mark::open(&path).is_err());
+    }
+
+    #[test]
+    fn a_mark_is_on_disk_soon_although_nothing_more_is_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut mark = Mark::open(&dir.path().join("log.flushed")).expect("a mark");
+        let on_disk = dir.path().join("log.flushed.synced");
+        crate::sim::simulated(async move {
+            let syncing = mark.syncing().run();
+            mark.raise(Flushed { index: 7, chain: Chain(21) }).expect("raised");
+            let _ = crate::time::timeout(SYNC_EVERY * 2, syncing).await;
+            assert_eq!(Mark::open(&on_disk).expect("a mark").current().index, 7);
+        });
     }
 }

@@ -14,7 +14,7 @@ pub(crate) mod writer;
 use super::{Entry, LogId, Types, Vote};
 use crate::{config::OpenError, metrics::Metrics, time::blocking};
 use engine::{LogOp, RaftLogEngine, Recovered, RocksLog};
-use mark::{Flushed, Mark};
+use mark::{Flushed, Mark, MarkSync};
 use openraft::{
     OptionalSend,
     storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage},
@@ -73,6 +73,7 @@ pub(crate) struct Log {
     queue: mpsc::Sender<Job>,
     /// The number of the last job written: its entries can be read from the engine.
     written: Arc<AtomicU64>,
+    mark: MarkSync,
 }
 
 impl Log {
@@ -90,7 +91,8 @@ impl Log {
             _ => OpenError::Disk { path: path.clone(), source: error },
         })?;
         let (engine, recovered) = open_engine(&dir.join("log"), &mark)?;
-        let (log, writer, jobs) = Log::on(engine, recovered, mark, metrics, failed);
+        let (log, writer, jobs) = Log::on(engine, recovered, mark, metrics, failed)
+            .map_err(|source| OpenError::Disk { path, source })?;
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
             .spawn(move || writer.run(jobs))
@@ -98,14 +100,18 @@ impl Log {
         Ok((log, thread))
     }
 
-    /// A log on an engine, as recovered from it; the writer is to be given what is queued.
+    /// A log on an engine, as recovered from it and synced; the writer is to be given what is queued.
     pub(crate) fn on(
         engine: Arc<dyn RaftLogEngine>,
         recovered: Recovered,
-        mark: Mark,
+        mut mark: Mark,
         metrics: &Metrics,
         failed: Box<dyn Fn(&io::Error) + Send>,
-    ) -> (Log, Writer, mpsc::Receiver<Job>) {
+    ) -> io::Result<(Log, Writer, mpsc::Receiver<Job>)> {
+        if let Some((id, chain)) = recovered.last {
+            mark.verified(Flushed { index: id.index, chain })?;
+        }
+        let syncing = mark.syncing();
         let written = Arc::new(AtomicU64::new(0));
         let observer = Observer {
             failed,
@@ -118,7 +124,12 @@ impl Log {
         let Recovered { vote, committed, purged, last } = recovered;
         let view = View { vote, committed, purged, last, ..View::default() };
         let view = Arc::new(Mutex::new(view));
-        (Log { view, engine, queue, written }, writer, jobs)
+        Ok((Log { view, engine, queue, written, mark: syncing }, writer, jobs))
+    }
+
+    /// What keeps the mark on disk.
+    pub(crate) fn mark(&self) -> MarkSync {
+        self.mark.clone()
     }
 
     fn view(&self) -> MutexGuard<'_, View> {

@@ -269,8 +269,12 @@ impl Tail {
         if let Some(last) = segments.back().cloned() {
             (number, ends) = (last.number + 1, end);
             match about_entries {
-                // What was never acknowledged goes, and zeros that nothing will be written over.
-                true => last.file.set_len(end)?,
+                // What was never acknowledged goes, and zeros that nothing will be written over. A process
+                // that was killed may have written without syncing, and what is found counts as on disk.
+                true => {
+                    last.file.set_len(end)?;
+                    last.file.sync_all()?;
+                }
                 // The new one says all that it says, and takes its place: starts leave no files
                 // behind.
                 false => {
