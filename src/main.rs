@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // One line per cause: what happened, to what, because of what.
             cli::output::warn(&format!("error: {error:#}"));
-            ExitCode::FAILURE
+            cli::exit_code(&error)
         }
     }
 }

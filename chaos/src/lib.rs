@@ -4,9 +4,16 @@
 //! Architecture invariant: it knows no crate of ours, so that a check cannot repeat a mistake of the
 //! code that it checks.
 
+pub mod counter;
 pub mod faults;
+pub mod figures;
 pub mod history;
+pub mod judge;
 pub mod linear;
+pub mod record;
+pub mod report;
+pub mod scenario;
+pub mod schedule;
 pub mod shrink;
 pub mod watched;
 

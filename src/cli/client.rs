@@ -53,6 +53,15 @@ impl Target {
         Target::from_config(&config).with_context(|| format!("kubeconfig {}", path.display()))
     }
 
+    /// Where the masters themselves are asked: a kubeconfig names their front or a load balancer first.
+    pub(super) fn of_masters(path: Option<&Path>) -> Result<Target> {
+        let mut target = Target::from_kubeconfig(path)?;
+        if target.servers.len() > 1 {
+            target.servers.remove(0);
+        }
+        Ok(target)
+    }
+
     fn from_config(config: &Value) -> Result<Target> {
         let named = |list: &str, name: &str, field: &str| -> Result<Value> {
             let entries = config[list].as_array().into_iter().flatten();

@@ -8,6 +8,7 @@ mod authentication;
 mod backup;
 mod bench;
 mod certs;
+mod chaos;
 pub(crate) mod dev;
 mod etcd_door;
 mod joining;
@@ -22,6 +23,7 @@ mod token;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 /// Kubernetes' control plane as one binary, replicated by its own Raft log.
@@ -59,6 +61,7 @@ enum Verb {
     Bench(bench::Args),
     #[command(subcommand)]
     Certs(certs::Args),
+    Chaos(chaos::Args),
     Dev(dev::Args),
     #[command(hide = true)]
     Machine(machine::Args),
@@ -89,6 +92,7 @@ impl Cli {
             Verb::Backup(args) => block_on(backup::run(args)),
             Verb::Bench(args) => block_on(bench::run(args)),
             Verb::Certs(args) => certs::run(args),
+            Verb::Chaos(args) => block_on(chaos::run(args)),
             Verb::Dev(args) => block_on(dev::run(args)),
             // Forks before it starts anything: no runtime here.
             Verb::Machine(args) => machine::run(&args),
@@ -100,6 +104,14 @@ impl Cli {
             Verb::Status(args) => block_on(status::run(args)),
             Verb::Token(args) => block_on(token::run(args)),
         }
+    }
+}
+
+/// The exit code of a command that failed: 1, or 2 for a check that could not be made.
+pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.is::<chaos::NotShown>() {
+        true => ExitCode::from(2),
+        false => ExitCode::FAILURE,
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         None => Some(OwnCluster::start(args.api_port).await?),
     };
     let path = args.kubeconfig.clone().or(own.as_ref().map(OwnCluster::kubeconfig));
-    let target = masters_of(path.as_deref())?;
+    let target = Target::of_masters(path.as_deref())?;
     let namespace = format!("bench-{}", std::process::id());
     let bench = Bench { namespace, target, local: own.is_some(), args };
     let result = bench.run().await;
@@ -65,15 +65,6 @@ pub(super) async fn run(args: Args) -> Result<()> {
         own.stop().await?;
     }
     result
-}
-
-/// Where the masters themselves are asked: a kubeconfig names their front or a load balancer first.
-pub(super) fn masters_of(kubeconfig: Option<&Path>) -> Result<Target> {
-    let mut target = Target::from_kubeconfig(kubeconfig)?;
-    if target.servers.len() > 1 {
-        target.servers.remove(0);
-    }
-    Ok(target)
 }
 
 struct Bench {

@@ -112,7 +112,7 @@ pub(super) fn note(bench: &str, extra: Value) {
 }
 
 /// What a reader must know to compare two figures.
-fn machine() -> Value {
+pub(in crate::cli) fn machine() -> Value {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));

@@ -2,7 +2,7 @@
 //! processor time and memory.
 
 use super::{
-    api::{OwnCluster, body, expect, masters_of},
+    api::{OwnCluster, body, expect},
     figures::{self, Figures},
     process::{cpu_seconds, resident_bytes},
 };
@@ -44,7 +44,7 @@ const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/le
 
 pub(super) async fn run(args: Args) -> Result<()> {
     let own = OwnCluster::start(args.api_port).await?;
-    let target = masters_of(Some(&own.kubeconfig()))?;
+    let target = Target::of_masters(Some(&own.kubeconfig()))?;
     let result = Bench { target, args }.run().await;
     own.stop().await?;
     result

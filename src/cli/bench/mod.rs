@@ -2,7 +2,7 @@
 
 mod api;
 mod etcd;
-mod figures;
+pub(super) mod figures;
 mod heartbeats;
 mod large;
 mod process;

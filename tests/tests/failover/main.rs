@@ -5,6 +5,7 @@
 //! `COXSWAIN_KILLS` (default 3; the full run is 10) and `COXSWAIN_STOP_SECONDS` (default 3; the full
 //! run is 30) say how much.
 
+mod chaos;
 mod load;
 mod members;
 mod replacing;

@@ -1,11 +1,7 @@
 //! The two that are compared: how they are started, asked who leads, killed and stopped. Only processes
 //! that were started here are ever killed.
 
-use crate::cli::{
-    bench::api::{OwnCluster, masters_of},
-    client::Target,
-    members, output,
-};
+use crate::cli::{bench::api::OwnCluster, client::Target, members, output};
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::{BoxFuture, FutureExt as _};
 use nix::{
@@ -61,7 +57,7 @@ impl Masters {
     pub(super) async fn start(api_port: u16, directory: &Path) -> Result<Masters> {
         let etcd_port = api_port + 300;
         let own = OwnCluster::start_in(directory, api_port, Some(etcd_port)).await?;
-        let target = masters_of(Some(&own.kubeconfig()))?;
+        let target = Target::of_masters(Some(&own.kubeconfig()))?;
         let endpoint = |id| format!("http://127.0.0.1:{}", etcd_port + id);
         Ok(Masters { own, target, endpoints: (1..=MEMBERS).map(endpoint).collect() })
     }

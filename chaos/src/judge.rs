@@ -1,0 +1,330 @@
+//! The verdict on a run: what it was to show, and whether it did. A check for which nothing happened
+//! has shown nothing, and says so.
+
+use crate::{
+    Violation, counter, figures, linear,
+    record::Record,
+    scenario::{Kind, Scenario},
+    watched,
+};
+use std::time::Duration;
+
+/// Under which name the counter is kept.
+pub const COUNTER: &str = "counter";
+
+/// What became of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    Held,
+    Broken(Vec<Violation>),
+    /// What it is about did not happen.
+    Unproven(String),
+}
+
+/// One check of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub check: &'static str,
+    /// In words for who does not know the check.
+    pub means: &'static str,
+    pub state: State,
+    /// What it looked at.
+    pub looked_at: String,
+}
+
+/// What a run comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sum {
+    Held,
+    Broken,
+    Unproven,
+}
+
+pub fn sum(verdicts: &[Verdict]) -> Sum {
+    let any = |is: fn(&State) -> bool| verdicts.iter().any(|it| is(&it.state));
+    if any(|state| matches!(state, State::Broken(_))) {
+        Sum::Broken
+    } else if verdicts.is_empty() || any(|state| matches!(state, State::Unproven(_))) {
+        Sum::Unproven
+    } else {
+        Sum::Held
+    }
+}
+
+/// What a run is to be called off for: promises broken up to `horizon`, which [`Record::horizon`]
+/// gives.
+pub fn violations(record: &Record, horizon: u64) -> Vec<Violation> {
+    let safety = Safety::of(record, horizon);
+    let all = [record.broken.clone(), safety.linear, safety.counter, safety.watches];
+    all.into_iter().flatten().collect()
+}
+
+/// What is promised of the answers, whatever happens to the masters.
+struct Safety {
+    linear: Vec<Violation>,
+    counter: Vec<Violation>,
+    watches: Vec<Violation>,
+    /// Writes, linearizable reads and events that were looked at.
+    looked_at: [usize; 3],
+}
+
+impl Safety {
+    fn of(record: &Record, horizon: u64) -> Safety {
+        let (truth, mut watches) = record.truth(horizon);
+        let ops = record.judged(horizon);
+        for seen in &record.watchers {
+            let until = seen.iter().position(|it| match it {
+                watched::Seen::Event(event) => event.revision > horizon,
+                watched::Seen::From(revision) | watched::Seen::UpTo(revision) => {
+                    *revision > horizon
+                }
+            });
+            watches.extend(watched::check("", &seen[..until.unwrap_or(seen.len())], &truth));
+        }
+        let reads = ops.iter().filter(|op| matches!(op.what, crate::history::What::Read { .. }));
+        let reads = reads.count();
+        Safety {
+            looked_at: [ops.len() - reads, reads, truth.events().len()],
+            linear: linear::check_part(&ops, &truth),
+            counter: counter::check(COUNTER, &ops, &truth),
+            watches,
+        }
+    }
+}
+
+/// The verdict per check of a run that lasted `length`.
+pub fn verdicts(scenario: &Scenario, record: &Record, length: Duration) -> Vec<Verdict> {
+    let safety = Safety::of(record, record.horizon());
+    let (broken_watches, broken): (Vec<_>, Vec<_>) =
+        record.broken.iter().cloned().partition(|it| it.check == "watches");
+    let has = |kind: Kind| scenario.workloads.iter().any(|it| it.kind == kind);
+    let [writes, reads, events] = safety.looked_at;
+    let mut verdicts = vec![Verdict {
+        check: "linearizable",
+        means: "Every acknowledged write is there, none is there twice or though it was refused, \
+                and every read saw all that was acknowledged before it began.",
+        looked_at: format!("{writes} writes and {reads} lists, against {events} changes"),
+        state: state(safety.linear, writes > 0 && events > 0, "nothing was written"),
+    }];
+    if has(Kind::Counter) {
+        let added = figures::totals(&record.operations).get(&Kind::Counter).copied();
+        let added = added.unwrap_or_default().writes[0];
+        verdicts.push(Verdict {
+            check: "counter",
+            means: "Nobody's addition to a shared number was lost or made twice.",
+            looked_at: format!("{added} acknowledged additions"),
+            state: state(safety.counter, added > 0, "nothing was added"),
+        });
+    }
+    if has(Kind::WatchFollow) {
+        let watches = [safety.watches, broken_watches].concat();
+        let count = record.watchers.len();
+        verdicts.push(Verdict {
+            check: "watches",
+            means: "Every watcher was shown every change once, in order, also after it had moved \
+                    to another master.",
+            looked_at: format!("{count} watchers and {events} changes"),
+            state: state(watches, events > 0 && count > 0, "nothing was shown"),
+        });
+    }
+    verdicts.push(writes_go_on(scenario, record, length));
+    verdicts.push(masters_come_back(scenario, record, broken));
+    verdicts
+}
+
+fn state(found: Vec<Violation>, looked: bool, otherwise: &str) -> State {
+    match (found.is_empty(), looked) {
+        (false, _) => State::Broken(found),
+        (true, true) => State::Held,
+        (true, false) => State::Unproven(otherwise.to_owned()),
+    }
+}
+
+fn writes_go_on(scenario: &Scenario, record: &Record, length: Duration) -> Verdict {
+    let acknowledged = figures::acknowledgements(&record.operations);
+    let end = length.as_nanos() as u64;
+    let (since, longest) = figures::longest_gap(&acknowledged, end);
+    let allowed = scenario.checks.longest_gap;
+    let at = Duration::from_nanos(since).as_secs_f64();
+    let said = format!("from {at:.2}s on no write was acknowledged for {}", seconds(longest));
+    let found = (longest > allowed).then(|| Violation::new("writes go on", said));
+    Verdict {
+        check: "writes go on",
+        means: "With a majority of masters there, somebody can write again soon.",
+        looked_at: format!(
+            "the longest time without an acknowledged write was {} ({} are allowed)",
+            seconds(longest),
+            seconds(allowed)
+        ),
+        state: state(found.into_iter().collect(), true, ""),
+    }
+}
+
+fn masters_come_back(scenario: &Scenario, record: &Record, mut found: Vec<Violation>) -> Verdict {
+    let allowed = scenario.checks.back_within;
+    for strike in &record.strikes {
+        let what = match figures::away(strike) {
+            None => "does not answer".to_owned(),
+            // A pause is no failure of whoever was paused.
+            Some(away) if away > allowed + longest_hold(scenario) => {
+                format!("was away for {}", seconds(away))
+            }
+            Some(_) => continue,
+        };
+        let at = Duration::from_nanos(strike.at).as_secs_f64();
+        let what = format!("{} {what} after the {} at {at:.2}s", strike.master, strike.harm);
+        found.push(Violation::new("masters come back", what));
+    }
+    let count = record.strikes.len();
+    Verdict {
+        check: "masters come back",
+        means: "A master that was killed or paused answers again by itself.",
+        looked_at: format!("faults: {count} ({} are allowed for each)", seconds(allowed)),
+        state: state(found, count > 0, "no fault happened"),
+    }
+}
+
+fn longest_hold(scenario: &Scenario) -> Duration {
+    let pauses = scenario.faults.iter().filter(|it| it.kind == crate::scenario::Harm::Pause);
+    pauses.map(|it| it.hold).max().unwrap_or_default()
+}
+
+/// For people: milliseconds below a second.
+pub fn seconds(length: Duration) -> String {
+    match length.as_millis() {
+        ms @ 0..1_000 => format!("{ms} ms"),
+        ms => format!("{:.2} s", ms as f64 / 1e3),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{
+        history::{Event, Guard, Told, What},
+        record::{Outcome, Struck},
+        scenario::{Harm, built_in, parse},
+        watched::Seen,
+    };
+
+    const MS: u64 = 1_000_000;
+    pub(crate) const LENGTH: Duration = Duration::from_secs(4);
+
+    /// A run of four seconds: a write every 20 ms by a register and a counter, but for 600 ms after
+    /// the leader is killed at 1 s; a read after each write of the register; two watchers.
+    pub(crate) fn run() -> Record {
+        let mut record = Record::new(2);
+        record.watchers.iter_mut().for_each(|seen| seen.push(Seen::From(10)));
+        let mut found: Option<(String, u64)> = None;
+        let mut last = (Guard::Absent, Guard::Absent);
+        for n in 0..200_u64 {
+            let (at, revision) = (n * 20 * MS, 11 + n);
+            if (1_000 * MS..1_600 * MS).contains(&at) {
+                continue;
+            }
+            let counts = record.operations.iter().filter(|it| it.workload == Kind::Counter);
+            let counts = counts.count() as u64;
+            let (workload, key, value, guard) = match n % 2 {
+                0 => (Kind::Register, "register-0", format!("v{n}"), last.0),
+                _ => (Kind::Counter, COUNTER, counter::value(counts, 2, n), last.1),
+            };
+            let number = record.write(workload, n % 2, at, (key, value.clone(), guard));
+            record.told(number, at + 3 * MS, Told::Done(Some(revision)));
+            let (key, shown) = (key.to_owned(), Some(value.clone()));
+            let event = Event { revision, place: 0, key, value: shown, term: 0 };
+            record.watchers.iter_mut().for_each(|seen| seen.push(Seen::Event(event.clone())));
+            match workload {
+                Kind::Register => (found, last.0) = (Some((value, revision)), Guard::At(revision)),
+                _ => last.1 = Guard::At(revision),
+            }
+            if let Some((value, since)) = &found {
+                let found = vec![("register-0".into(), value.clone(), *since)];
+                let prefix = "register".into();
+                let what = What::Read { prefix, revision, found, linearizable: true };
+                record.read(Kind::Register, 3, (at + 4 * MS, at + 5 * MS), Ok(what));
+            }
+        }
+        record.read(Kind::Register, 3, (1_100 * MS, 1_500 * MS), Err(Outcome::Unknown));
+        let (at, over) = (1_000 * MS, Some(1_900 * MS));
+        record.strikes.push(Struck { at, over, harm: Harm::Kill, master: "m2".into(), led: true });
+        record
+    }
+
+    pub(crate) fn scenario() -> Scenario {
+        parse(built_in("leader-kill").expect("in the binary")).expect("sound")
+    }
+
+    /// The checks that are broken.
+    fn broken(record: &Record) -> Vec<&'static str> {
+        let verdicts = verdicts(&scenario(), record, LENGTH);
+        let is = |it: &&Verdict| matches!(it.state, State::Broken(_));
+        verdicts.iter().filter(is).map(|it| it.check).collect()
+    }
+
+    #[test]
+    fn a_sound_run_holds_and_one_without_faults_shows_nothing() {
+        let mut record = run();
+        assert_eq!(violations(&record, record.horizon()), []);
+        let of = |record: &Record| sum(&verdicts(&scenario(), record, LENGTH));
+        assert_eq!(of(&record), Sum::Held, "{:#?}", verdicts(&scenario(), &record, LENGTH));
+        record.strikes.clear();
+        assert_eq!(of(&record), Sum::Unproven);
+        assert_eq!(of(&Record::new(2)), Sum::Unproven);
+    }
+
+    /// What each planted mistake is found by, at the horizon and in the end.
+    #[test]
+    fn each_planted_mistake_is_found_by_its_check() {
+        let with = |break_it: fn(&mut Record)| {
+            let mut record = run();
+            break_it(&mut record);
+            broken(&record)
+        };
+        let lost = with(|record| {
+            for seen in &mut record.watchers {
+                seen.remove(20);
+            }
+        });
+        assert_eq!(lost, ["linearizable", "counter"], "acknowledged and never there");
+        let skipped = with(|record| drop(record.watchers[1].remove(20)));
+        assert_eq!(skipped, ["watches"]);
+        let twice = with(|record| {
+            let again = record.watchers[0][20].clone();
+            record.watchers[0].insert(21, again);
+        });
+        assert_eq!(twice, ["watches"]);
+        let stale = with(|record| {
+            let reads = record.operations.iter_mut().filter(|it| !it.writes());
+            let late = reads.map(|it| &mut it.op).nth(30).expect("a read");
+            let What::Read { revision, found, .. } = &mut late.what else { panic!("a read") };
+            (*revision, *found) = (10, Vec::new());
+        });
+        assert_eq!(stale, ["linearizable"]);
+        let away = with(|record| record.strikes[0].over = None);
+        assert_eq!(away, ["masters come back"]);
+        let never = with(|record| record.broken.push(Violation::new("watches", "lost its place")));
+        assert_eq!(never, ["watches"]);
+    }
+
+    #[test]
+    fn what_watchers_have_not_seen_yet_is_not_judged() {
+        let mut record = run();
+        let all = record.horizon();
+        // They are behind; what is newer than what they saw has no verdict yet.
+        record.watchers.iter_mut().for_each(|seen| seen.truncate(40));
+        assert!(record.horizon() < all);
+        assert_eq!(violations(&record, record.horizon()), []);
+        assert_ne!(violations(&record, all), []);
+    }
+
+    #[test]
+    fn a_long_time_without_writes_is_found() {
+        let mut scenario = scenario();
+        scenario.checks.longest_gap = Duration::from_millis(300);
+        let verdicts = verdicts(&scenario, &run(), LENGTH);
+        let verdict = verdicts.iter().find(|it| it.check == "writes go on").expect("judged");
+        let State::Broken(found) = &verdict.state else { panic!("{verdict:?}") };
+        assert!(found[0].what.starts_with("from 0.98s on"), "{found:?}");
+        assert_eq!(figures::failovers(&run()), [(0, Duration::from_millis(603))]);
+    }
+}

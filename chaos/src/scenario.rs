@@ -1,0 +1,274 @@
+//! A scenario: which load runs, what is done to the masters meanwhile, and what must hold. A small
+//! TOML file; some are in the binary, an operator's own is read the same way.
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+use std::{fmt, time::Duration};
+
+/// The scenarios in the binary, by name, sorted.
+pub const SCENARIOS: &[(&str, &str)] = &[
+    ("follower-kill", include_str!("../scenarios/follower-kill.toml")),
+    ("leader-kill", include_str!("../scenarios/leader-kill.toml")),
+    ("leader-pause", include_str!("../scenarios/leader-pause.toml")),
+    ("rolling-kill", include_str!("../scenarios/rolling-kill.toml")),
+];
+
+/// A file's content, checked.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Scenario {
+    pub name: String,
+    pub description: String,
+    /// How long a run lasts if nobody says otherwise.
+    #[serde(deserialize_with = "duration_of_text")]
+    pub duration: Duration,
+    pub workloads: Vec<Workload>,
+    pub faults: Vec<Rule>,
+    #[serde(default)]
+    pub checks: Checks,
+}
+
+/// Some clients that do the same.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Workload {
+    pub kind: Kind,
+    #[serde(default = "two")]
+    pub clients: usize,
+    /// Operations of each client in a second, at most.
+    #[serde(default = "fifty")]
+    pub per_second: u32,
+}
+
+/// What a workload does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Writes a few ConfigMaps, half of the writes only if nobody else wrote, and lists them.
+    Register,
+    /// Adds one to a number in a ConfigMap, only if nobody else wrote meanwhile.
+    Counter,
+    /// Watches what the others write, and moves from master to master.
+    WatchFollow,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Register => "register",
+            Kind::Counter => "counter",
+            Kind::WatchFollow => "watch-follow",
+        })
+    }
+}
+
+/// What is done to masters again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Rule {
+    pub kind: Harm,
+    pub target: Target,
+    /// From one to the next; each time up to a quarter more or less, as the seed says.
+    #[serde(deserialize_with = "duration_of_text")]
+    pub every: Duration,
+    /// How long a pause lasts.
+    #[serde(default = "three_seconds", deserialize_with = "duration_of_text")]
+    pub hold: Duration,
+    /// Masters that may be away at once; a majority stays whatever is said here.
+    #[serde(default = "one")]
+    pub at_most: usize,
+}
+
+/// What is done to a master's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Harm {
+    /// SIGKILL; its supervisor starts it again.
+    Kill,
+    /// SIGSTOP, and SIGCONT after a while.
+    Pause,
+}
+
+impl fmt::Display for Harm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Harm::Kill => "kill",
+            Harm::Pause => "pause",
+        })
+    }
+}
+
+/// To whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    Leader,
+    /// One that does not lead, as the seed says.
+    Follower,
+    /// Each in turn.
+    Each,
+    /// Any, as the seed says.
+    Any,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Target::Leader => "the leader",
+            Target::Follower => "a follower",
+            Target::Each => "the next master",
+            Target::Any => "any master",
+        })
+    }
+}
+
+/// What is asked for beyond what always must hold.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Checks {
+    /// The longest time in which no write at all was acknowledged.
+    #[serde(default = "ten_seconds", deserialize_with = "duration_of_text")]
+    pub longest_gap: Duration,
+    /// Until a master whose fault is over must answer again.
+    #[serde(default = "thirty_seconds", deserialize_with = "duration_of_text")]
+    pub back_within: Duration,
+}
+
+impl Default for Checks {
+    fn default() -> Checks {
+        Checks { longest_gap: ten_seconds(), back_within: thirty_seconds() }
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+fn two() -> usize {
+    2
+}
+
+fn fifty() -> u32 {
+    50
+}
+
+fn three_seconds() -> Duration {
+    Duration::from_secs(3)
+}
+
+fn ten_seconds() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn thirty_seconds() -> Duration {
+    Duration::from_secs(30)
+}
+
+/// Clients of one workload: more would measure this program.
+const CLIENTS_MAX: usize = 256;
+
+/// `500ms`, `10s`, `5m`, `1h`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let odd = || format!("{text:?} is no duration: write 500ms, 10s, 5m or 1h");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(odd)?;
+    let number: u64 = text[..digits].parse().map_err(|_| odd())?;
+    let ms = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(odd()),
+    };
+    number.checked_mul(ms).map(Duration::from_millis).ok_or_else(odd)
+}
+
+/// As [`duration`] reads it, in the largest unit that leaves nothing over.
+pub fn in_words(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+    let unit = units.into_iter().find(|(of, _)| ms >= *of && ms.is_multiple_of(*of));
+    unit.map_or("0s".to_owned(), |(of, unit)| format!("{}{unit}", ms / of))
+}
+
+fn duration_of_text<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    duration(&String::deserialize(from)?).map_err(D::Error::custom)
+}
+
+/// One in the binary, by its name.
+pub fn built_in(name: &str) -> Option<&'static str> {
+    SCENARIOS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// Reads a scenario; the error names the line, or what does not go together.
+pub fn parse(text: &str) -> Result<Scenario, String> {
+    let scenario: Scenario = toml::from_str(text).map_err(|error| error.to_string())?;
+    let no = |what: &str| Err(format!("scenario {:?}: {what}", scenario.name));
+    let writes = |it: &Workload| it.kind != Kind::WatchFollow;
+    if !scenario.workloads.iter().any(writes) {
+        return no("no workload writes: nothing can be lost; add a register or a counter");
+    }
+    if scenario.workloads.iter().any(|it| !(1..=CLIENTS_MAX).contains(&it.clients)) {
+        return no(&format!("clients of a workload: 1 to {CLIENTS_MAX}"));
+    }
+    if scenario.workloads.iter().any(|it| it.per_second == 0) {
+        return no("per-second is at least 1");
+    }
+    if scenario.faults.is_empty() {
+        return no("no faults: nothing would be shown");
+    }
+    if scenario.faults.iter().any(|it| it.every < Duration::from_secs(1) || it.hold.is_zero()) {
+        return no("faults come every second at most, and hold longer than no time");
+    }
+    if scenario.faults.iter().any(|it| it.at_most == 0) {
+        return no("at-most is at least 1");
+    }
+    Ok(scenario)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_binary_is_sorted_sound_and_named_as_its_file() {
+        assert!(SCENARIOS.is_sorted_by_key(|(name, _)| *name));
+        for (name, text) in SCENARIOS {
+            let scenario = parse(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(scenario.name, *name);
+            assert!(scenario.description.ends_with('.'), "{name}");
+        }
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios")).unwrap();
+        assert_eq!(files.count(), SCENARIOS.len(), "every file is in the list");
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for text in ["250ms", "1001ms", "90s", "2m", "1h"] {
+            assert_eq!(in_words(duration(text).unwrap()), text);
+        }
+        for odd in ["", "5", "s", "1.5s", "-1s", "5 s", "99999999999999999999s"] {
+            assert!(duration(odd).is_err(), "{odd}");
+        }
+    }
+
+    /// The error for the smallest scenario with something replaced.
+    fn refused(from: &str, to: &str) -> String {
+        let text = built_in("leader-pause").expect("in the binary");
+        assert!(text.contains(from), "{from}");
+        parse(&text.replace(from, to)).expect_err(to)
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_the_reason() {
+        assert!(refused("every = \"12s\"", "every = \"0s\"").contains("every second"));
+        assert!(refused("hold = \"4s\"", "hold = \"4\"").contains("is no duration"));
+        assert!(refused("hold = \"4s\"", "at-most = 0").contains("at-most"));
+        assert!(refused("clients = 6", "clients = 0").contains("1 to 256"));
+        assert!(refused("kind = \"pause\"", "kind = \"clock\"").contains("unknown variant"));
+        assert!(refused("longest-gap", "longest").contains("unknown field"));
+        let watch = built_in("leader-pause").expect("in the binary");
+        let watch = watch.replace("register", "watch-follow").replace("counter", "watch-follow");
+        assert!(parse(&watch).unwrap_err().contains("no workload writes"));
+    }
+}

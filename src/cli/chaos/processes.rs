@@ -1,0 +1,151 @@
+//! The masters' processes on this machine: which they are, and the signals they get. Only a pid that
+//! the cluster named, whose program is coxswain and whose command line is that master's, is ever
+//! signalled.
+
+use anyhow::{Context, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// A paused master goes on so long after its time by itself, should this program be killed.
+const DEAD_MAN: Duration = Duration::from_secs(10);
+
+/// A process that is the master of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Process {
+    pid: u32,
+    /// The words it was started with.
+    pub(super) command: Vec<String>,
+    /// Its parent is `coxswain dev`'s, and starts it again.
+    pub(super) in_dev: bool,
+}
+
+impl Process {
+    /// The master `name` says that it has this pid.
+    pub(super) fn of_master(name: &str, pid: u32) -> Result<Process> {
+        let proc = Path::new("/proc").join(pid.to_string());
+        let gone = || format!("master {name} says it has pid {pid}, which is not on this machine");
+        let program = fs::read_link(proc.join("exe")).with_context(gone)?;
+        let command = words(&fs::read(proc.join("cmdline")).with_context(gone)?);
+        ensure!(
+            is_master(&program, &command, name),
+            "pid {pid}, which master {name} says it has, is another program here ({}): is the \
+             master on another machine?",
+            program.display()
+        );
+        let stat = fs::read_to_string(proc.join("stat")).with_context(gone)?;
+        let parent = parent(&stat).with_context(|| format!("/proc/{pid}/stat is odd"))?;
+        let parent = fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
+        let in_dev = words(&parent).get(1).is_some_and(|verb| verb == "machine");
+        Ok(Process { pid, command, in_dev })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(super) fn kill(&self) -> Result<()> {
+        self.signal(Signal::SIGKILL)
+    }
+
+    /// Stands still until the guard is dropped, and `DEAD_MAN` longer than `hold` at most.
+    pub(super) fn pause(self, hold: Duration) -> Result<Paused> {
+        let limit = (hold + DEAD_MAN).as_secs();
+        let script = format!("sleep {limit}; kill -CONT {}", self.pid);
+        let mut dead_man = Command::new("sh");
+        dead_man.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::null());
+        // In a group of its own: Ctrl-C is not for it.
+        std::os::unix::process::CommandExt::process_group(&mut dead_man, 0);
+        let dead_man = dead_man.spawn().context("cannot start who wakes a paused master")?;
+        let paused = Paused { process: self, dead_man };
+        paused.process.signal(Signal::SIGSTOP)?;
+        Ok(paused)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.pid)?);
+        kill(pid, signal).with_context(|| format!("cannot send {signal} to pid {}", self.pid))
+    }
+}
+
+/// A process that stands still; dropped, it goes on.
+pub(super) struct Paused {
+    process: Process,
+    dead_man: Child,
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        if let Err(error) = self.process.signal(Signal::SIGCONT) {
+            tracing::warn!("{error:#}: wake it with kill -CONT {}", self.process.pid);
+            return;
+        }
+        // Its whole group: the shell and what it waits for.
+        let _ = i32::try_from(self.dead_man.id()).map(|group| {
+            let _ = kill(Pid::from_raw(-group), Signal::SIGTERM);
+        });
+        let _ = self.dead_man.wait();
+    }
+}
+
+fn words(cmdline: &[u8]) -> Vec<String> {
+    let words = cmdline.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// Whether a program with this command line is the master of this name.
+fn is_master(program: &Path, command: &[String], name: &str) -> bool {
+    let file = program.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+    // As the kernel says it when the file was replaced since.
+    let ours = file.strip_suffix(" (deleted)").unwrap_or(file) == "coxswain";
+    let serves = command.iter().skip(1).any(|word| word == "server");
+    let named = command.windows(2).any(|pair| pair[0] == "--name" && pair[1] == name)
+        || command.contains(&format!("--name={name}"));
+    ours && serves && named
+}
+
+/// Of a `/proc/PID/stat`: the fourth field of all.
+fn parent(stat: &str) -> Option<u32> {
+    // The name, in parentheses, may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_master_of_that_name_is_one() {
+        let is = |program: &str, command: &str, name: &str| {
+            is_master(Path::new(program), &words(command.replace(' ', "\0").as_bytes()), name)
+        };
+        let server = "/x/coxswain server --name m2 --id 2";
+        assert!(is("/x/coxswain", server, "m2"));
+        assert!(is("/x/coxswain (deleted)", "coxswain server --name=m2", "m2"));
+        assert!(!is("/x/coxswain", server, "m1"));
+        assert!(!is("/x/sleep", server, "m2"));
+        assert!(!is("/x/coxswain", "/x/coxswain agent --name m2", "m2"));
+        assert!(!is("/x/coxswain", "server --name m2", "m2"), "the program's own name");
+    }
+
+    #[test]
+    fn the_parent_is_after_the_name_and_the_state() {
+        assert_eq!(parent("12 (a (b) c) S 34 12 12 0"), Some(34));
+        assert_eq!(parent("12 (a"), None);
+    }
+
+    #[test]
+    fn another_program_is_never_signalled() {
+        let own = std::process::id();
+        let error = Process::of_master("m1", own).expect_err("this test is no master");
+        assert!(format!("{error:#}").contains("is another program here"), "{error:#}");
+    }
+}

@@ -1,0 +1,54 @@
+//! `coxswain chaos` against real masters: a leader is killed, everything holds, and the report says so;
+//! what cannot be run is told apart from what is broken.
+
+use super::members::coxswain;
+use crate::load::MASTERS;
+use std::fs;
+use tests::Cluster;
+
+#[test]
+fn the_leader_is_killed_on_purpose_and_everything_holds() {
+    let cluster = Cluster::start(MASTERS as u8, 0);
+    let directory = tempfile::tempdir().expect("a directory for the report");
+    let report = directory.path().join("report.html");
+    let words = "chaos run leader-kill --duration 20s --seed 7 --report";
+    let mut command = coxswain(&cluster, &format!("{words} {}", report.display()));
+    let before: Vec<_> = cluster.members().iter().map(|it| it["pid"].clone()).collect();
+    let output = command.output().expect("the binary runs");
+    let (said, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}{errors}\n{}", cluster.logs());
+    let after: Vec<_> = cluster.members().iter().map(|it| it["pid"].clone()).collect();
+    assert_ne!(before, after, "a master was killed, and is there again");
+    for check in ["linearizable", "counter", "watches", "writes go on", "masters come back"] {
+        let holds = said.lines().any(|it| it.starts_with("holds") && it.contains(check));
+        assert!(holds, "{check}:\n{said}");
+    }
+    let html = fs::read_to_string(&report).expect("the report");
+    assert!(html.contains("All checks hold.") && html.contains("--duration 20s --seed 7"));
+    eprintln!("{}", said.lines().find(|it| it.contains("failovers")).unwrap_or_default());
+
+    // The cluster is left as it was: the run's namespace goes.
+    cluster.eventually("the namespace of the run to be gone", || {
+        let names = cluster.kubectl("get namespaces -o name");
+        (!names.contains("chaos-")).then_some(()).ok_or(names)
+    });
+    let mut dry = coxswain(&cluster, "chaos run leader-pause --dry-run");
+    let output = dry.output().expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("pause the leader for 4.0s"), "{said}");
+    let mut nowhere = coxswain(&cluster, "chaos run nothing-of-that-name");
+    assert_eq!(nowhere.output().expect("the binary runs").status.code(), Some(2));
+}
+
+#[test]
+fn a_cluster_that_could_lose_nobody_is_left_alone() {
+    let cluster = Cluster::start(1, 0);
+    let before: Vec<_> = cluster.members().iter().map(|it| it["pid"].clone()).collect();
+    let output = coxswain(&cluster, "chaos run leader-kill --yes").output().expect("it runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("at least 3 are needed"), "{errors}");
+    let after: Vec<_> = cluster.members().iter().map(|it| it["pid"].clone()).collect();
+    assert_eq!(before, after);
+}
