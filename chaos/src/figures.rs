@@ -83,9 +83,10 @@ pub fn gap(acknowledged: &[u64], from: u64, to: u64) -> Option<Duration> {
 }
 
 /// After each fault that hit the leader, how long no write was acknowledged; in order of time. A fault
-/// counts until the next.
+/// counts until the next, or until the load stopped.
 pub fn failovers(record: &Record) -> Vec<(usize, Duration)> {
-    let acknowledged = acknowledgements(&record.operations);
+    let mut acknowledged = acknowledgements(&record.operations);
+    acknowledged.retain(|at| record.load_ended.is_none_or(|ended| *at <= ended));
     let until = |n: usize| record.strikes.get(n + 1).map_or(u64::MAX, |next| next.at);
     let led = record.strikes.iter().enumerate().filter(|(_, strike)| strike.led);
     led.filter_map(|(n, strike)| Some((n, gap(&acknowledged, strike.at, until(n))?))).collect()

@@ -325,6 +325,13 @@ pub(crate) mod tests {
         let verdict = verdicts.iter().find(|it| it.check == "writes go on").expect("judged");
         let State::Broken(found) = &verdict.state else { panic!("{verdict:?}") };
         assert!(found[0].what.starts_with("from 0.98s on"), "{found:?}");
-        assert_eq!(figures::failovers(&run()), [(0, Duration::from_millis(603))]);
+        let mut record = run();
+        assert_eq!(figures::failovers(&record), [(0, Duration::from_millis(603))]);
+        // The last write, long after the load has stopped, ends no gap.
+        let write = ("register-end", "end".to_owned(), Guard::Absent);
+        let number = record.write(Kind::Register, 0, 9_000 * MS, write);
+        record.told(number, 9_001 * MS, Told::Done(Some(999)));
+        record.load_ended = Some(LENGTH.as_nanos() as u64);
+        assert_eq!(figures::failovers(&record), [(0, Duration::from_millis(603))]);
     }
 }

@@ -69,6 +69,8 @@ pub struct Record {
     pub operations: Vec<Operation>,
     pub watchers: Vec<Vec<Seen>>,
     pub strikes: Vec<Struck>,
+    /// When the load stopped; what is written later says nothing of gaps.
+    pub load_ended: Option<u64>,
     /// What whoever carried the run out saw broken by itself.
     pub broken: Vec<Violation>,
 }

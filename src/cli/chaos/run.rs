@@ -88,12 +88,16 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
-    let shown = match prepare(args).await {
-        Ok(Some(plan)) => plan.carry_out().await,
-        Ok(None) => return Ok(()),
-        Err(error) => Err(error),
-    };
-    match shown {
+    match prepare(args).await {
+        Ok(Some(plan)) => verdict(plan.carry_out().await),
+        Ok(None) => Ok(()),
+        Err(error) => verdict(Err(error)),
+    }
+}
+
+/// What the command comes to: good news, bad news, or none.
+fn verdict(sum: Result<Sum>) -> Result<()> {
+    match sum {
         Ok(Sum::Held) => Ok(()),
         Ok(Sum::Broken) => bail!("a promise was broken"),
         Ok(Sum::Unproven) => Err(not_shown("the run did not show what it was to show")),
@@ -213,7 +217,9 @@ impl Plan {
         let (strikes, mut load) = (self.strikes.clone(), JoinSet::new());
         let mut faults = Faults::new(&shared, &progress, strikes, servers);
         watching::start(&shared, self.watchers(), from, &mut helpers);
-        let ran = match load::prepare(&shared, &self.scenario.workloads).await {
+        let prepared = load::prepare(&shared, &self.scenario.workloads);
+        let prepared = tokio::time::timeout(SETTLE_TIMEOUT, prepared).await;
+        let ran = match prepared.context("no master takes the first writes").flatten() {
             Ok(()) => {
                 load::start(&shared, &self.scenario.workloads, &mut load);
                 self.last(&shared, &mut faults, &progress).await
@@ -223,6 +229,7 @@ impl Plan {
         let length = Duration::from_nanos(shared.now());
         shared.stop.cancel();
         while load.join_next().await.is_some() {}
+        shared.record().load_ended = Some(shared.now());
         faults.end(self.scenario.checks.back_within).await;
         if ran.is_ok() {
             progress.say("the load has ended and every fault too; looking at what is there");
@@ -234,6 +241,9 @@ impl Plan {
             output::warn(&format!("namespace {} is left: {error:#}", shared.namespace));
         }
         let cut_short = ran?;
+        if let Some(why) = &cut_short {
+            output::say(&format!("the run ended before its time: {why}"));
+        }
         let record = shared.record();
         let verdicts = judge::verdicts(&self.scenario, &record, length);
         say_verdicts(&record, &verdicts);
@@ -449,4 +459,35 @@ async fn ask(target: &Target, method: Method, path: &str, body: Value) -> Result
     let (code, body) = asked.with_context(|| format!("{path}: no answer"))??;
     ensure!((200..300).contains(&code), crate::cli::client::refused(path, code, &body));
     Ok(serde_json::from_slice(&body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit_code;
+
+    #[test]
+    fn bad_news_and_no_news_have_exit_codes_of_their_own() {
+        let code = |sum: Result<Sum>| format!("{:?}", exit_code(&verdict(sum).unwrap_err()));
+        let is = |code: u8| format!("{:?}", std::process::ExitCode::from(code));
+        assert!(verdict(Ok(Sum::Held)).is_ok());
+        assert_eq!(code(Ok(Sum::Broken)), is(1));
+        assert_eq!(code(Ok(Sum::Unproven)), is(2));
+        assert_eq!(code(Err(anyhow::anyhow!("no cluster"))), is(2));
+    }
+
+    #[test]
+    fn a_scenario_is_found_by_name_or_in_a_file() {
+        assert_eq!(read("leader-pause").unwrap().name, "leader-pause");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("own.toml");
+        let path = path.to_str().unwrap();
+        assert!(format!("{:#}", read(path).unwrap_err()).contains("neither a scenario"));
+        let text = scenario::built_in("leader-kill").unwrap().replace("leader-kill", "own");
+        std::fs::write(path, &text).unwrap();
+        assert_eq!(read(path).unwrap().name, "own");
+        std::fs::write(path, text.replace("kill", "tickle")).unwrap();
+        let why = format!("{:#}", read(path).unwrap_err());
+        assert!(why.contains("unknown variant") && why.contains("own.toml"), "{why}");
+    }
 }
