@@ -6,12 +6,18 @@ use crate::{
     pipeline::{self, Core},
 };
 use k8s::Object;
-use raft_store::Revision;
+use raft_store::{Leadership, Revision};
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
+/// A leader makes what a cluster begins with in far less. What it has not made by then it does not know: it
+/// is of an earlier version, and an upgrade that waits for each master to be ready is to go on.
+const LEADER_MAKES_IT: Duration = Duration::from_secs(10);
 /// How long nothing is looked at when nothing was written.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -45,19 +51,31 @@ pub(crate) const STEPS: [(&str, Proof); 19] = [
 /// start a master again.
 pub(crate) struct Boot {
     done: [AtomicBool; STEPS.len()],
+    /// When somebody first asked while another master led.
+    follows: OnceLock<Instant>,
 }
 
 impl Default for Boot {
     fn default() -> Boot {
-        Boot { done: std::array::from_fn(|_| AtomicBool::new(false)) }
+        let done = std::array::from_fn(|_| AtomicBool::new(false));
+        Boot { done, follows: OnceLock::new() }
     }
+}
+
+/// Whether what is still to be made is the leader's, which had the time to make it.
+fn is_overdue(leadership: Leadership, followed: impl FnOnce() -> Duration) -> bool {
+    let follows = leadership.leader.is_some() && leadership.leading.is_none();
+    follows && followed() >= LEADER_MAKES_IT
 }
 
 impl Boot {
     /// Each step and whether it is done.
     pub(crate) fn steps(&self, core: &Core) -> impl Iterator<Item = (&'static str, bool)> {
-        STEPS.iter().zip(&self.done).map(|((name, proof), done)| {
-            let now = done.load(Ordering::Relaxed) || proof(core);
+        let leadership = *core.store.leadership().borrow();
+        let followed = || self.follows.get_or_init(Instant::now).elapsed();
+        let overdue = is_overdue(leadership, followed);
+        STEPS.iter().zip(&self.done).map(move |((name, proof), done)| {
+            let now = done.load(Ordering::Relaxed) || overdue || proof(core);
             done.store(now, Ordering::Relaxed);
             (*name, now)
         })
@@ -120,5 +138,23 @@ impl Server {
                 tracing::debug!(%error, "no roles to act by yet");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raft_store::{MemberId, Term};
+
+    #[test]
+    fn a_follower_does_not_wait_for_ever_for_what_its_leader_does_not_know() {
+        let alone = Leadership::default();
+        let follows = Leadership { leader: Some(MemberId(2)), term: Term(3), ..alone };
+        let leads = Leadership { leading: Some(Term(3)), ..follows };
+        let (soon, late) = (LEADER_MAKES_IT / 2, LEADER_MAKES_IT);
+        assert!(!is_overdue(follows, || soon));
+        assert!(is_overdue(follows, || late));
+        assert!(!is_overdue(leads, || late), "it makes them itself");
+        assert!(!is_overdue(alone, || late), "nobody makes them");
     }
 }

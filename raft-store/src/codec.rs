@@ -31,12 +31,16 @@ pub(crate) enum DecodeError {
 
 /// Batches that are encoded already, as one command.
 pub(crate) fn encode_batches(batches: Vec<peer::Batch>) -> Bytes {
-    let mut requests = batches.iter().flat_map(|batch| &batch.requests);
-    let version = match requests.any(is_new) {
+    let version = batches.iter().map(version_of).max().unwrap_or(WRITES);
+    peer::Command { version, batches, ..Default::default() }.encode_to_vec().into()
+}
+
+/// The version that first had everything in a batch.
+pub(crate) fn version_of(batch: &peer::Batch) -> u32 {
+    match batch.requests.iter().any(is_new) {
         true => SPANS_AND_SHARED_REVISIONS,
         false => WRITES,
-    };
-    peer::Command { version, batches, ..Default::default() }.encode_to_vec().into()
+    }
 }
 
 fn is_new(request: &peer::Request) -> bool {

@@ -298,7 +298,9 @@ impl Proposer {
                 while let Some(batch) = self.take_batch() {
                     number += 1;
                     self.metrics.forwarded.inc_by(batch.requests.len() as u64);
-                    if sender.send(ForwardRequest { number, batch: Some(batch) }).await.is_err() {
+                    let version = codec::version_of(&batch);
+                    let request = ForwardRequest { number, batch: Some(batch), version };
+                    if sender.send(request).await.is_err() {
                         return;
                     }
                 }

@@ -140,16 +140,23 @@ impl Service {
         let inbox = self.inbox.clone();
         let leadership = self.leadership.clone();
         let answers = requests.map(move |request| {
-            let ForwardRequest { number, batch } = request?;
+            let ForwardRequest { number, batch, version } = request?;
             let batch = batch.ok_or_else(|| Status::invalid_argument("no batch"))?;
-            let refusal = match leadership.borrow().leading {
-                None => Refusal::NotLeader,
-                Some(_) if inbox.offer(batch) => Refusal::Taken,
-                Some(_) => Refusal::Overloaded,
-            };
+            let leads = leadership.borrow().leading.is_some();
+            let refusal = judge(leads, version, || inbox.offer(batch));
             Ok(ForwardResponse { number, refusal: refusal.into() })
         });
         self.until_stopped(answers)
+    }
+}
+
+/// What becomes of a forwarded batch that needs a version of commands; `offer` takes it if there is room.
+fn judge(leads: bool, version: u32, offer: impl FnOnce() -> bool) -> Refusal {
+    match leads {
+        false => Refusal::NotLeader,
+        true if version > codec::VERSION => Refusal::Newer,
+        true if offer() => Refusal::Taken,
+        true => Refusal::Overloaded,
     }
 }
 
@@ -393,6 +400,14 @@ mod tests {
         let alone = MemberId(leader);
         assert_eq!(vouched_read_index(raft_of(leader), alone, alone, vote).await, None);
         cluster.shutdown().await;
+    }
+
+    #[test]
+    fn a_leader_takes_nothing_of_which_it_would_leave_out_a_part() {
+        assert_eq!(judge(true, codec::VERSION, || true), Refusal::Taken);
+        assert_eq!(judge(true, codec::VERSION, || false), Refusal::Overloaded);
+        assert_eq!(judge(true, codec::VERSION + 1, || panic!("taken")), Refusal::Newer);
+        assert_eq!(judge(false, codec::VERSION, || panic!("taken")), Refusal::NotLeader);
     }
 
     #[test]
