@@ -21,13 +21,16 @@ pub(crate) struct RingLimits {
 pub(crate) enum Found {
     /// Matching changes; everything up to the revision given has been looked at.
     Changes(Vec<Arc<Change>>, Revision),
-    /// The ring begins only after the revision given: the rest is in history.
+    /// Some up to the revision given may have left the ring: they are in history.
     Older(Revision),
 }
 
 #[derive(Debug)]
 struct SpaceRing {
     changes: VecDeque<Arc<Change>>,
+    /// Changes of this space after this revision are all in `changes`. Most spaces are quiet: who watches one
+    /// need not read the history of the busy ones, however far the ring has moved on.
+    complete: Revision,
     /// The revision of the newest change of this space.
     wake: watch::Sender<Revision>,
 }
@@ -36,7 +39,9 @@ struct SpaceRing {
 #[derive(Debug)]
 pub(crate) struct Hub {
     limits: Option<RingLimits>,
-    /// Changes after this revision are all in the ring; `begin <= end`.
+    /// What was before this revision is not known here.
+    born: Revision,
+    /// Changes after this revision are all in the ring; `born <= begin <= end`.
     begin: Revision,
     /// The newest change published.
     end: Revision,
@@ -51,6 +56,7 @@ impl Hub {
     pub(crate) fn new(revision: Revision, limits: Option<RingLimits>) -> Hub {
         Hub {
             limits,
+            born: revision,
             begin: revision,
             end: revision,
             ring: VecDeque::new(),
@@ -79,8 +85,10 @@ impl Hub {
     }
 
     fn space(&mut self, space: &Arc<str>) -> &mut SpaceRing {
+        let complete = self.born;
         self.spaces.entry(space.clone()).or_insert_with(|| SpaceRing {
             changes: VecDeque::new(),
+            complete,
             wake: watch::Sender::new(Revision(0)),
         })
     }
@@ -114,12 +122,12 @@ impl Hub {
     /// Forgets all changes: the state jumped to `revision` (a snapshot). Watchers are woken and
     /// find what they missed in history.
     pub(crate) fn reset(&mut self, revision: Revision) {
-        self.begin = revision;
-        self.end = revision;
+        (self.born, self.begin, self.end) = (revision, revision, revision);
         self.ring.clear();
         self.bytes = 0;
         for space in self.spaces.values_mut() {
             space.changes.clear();
+            space.complete = revision;
             space.wake.send_replace(revision);
         }
     }
@@ -145,13 +153,15 @@ impl Hub {
         if let Some(space) = self.spaces.get_mut(&change.key().space) {
             let oldest = space.changes.pop_front();
             debug_assert_eq!(oldest.map(|c| c.revision), Some(change.revision));
+            space.complete = change.revision;
         }
     }
 
     /// The changes of `space` under `prefix` after `cursor`, about `limit`: a revision comes as a whole.
     pub(crate) fn find(&self, space: &str, prefix: &str, cursor: Revision, limit: usize) -> Found {
-        if cursor < self.begin {
-            return Found::Older(self.begin);
+        let complete = self.complete(space);
+        if cursor < complete {
+            return Found::Older(complete);
         }
         let Some(space) = self.spaces.get(space) else {
             return Found::Changes(Vec::new(), self.end.max(cursor));
@@ -172,9 +182,13 @@ impl Hub {
         Found::Changes(found, self.end.max(cursor))
     }
 
+    fn complete(&self, space: &str) -> Revision {
+        self.spaces.get(space).map_or(self.born, |space| space.complete)
+    }
+
     /// The newest revision such that `space` did not change between `cursor` and it.
     pub(crate) fn quiet_until(&self, space: &str, cursor: Revision) -> Revision {
-        if cursor < self.begin {
+        if cursor < self.complete(space) {
             return cursor;
         }
         let changes = self.spaces.get(space).map(|space| &space.changes);
@@ -212,7 +226,7 @@ mod tests {
     fn revisions(found: Found) -> (Vec<u64>, u64) {
         match found {
             Found::Changes(changes, to) => (changes.iter().map(|c| c.revision.0).collect(), to.0),
-            Found::Older(begin) => panic!("the ring begins after {begin}"),
+            Found::Older(until) => panic!("up to {until} some are in history"),
         }
     }
 
@@ -240,6 +254,27 @@ mod tests {
         hub.reset(Revision(9));
         assert!(matches!(hub.find("pods", "", Revision(4), 9), Found::Older(Revision(9))));
         assert_eq!(revisions(hub.find("pods", "", Revision(9), 9)), (vec![], 9));
+    }
+
+    #[test]
+    fn who_watches_a_quiet_space_does_not_notice_what_busy_ones_drop() {
+        let mut hub = Hub::new(Revision(3), Some(RingLimits { changes: 2, bytes: 1 << 20 }));
+        hub.publish(&[put(4, "nodes", "n")]);
+        for revision in 5..=9 {
+            hub.publish(&[put(revision, "pods", "p")]);
+        }
+        hub.publish(&[]);
+        assert_eq!(revisions(hub.find("leases", "", Revision(3), 9)), (vec![], 9), "none ever");
+        assert_eq!(revisions(hub.find("nodes", "", Revision(4), 9)), (vec![], 9), "none since");
+        assert_eq!(hub.quiet_until("nodes", Revision(4)), Revision(9));
+        // Of what is to be read in history, no more than up to the last that was dropped.
+        assert!(matches!(hub.find("nodes", "", Revision(3), 9), Found::Older(Revision(4))));
+        assert!(matches!(hub.find("pods", "", Revision(3), 9), Found::Older(Revision(7))));
+        assert_eq!(hub.quiet_until("nodes", Revision(3)), Revision(3));
+        // Before the hub began, nothing is known of any space.
+        assert!(matches!(hub.find("leases", "", Revision(2), 9), Found::Older(Revision(3))));
+        hub.publish(&[put(10, "nodes", "n")]);
+        assert_eq!(revisions(hub.find("nodes", "", Revision(4), 9)), (vec![10], 10));
     }
 
     #[test]
