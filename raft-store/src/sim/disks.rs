@@ -102,6 +102,8 @@ struct LogInside {
     cache: LogData,
     /// Written in this order since the last sync.
     unsynced: Vec<Ops>,
+    /// Left so by a process before, in a file that only a start syncs.
+    left: Vec<Ops>,
     /// On its way to the disk.
     staged: Option<Ops>,
     lost: u64,
@@ -133,7 +135,7 @@ impl LogDisk {
         it.unsynced.extend(staged);
         // All of it, also of a write that failed.
         let mut cache = it.durable.clone();
-        it.unsynced.iter().flatten().for_each(|op| cache.apply(op));
+        it.left.iter().chain(&it.unsynced).flatten().for_each(|op| cache.apply(op));
         it.cache = cache;
     }
 
@@ -142,6 +144,7 @@ impl LogDisk {
         let mut it = self.inside();
         let staged = it.staged.take();
         let all: Vec<Ops> = std::mem::take(&mut it.unsynced).into_iter().chain(staged).collect();
+        it.left.clear();
         let kept = random(|random| random.random_range(0..=all.len()));
         all[..kept].iter().flatten().for_each(|op| it.durable.apply(op));
         it.lost += (all.len() - kept) as u64;
@@ -169,7 +172,10 @@ impl LogDisk {
     /// As a member finds it that starts.
     pub(super) fn recover(&self, mark: &Mark) -> Result<Recovered, OpenError> {
         let mut it = self.inside();
-        if !mutants::on(Mutant::FsyncSkipped) && !mutants::on(Mutant::StartUnsynced) {
+        if mutants::on(Mutant::StartUnsynced) {
+            let left = std::mem::take(&mut it.unsynced);
+            it.left.extend(left);
+        } else if !mutants::on(Mutant::FsyncSkipped) {
             it.sync();
         }
         let purged = it.cache.purged;
