@@ -21,7 +21,7 @@ use crate::{
     questions::{Answer, Answers},
     raft::{
         self, LogId, Payload, Raft, index_of,
-        log::{Log, Promises, mark::MarkSync},
+        log::{Log, mark::MarkSync},
         machine::{Dirs, Machine, disk_now},
         network::{self, Link, Links},
         server::{self, Service},
@@ -45,10 +45,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fs, io,
     path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
@@ -106,7 +103,6 @@ struct Context {
     retention: Retention,
     disk: Arc<Mutex<Arc<StateDisk>>>,
     leadership: watch::Receiver<Leadership>,
-    promises: Promises,
 }
 
 /// What runs a member, each for as long as the member does.
@@ -155,7 +151,7 @@ impl Member {
         let settings = raft::settings(&config)?;
         let Opened { shared, machine, dirs, log } = opened;
         let (disk, applied, roster) = (machine.disk(), machine.applied_id(), machine.roster());
-        let (mark, promises) = (log.mark(), log.promises());
+        let mark = log.mark();
         let links = Links::new(dial, config.timers, metrics.clone());
         let raft = Raft::new(config.member.0, settings, links.clone(), log, machine).await;
         let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
@@ -170,7 +166,6 @@ impl Member {
             retention: config.retention,
             disk,
             leadership: leadership.clone(),
-            promises,
         };
         let steward = context.steward(&config, me, roster);
         let service = context.service(&config, &steward, dirs);
@@ -638,7 +633,6 @@ impl Context {
             signs: Signs::default(),
             answers: Answers::default(),
             room: Arc::new(Room::new(config.disk.reserve)),
-            promises: self.promises.clone(),
             stopping: CancellationToken::new(),
             read_index_max: config.timers.election_max,
         }
@@ -655,40 +649,19 @@ impl Context {
     ) {
         let (shared, metrics) = (self.shared.clone(), self.metrics.clone());
         let pause = self.timers.heartbeat / 2;
-        let turn = AtomicUsize::new(0);
-        barrier::run(callers, shared, metrics, pause, || self.read_index(&turn)).await;
+        barrier::run(callers, shared, metrics, pause, || self.read_index()).await;
     }
 
-    async fn read_index(&self, turn: &AtomicUsize) -> Option<u64> {
+    async fn read_index(&self) -> Option<u64> {
         let leadership = *self.leadership.borrow();
         let deadline = self.timers.election_max;
         match leadership.leader? {
-            leader if leader == self.id => {
-                let vouched = self.vouched_index(turn.load(Ordering::Relaxed)).await;
-                if vouched.is_some() {
-                    return vouched;
-                }
-                turn.fetch_add(1, Ordering::Relaxed);
-                server::local_read_index(&self.raft, deadline).await
-            }
+            leader if leader == self.id => server::local_read_index(&self.raft, deadline).await,
             leader => {
-                let vote = self.promises.vote()?;
+                let vote = server::own_vote(&self.raft).await?;
                 network::read_index(&self.link_to(leader.0)?, self.id, &vote, deadline).await
             }
         }
-    }
-
-    /// Of this member as the leader, if another voter vouches for it at once; a turn asks the next one.
-    async fn vouched_index(&self, turn: usize) -> Option<u64> {
-        let other = {
-            let raft = self.raft.metrics();
-            let raft = raft.borrow_watched();
-            let voters = raft.membership_config.voter_ids().filter(|id| *id != self.id.0);
-            let voters: Vec<u64> = voters.collect();
-            *voters.get(turn % voters.len().max(1))?
-        };
-        let vote = network::vouch(&self.link_to(other)?, self.timers.heartbeat).await?;
-        server::vouched_read_index(&self.raft, self.id, MemberId(other), vote).await
     }
 
     /// Compaction, snapshots, sweeping, metrics.
