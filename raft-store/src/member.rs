@@ -21,7 +21,7 @@ use crate::{
     questions::{Answer, Answers},
     raft::{
         self, LogId, Payload, Raft, index_of,
-        log::{Log, mark::MarkSync},
+        log::{Log, Promises, mark::MarkSync},
         machine::{Dirs, Machine, disk_now},
         network::{self, Link, Links},
         server::{self, Service},
@@ -103,6 +103,7 @@ struct Context {
     retention: Retention,
     disk: Arc<Mutex<Arc<StateDisk>>>,
     leadership: watch::Receiver<Leadership>,
+    promises: Promises,
 }
 
 /// What runs a member, each for as long as the member does.
@@ -151,7 +152,7 @@ impl Member {
         let settings = raft::settings(&config)?;
         let Opened { shared, machine, dirs, log } = opened;
         let (disk, applied, roster) = (machine.disk(), machine.applied_id(), machine.roster());
-        let mark = log.mark();
+        let (mark, promises) = (log.mark(), log.promises());
         let links = Links::new(dial, config.timers, metrics.clone());
         let raft = Raft::new(config.member.0, settings, links.clone(), log, machine).await;
         let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
@@ -166,6 +167,7 @@ impl Member {
             retention: config.retention,
             disk,
             leadership: leadership.clone(),
+            promises,
         };
         let steward = context.steward(&config, me, roster);
         let service = context.service(&config, &steward, dirs);
@@ -633,6 +635,7 @@ impl Context {
             signs: Signs::default(),
             answers: Answers::default(),
             room: Arc::new(Room::new(config.disk.reserve)),
+            promises: self.promises.clone(),
             stopping: CancellationToken::new(),
             read_index_max: config.timers.election_max,
         }
@@ -653,15 +656,13 @@ impl Context {
     }
 
     async fn read_index(&self) -> Option<u64> {
-        let leadership = *self.leadership.borrow();
+        let leader = self.leadership.borrow().leader?;
         let deadline = self.timers.election_max;
-        match leadership.leader? {
-            leader if leader == self.id => server::local_read_index(&self.raft, deadline).await,
-            leader => {
-                let vote = server::own_vote(&self.raft).await?;
-                network::read_index(&self.link_to(leader.0)?, self.id, &vote, deadline).await
-            }
+        if leader == self.id {
+            return server::read_index(&self.raft, &self.links, leader, Vec::new(), deadline).await;
         }
+        let vote = self.promises.vote()?;
+        network::read_index(&self.link_to(leader.0)?, self.id, &vote, deadline).await
     }
 
     /// Compaction, snapshots, sweeping, metrics.

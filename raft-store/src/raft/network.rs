@@ -443,6 +443,13 @@ pub(crate) async fn read_index(
     within(deadline, call).await.ok().and_then(|answer| answer.index)
 }
 
+/// The peer's vote at a moment after the call.
+pub(crate) async fn vouch(link: &Link, deadline: Duration) -> Option<Vote> {
+    let call = link.control.vouch(peer::VouchRequest {});
+    let vote = within(deadline, call).await.ok()?.vote;
+    convert::from_vote(vote).ok()
+}
+
 /// True if nobody listens at the peer's address any more: its process has ended.
 pub(crate) async fn refuses(link: &Link, deadline: Duration) -> bool {
     timeout(deadline, link.dial.refuses(&link.address)).await.unwrap_or(false)

@@ -3,7 +3,10 @@
 
 use super::{
     Raft, Vote, accept, convert,
+    log::Promises,
     machine::{Dirs, Snapshot, SnapshotMeta},
+    network::{self, Links},
+    term_of,
     wire::{Answers, Incoming, MESSAGE_BYTES_MAX},
 };
 use crate::{
@@ -19,10 +22,10 @@ use crate::{
     snapshot_stream::Receiver,
     steward::Steward,
     succession::Signs,
-    time::{blocking, timeout},
+    time::blocking,
     types::{MemberId, Term},
 };
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream::FuturesUnordered};
 use openraft::async_runtime::WatchReceiver as _;
 use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
@@ -48,6 +51,7 @@ pub(crate) struct Service {
     pub(crate) signs: Signs,
     pub(crate) answers: Answerers,
     pub(crate) room: Arc<Room>,
+    pub(crate) promises: Promises,
     /// Ends all streams.
     pub(crate) stopping: CancellationToken,
     /// A ReadIndex that takes longer has no quorum.
@@ -235,14 +239,19 @@ impl peer::peer_server::Peer for Service {
         request: Request<peer::ReadIndexRequest>,
     ) -> Result<Response<peer::ReadIndexResponse>, Status> {
         let peer::ReadIndexRequest { member, vote } = request.into_inner();
-        let mut index = None;
-        if let Ok(vote) = convert::from_vote(vote) {
-            index = vouched_read_index(&self.raft, self.steward.id, MemberId(member), vote).await;
-        }
-        if index.is_none() {
-            index = local_read_index(&self.raft, self.read_index_max).await;
-        }
+        let votes = convert::from_vote(vote).map(|vote| (MemberId(member), vote));
+        let (own, links) = (self.steward.id, &self.steward.links);
+        let votes = votes.into_iter().collect();
+        let index = read_index(&self.raft, links, own, votes, self.read_index_max).await;
         Ok(Response::new(peer::ReadIndexResponse { index }))
+    }
+
+    async fn vouch(
+        &self,
+        _: Request<peer::VouchRequest>,
+    ) -> Result<Response<peer::VouchResponse>, Status> {
+        let vote = self.promises.vote().as_ref().map(convert::to_vote);
+        Ok(Response::new(peer::VouchResponse { vote }))
     }
 
     async fn members(
@@ -297,47 +306,74 @@ impl peer::peer_server::Peer for Service {
     }
 }
 
-/// ReadIndex on this member, if it leads and a quorum confirms that within `deadline`.
-pub(crate) async fn local_read_index(raft: &Raft, deadline: Duration) -> Option<u64> {
-    let confirmed = raft.get_read_log_id(openraft::ReadPolicy::ReadIndex);
-    let (read, _) = timeout(deadline, confirmed).await.ok()?.ok()?;
-    Some(read.index())
-}
-
-/// The vote of this member, as Raft has it at the moment.
-pub(crate) async fn own_vote(raft: &Raft) -> Option<Vote> {
-    raft.with_raft_state(|state| *state.vote_ref()).await.ok()
-}
-
-/// ReadIndex on this member for another, without a round of heartbeats: `None` if it takes one.
+/// The log index that a read must wait for which begins now, if this member leads; `votes` are of members who
+/// ask, looked at after their reads began. As many voters are asked for theirs as it takes.
 ///
-/// The other's vote was looked at after its read began. If it is for this leader's term, and the two
-/// are most of the voters, then no later leader had been elected when the read began: whatever was
-/// acknowledged until then is committed here.
+/// openraft's own ReadIndex is not used: it takes a late answer to an old append for one to every append up
+/// to the same entry, so that a leader that was cut off can believe that it still leads.
+pub(crate) async fn read_index(
+    raft: &Raft,
+    links: &Links,
+    own: MemberId,
+    mut votes: Vec<(MemberId, Vote)>,
+    deadline: Duration,
+) -> Option<u64> {
+    let known = vouched_read_index(raft, own, votes.clone()).await;
+    if known.is_some() {
+        return known;
+    }
+    let voters: Vec<u64> = {
+        let raft = raft.metrics();
+        let raft = raft.borrow_watched();
+        let asked = |id: &u64| *id != own.0 && votes.iter().all(|(member, _)| member.0 != *id);
+        raft.membership_config.voter_ids().filter(asked).collect()
+    };
+    let ask = |id: u64| async move {
+        let vote = network::vouch(&links.to_member(raft, id)?, deadline).await?;
+        Some((MemberId(id), vote))
+    };
+    let mut answers: FuturesUnordered<_> = voters.into_iter().map(ask).collect();
+    while let Some(answer) = answers.next().await {
+        let Some(vote) = answer else { continue };
+        votes.push(vote);
+        let index = vouched_read_index(raft, own, votes.clone()).await;
+        if index.is_some() {
+            return index;
+        }
+    }
+    None
+}
+
+/// What these votes are enough for; each was looked at after the read began.
+///
+/// If this member leads, and with it those whose votes are for it in its term are a quorum, then no later
+/// leader had been elected when the read began: whatever was acknowledged until then is committed here.
 async fn vouched_read_index(
     raft: &Raft,
     own: MemberId,
-    other: MemberId,
-    vote: Vote,
+    votes: Vec<(MemberId, Vote)>,
 ) -> Option<u64> {
-    // The lease proves nothing here. It is how openraft is asked for the index at once.
-    let (read, _) = raft.get_read_log_id(openraft::ReadPolicy::LeaseRead).await.ok()?;
-    // The index was that of a leader, and of this term: the other knew it as the leader of this
-    // term before, and it still is.
-    let vouched = raft.with_raft_state(move |state| {
-        let membership = state.membership_state.effective();
-        vote.committed
-            && *state.vote_ref() == vote
-            && is_quorum(membership.get_joint_config(), [own, other])
+    let index = raft.with_raft_state(move |state| {
+        // After a restart Raft holds it as not committed: who led before does not lead by that.
+        let vote = *state.vote_ref();
+        let leads = vote.committed && vote.leader_id.voted_for == own.0;
+        let vouching = votes.iter().filter(|(_, other)| *other == vote).map(|(member, _)| member.0);
+        let vouching = vouching.chain([own.0]).collect();
+        let voters = state.membership_state.effective();
+        if !leads || !is_quorum(voters.get_joint_config(), &vouching) {
+            return None;
+        }
+        // Before an entry of its term is, a leader does not know what was committed before it.
+        let committed = state.local_committed().copied()?;
+        (term_of(&committed) == vote.leader_id.term).then_some(committed.index)
     });
-    vouched.await.ok()?.then(|| read.index())
+    index.await.ok()?
 }
 
-/// Whether the two are most of the voters, of both groups while one takes over from the other.
-fn is_quorum(groups: &[BTreeSet<u64>], two: [MemberId; 2]) -> bool {
-    let two = BTreeSet::from(two.map(|member| member.0));
+/// Whether they are most of the voters, of both groups while one takes over from the other.
+fn is_quorum(groups: &[BTreeSet<u64>], members: &BTreeSet<u64>) -> bool {
     !groups.is_empty()
-        && groups.iter().all(|voters| two.intersection(voters).count() > voters.len() / 2)
+        && groups.iter().all(|voters| members.intersection(voters).count() > voters.len() / 2)
 }
 
 /// Listens at once, so that a taken port is an error of the start; serves until stopped.
@@ -366,7 +402,7 @@ pub(crate) async fn serve(listener: TcpListener, tls: OwnTls, service: Service) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster_tests::{Cluster, PATIENCE, put};
+    use crate::cluster_tests::{Cluster, put};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_follower_vouches_for_its_leader_in_this_term_only() {
@@ -376,26 +412,18 @@ mod tests {
         let follower = leader % 3 + 1;
         cluster.store(follower).barrier().await.expect("it follows");
         let raft_of = |id| cluster.store(id).inside().raft();
-        let vote = own_vote(raft_of(follower)).await.expect("it runs");
-        let ask = |raft, vote| vouched_read_index(raft, MemberId(leader), MemberId(follower), vote);
-        let vouched = async {
-            // Not while the lease is not fresh, on a loaded machine.
-            loop {
-                match ask(raft_of(leader), vote).await {
-                    None => tokio::time::sleep(Duration::from_millis(5)).await,
-                    index => break index,
-                }
-            }
-        };
-        let index = timeout(PATIENCE, vouched).await.expect("the leader has a lease");
+        let metrics = cluster.store(follower).inside().raft_metrics();
+        let vote = metrics.vote;
+        let ask = |of, votes| vouched_read_index(raft_of(of), MemberId(of), votes);
+        let index = ask(leader, vec![(MemberId(follower), vote)]).await;
         assert!(index >= Some(written.revision.0), "each revision is an entry here");
         let other_term = Vote::new_committed(vote.leader_id.term + 1, leader);
-        assert_eq!(ask(raft_of(leader), other_term).await, None);
+        assert_eq!(ask(leader, vec![(MemberId(follower), other_term)]).await, None);
         let candidate = Vote::new(vote.leader_id.term, leader);
-        assert_eq!(ask(raft_of(leader), candidate).await, None);
-        assert_eq!(ask(raft_of(follower), vote).await, None, "only a leader knows");
-        let alone = MemberId(leader);
-        assert_eq!(vouched_read_index(raft_of(leader), alone, alone, vote).await, None);
+        assert_eq!(ask(leader, vec![(MemberId(follower), candidate)]).await, None);
+        let there = ask(follower, vec![(MemberId(leader), vote)]).await;
+        assert_eq!(there, None, "only a leader knows");
+        assert_eq!(ask(leader, vec![]).await, None, "alone");
         cluster.shutdown().await;
     }
 
@@ -410,12 +438,12 @@ mod tests {
     #[test]
     fn two_members_are_most_of_three_voters_but_not_of_four() {
         let voters = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
-        let two = [MemberId(1), MemberId(2)];
+        let two = &voters(&[1, 2]);
         assert!(is_quorum(&[voters(&[1, 2, 3])], two));
         assert!(is_quorum(&[voters(&[1, 2])], two));
         assert!(!is_quorum(&[voters(&[1, 2, 3, 4])], two));
         assert!(!is_quorum(&[voters(&[1, 3, 4])], two), "a learner's word counts for nothing");
-        assert!(!is_quorum(&[voters(&[1, 2, 3])], [MemberId(1), MemberId(1)]), "alone");
+        assert!(!is_quorum(&[voters(&[1, 2, 3])], &voters(&[1])), "alone");
         assert!(!is_quorum(&[voters(&[1, 2, 3]), voters(&[1, 2, 3, 4, 5])], two), "joint");
         assert!(!is_quorum(&[], two));
     }

@@ -68,6 +68,8 @@ pub(crate) trait Wire: Send + Sync {
         request: peer::ReadIndexRequest,
     ) -> Result<peer::ReadIndexResponse, Status>;
 
+    async fn vouch(&self, request: peer::VouchRequest) -> Result<peer::VouchResponse, Status>;
+
     async fn members(&self, request: peer::MembersRequest)
     -> Result<peer::MembersResponse, Status>;
 
@@ -240,6 +242,10 @@ impl Wire for Connection {
         request: peer::ReadIndexRequest,
     ) -> Result<peer::ReadIndexResponse, Status> {
         self.client.clone().read_index(request).await.map(Response::into_inner)
+    }
+
+    async fn vouch(&self, request: peer::VouchRequest) -> Result<peer::VouchResponse, Status> {
+        self.client.clone().vouch(request).await.map(Response::into_inner)
     }
 
     async fn members(

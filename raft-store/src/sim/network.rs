@@ -345,6 +345,10 @@ impl Wire for Line {
         self.call(message, |door, m| Box::pin(async move { door.transfer_leader(m).await })).await
     }
 
+    async fn vouch(&self, message: peer::VouchRequest) -> Result<peer::VouchResponse, Status> {
+        self.call(message, |door, m| Box::pin(async move { door.vouch(m).await })).await
+    }
+
     async fn read_index(
         &self,
         message: peer::ReadIndexRequest,

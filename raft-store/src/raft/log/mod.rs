@@ -76,6 +76,18 @@ pub(crate) struct Log {
     mark: MarkSync,
 }
 
+/// What this member has promised, without waiting for Raft.
+#[derive(Clone)]
+pub(crate) struct Promises(Arc<Mutex<View>>);
+
+impl Promises {
+    /// Never older than any vote or answer that this member gave: it is here before it is on disk, and
+    /// on disk before it is given.
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        self.0.lock().expect("nothing panics while holding the view").vote
+    }
+}
+
 impl Log {
     /// Opens the log in `dir`, verified. `failed` is called when it can no longer be written.
     pub(crate) fn open(
@@ -125,6 +137,10 @@ impl Log {
         let view = View { vote, committed, purged, last, ..View::default() };
         let view = Arc::new(Mutex::new(view));
         Ok((Log { view, engine, queue, written, mark: syncing }, writer, jobs))
+    }
+
+    pub(crate) fn promises(&self) -> Promises {
+        Promises(self.view.clone())
     }
 
     /// What keeps the mark on disk.
