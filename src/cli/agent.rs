@@ -1,6 +1,7 @@
 //! `coxswain agent`: one node. Dials any master; keeps its pods running when none answers.
 
-use super::{server::duration, stop_signal};
+use super::stop_signal;
+use ::chaos::scenario::duration;
 use anyhow::Result;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 use tokio_util::sync::CancellationToken;

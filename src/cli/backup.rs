@@ -4,8 +4,8 @@
 use super::{
     client::{Connection, Target, refused},
     output,
-    server::duration,
 };
+use ::chaos::scenario::duration;
 use anyhow::{Context as _, Result, bail};
 use backup::{HEADER_BYTES_MAX, Item, Kind, Name, Place, Plan, Schedule, Shelf, chain, checked};
 use bytes::Bytes;

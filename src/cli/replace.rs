@@ -1,7 +1,8 @@
 //! `coxswain replace`: a dead master gives way to a new one, in one command.
 
-use super::{client::Target, members, output, server::duration, token};
+use super::{client::Target, members, output, token};
 use crate::dev::progress::Progress;
+use ::chaos::scenario::duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};

@@ -13,6 +13,7 @@ use crate::{
     credentials::{Credentials, names_in},
     dev::fabric::bind_in,
 };
+use ::chaos::scenario::duration;
 use anyhow::{Context, Result, bail};
 use apiserver::{
     Identity, Keyring,
@@ -596,19 +597,4 @@ fn chance(text: &str) -> Result<f64, String> {
     let chance: Result<f64, _> = text.parse();
     let chance = chance.ok().filter(|chance| (0.0..=0.02).contains(chance));
     chance.ok_or_else(|| format!("{text:?}: not between 0 and 0.02"))
-}
-
-/// `500ms`, `40s`, `5m`, `6h`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: u64 =
-        number.parse().map_err(|_| format!("{text:?}: not like 500ms, 40s, 5m or 6h"))?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number * 60)),
-        "h" => Ok(Duration::from_secs(number * 3600)),
-        _ => Err(format!("{text:?}: not like 500ms, 40s, 5m or 6h")),
-    }
 }

@@ -4,9 +4,9 @@
 use super::{
     client::{Connection, Target, refused},
     members, output,
-    server::duration,
 };
 use crate::pki;
+use ::chaos::scenario::duration;
 use anyhow::{Context, Result};
 use rand::Rng as _;
 use serde_json::{Value, json};

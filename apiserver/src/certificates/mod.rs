@@ -1,5 +1,6 @@
 //! CertificateSigningRequests from question to certificate: approves what nodes may ask for
-//! themselves (client certificates here, those they serve with in [`serving`]), signs what is approved, and forgets what is old.
+//! themselves (client certificates here, those they serve with in [`serving`]), signs what is approved,
+//! and forgets what is old.
 
 mod authority;
 pub(crate) mod request;

@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 /// A request that has no answer by then may be done or not.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A master that does not take the connection by then is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two tries to connect, so that a cluster without masters is not hammered.
-const CONNECT_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// The label of everything that a run writes; its value is the workload.
 pub(super) const LABEL: &str = "coxswain.io/chaos";

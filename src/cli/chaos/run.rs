@@ -14,9 +14,7 @@ use crate::{
     cli::{
         bench::figures::machine,
         client::{Connection, Target},
-        members, output,
-        server::duration,
-        stop_signal,
+        members, output, stop_signal,
     },
     dev::progress::Progress,
 };
@@ -27,7 +25,7 @@ use ::chaos::{
     judge::{self, State, Sum, Verdict, seconds},
     record::shown,
     report,
-    scenario::{self, Kind, Scenario},
+    scenario::{self, Kind, Scenario, duration},
     schedule::{self, Strike},
 };
 use anyhow::{Context, Result, bail, ensure};

@@ -1,7 +1,7 @@
 //! The clients that watch: each follows everything the run writes, from master to master, and never
 //! lists again.
 
-use super::api::{LABEL, Shared, revision};
+use super::api::{CONNECT_PAUSE, CONNECT_TIMEOUT, LABEL, Shared, revision};
 use crate::cli::client::Connection;
 use ::chaos::{Violation, history::Event, record::shown, watched::Seen};
 use anyhow::Result;
@@ -18,8 +18,6 @@ use tokio::task::JoinSet;
 const MOVE_AFTER: Duration = Duration::from_secs(5);
 /// So long without any change, the master may be gone: the load writes all the time.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Starts the watchers: number N begins at master N, with what is newer than `from`. They go on until
 /// the tasks are ended.
@@ -43,7 +41,7 @@ async fn follow(shared: &Shared, number: usize) {
             }
             Err(error) => tracing::debug!(%error, number, "a watch ended"),
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(CONNECT_PAUSE).await;
     }
 }
 
