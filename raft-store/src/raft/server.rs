@@ -27,7 +27,7 @@ use crate::{
 };
 use futures::{Stream, StreamExt, stream::FuturesUnordered};
 use openraft::async_runtime::WatchReceiver as _;
-use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -307,7 +307,8 @@ impl peer::peer_server::Peer for Service {
 }
 
 /// The log index that a read must wait for which begins now, if this member leads; `votes` are of members who
-/// ask, looked at after their reads began. As many voters are asked for theirs as it takes.
+/// ask, looked at after their reads began. If they are not enough the other voters are asked for theirs, and
+/// as many answers waited for as it takes.
 ///
 /// openraft's own ReadIndex is not used: it takes a late answer to an old append for one to every append up
 /// to the same entry, so that a leader that was cut off can believe that it still leads.
@@ -318,10 +319,6 @@ pub(crate) async fn read_index(
     mut votes: Vec<(MemberId, Vote)>,
     deadline: Duration,
 ) -> Option<u64> {
-    let known = vouched_read_index(raft, own, votes.clone()).await;
-    if known.is_some() {
-        return known;
-    }
     let voters: Vec<u64> = {
         let raft = raft.metrics();
         let raft = raft.borrow_watched();
@@ -332,16 +329,17 @@ pub(crate) async fn read_index(
         let vote = network::vouch(&links.to_member(raft, id)?, deadline).await?;
         Some((MemberId(id), vote))
     };
-    let mut answers: FuturesUnordered<_> = voters.into_iter().map(ask).collect();
-    while let Some(answer) = answers.next().await {
-        let Some(vote) = answer else { continue };
-        votes.push(vote);
-        let index = vouched_read_index(raft, own, votes.clone()).await;
-        if index.is_some() {
-            return index;
+    // Without anybody's vote it is enough only where nobody else votes.
+    let mut enough = !votes.is_empty() || voters.is_empty();
+    let answers: FuturesUnordered<_> = voters.into_iter().map(ask).collect();
+    let mut answers = pin!(answers.filter_map(std::future::ready));
+    loop {
+        if enough && let Some(index) = vouched_read_index(raft, own, votes.clone()).await {
+            return Some(index);
         }
+        votes.push(answers.next().await?);
+        enough = true;
     }
-    None
 }
 
 /// What these votes are enough for; each was looked at after the read began.
