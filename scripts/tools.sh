@@ -13,6 +13,7 @@ want clang clang
 want ccache ccache
 want busybox busybox-static
 want ip iproute2
+want nft nftables
 want curl curl
 want python3 python3
 want node nodejs

@@ -165,7 +165,7 @@ fn masters_come_back(scenario: &Scenario, record: &Record, mut found: Vec<Violat
     for strike in &record.strikes {
         let what = match figures::away(strike) {
             None => "does not answer".to_owned(),
-            // A pause is no failure of whoever was paused.
+            // Neither a pause nor a partition is a failure of whom it hit.
             Some(away) if away > allowed + longest_hold(scenario) => {
                 format!("was away for {}", seconds(away))
             }
@@ -178,15 +178,15 @@ fn masters_come_back(scenario: &Scenario, record: &Record, mut found: Vec<Violat
     let count = record.strikes.len();
     Verdict {
         check: "masters come back",
-        means: "A master that was killed or paused answers again by itself.",
+        means: "A master that was killed, paused or cut off is ready again by itself.",
         looked_at: format!("faults: {count} ({} are allowed for each)", seconds(allowed)),
         state: state(found, count > 0, "no fault happened"),
     }
 }
 
 fn longest_hold(scenario: &Scenario) -> Duration {
-    let pauses = scenario.faults.iter().filter(|it| it.kind == crate::scenario::Harm::Pause);
-    pauses.map(|it| it.hold).max().unwrap_or_default()
+    let lasting = scenario.faults.iter().filter(|it| it.kind.lasts());
+    lasting.map(|it| it.hold).max().unwrap_or_default()
 }
 
 /// For people: milliseconds below a second.
@@ -246,7 +246,14 @@ pub(crate) mod tests {
         }
         record.read(Kind::Register, 3, (1_100 * MS, 1_500 * MS), Err(Outcome::Unknown));
         let (at, over) = (1_000 * MS, Some(1_900 * MS));
-        record.strikes.push(Struck { at, over, harm: Harm::Kill, master: "m2".into(), led: true });
+        record.strikes.push(Struck {
+            at,
+            over,
+            harm: Harm::Kill,
+            detail: String::new(),
+            master: "m2".into(),
+            led: true,
+        });
         record
     }
 

@@ -5,6 +5,7 @@
 //! code that it checks.
 
 pub mod counter;
+pub mod cut;
 pub mod faults;
 pub mod figures;
 pub mod history;

@@ -58,6 +58,8 @@ pub struct Struck {
     /// When the master answered again.
     pub over: Option<u64>,
     pub harm: Harm,
+    /// What the seed said of it beyond that; may be empty.
+    pub detail: String,
     pub master: String,
     /// It led at that moment.
     pub led: bool,

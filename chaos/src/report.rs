@@ -129,7 +129,8 @@ fn timeline(facts: &Facts, record: &Record) -> String {
         "<h2>What clients felt</h2>\n<p>Time goes to the right, in seconds. Each band is a fault, from \
          the moment it hit a master until that master answered again; its number is that in the table \
          of faults. <span class=\"key key-kill\">killed</span> \
-         <span class=\"key key-pause\">paused</span></p>\n{}",
+         <span class=\"key key-pause\">paused</span> \
+         <span class=\"key key-network\">cut off</span></p>\n{}",
         chart::timeline(record, facts.length)
     )
 }
@@ -169,11 +170,15 @@ fn faults(facts: &Facts, record: &Record) -> String {
         let role = if strike.led { "led" } else { "followed" };
         let _ = writeln!(
             text,
-            "<tr><td>{}</td><td>{:.2} s</td><td>{}</td><td>{} ({role})</td><td>{gap}</td>\
+            "<tr><td>{}</td><td>{:.2} s</td><td>{}{}</td><td>{} ({role})</td><td>{gap}</td>\
              <td>{away}</td></tr>",
             n + 1,
             strike.at as f64 / 1e9,
             strike.harm,
+            match strike.detail.as_str() {
+                "" => String::new(),
+                detail => format!(": {}", escape(detail)),
+            },
             escape(&strike.master),
         );
     }

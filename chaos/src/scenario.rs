@@ -8,7 +8,10 @@ use std::{fmt, time::Duration};
 pub const SCENARIOS: &[(&str, &str)] = &[
     ("follower-kill", include_str!("../scenarios/follower-kill.toml")),
     ("leader-kill", include_str!("../scenarios/leader-kill.toml")),
+    ("leader-partition", include_str!("../scenarios/leader-partition.toml")),
     ("leader-pause", include_str!("../scenarios/leader-pause.toml")),
+    ("one-way-partition", include_str!("../scenarios/one-way-partition.toml")),
+    ("partial-partition", include_str!("../scenarios/partial-partition.toml")),
     ("rolling-kill", include_str!("../scenarios/rolling-kill.toml")),
 ];
 
@@ -70,7 +73,7 @@ pub struct Rule {
     /// From one to the next; each time up to a quarter more or less, as the seed says.
     #[serde(deserialize_with = "duration_of_text")]
     pub every: Duration,
-    /// How long a pause lasts.
+    /// How long it lasts; a kill is over when the master is back.
     #[serde(default = "three_seconds", deserialize_with = "duration_of_text")]
     pub hold: Duration,
     /// Masters that may be away at once; a majority stays whatever is said here.
@@ -78,7 +81,7 @@ pub struct Rule {
     pub at_most: usize,
 }
 
-/// What is done to a master's process.
+/// What is done to a master: to its process, or to the network between it and other masters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Harm {
@@ -86,6 +89,26 @@ pub enum Harm {
     Kill,
     /// SIGSTOP, and SIGCONT after a while.
     Pause,
+    /// Nothing gets to it from other masters, nor from it to them.
+    Partition,
+    /// It hears other masters and is not heard, or the other way, as the seed says.
+    OneWay,
+    /// It and one other master do not reach each other; the rest reach both.
+    Partial,
+    /// Some of the packets between it and other masters are lost, how many the seed says.
+    Loss,
+}
+
+impl Harm {
+    /// It lasts as long as its rule says; otherwise until the master is back by itself.
+    pub fn lasts(self) -> bool {
+        self != Harm::Kill
+    }
+
+    /// It is done to the network, not to the process.
+    pub fn is_of_network(self) -> bool {
+        !matches!(self, Harm::Kill | Harm::Pause)
+    }
 }
 
 impl fmt::Display for Harm {
@@ -93,6 +116,10 @@ impl fmt::Display for Harm {
         f.write_str(match self {
             Harm::Kill => "kill",
             Harm::Pause => "pause",
+            Harm::Partition => "partition",
+            Harm::OneWay => "one-way",
+            Harm::Partial => "partial",
+            Harm::Loss => "loss",
         })
     }
 }

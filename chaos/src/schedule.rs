@@ -15,7 +15,7 @@ pub struct Strike {
     pub at: Duration,
     pub harm: Harm,
     pub target: Target,
-    /// How long a pause lasts; a kill is over when the master is back.
+    /// How long it lasts; a kill is over when the master is back.
     pub hold: Duration,
     /// Masters that may be away at once.
     pub at_most: usize,
@@ -28,9 +28,9 @@ pub struct Strike {
 impl fmt::Display for Strike {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:7.2}s  {} {}", self.at.as_secs_f64(), self.harm, self.target)?;
-        match self.harm {
-            Harm::Pause => write!(f, " for {:.1}s", self.hold.as_secs_f64()),
-            Harm::Kill => Ok(()),
+        match self.harm.lasts() {
+            true => write!(f, " for {:.1}s", self.hold.as_secs_f64()),
+            false => Ok(()),
         }
     }
 }
@@ -40,10 +40,7 @@ pub fn plan(scenario: &Scenario, seed: u64, length: Duration) -> Vec<Strike> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut plan = Vec::new();
     for rule in &scenario.faults {
-        let hold = match rule.kind {
-            Harm::Pause => rule.hold,
-            Harm::Kill => Duration::ZERO,
-        };
+        let hold = if rule.kind.lasts() { rule.hold } else { Duration::ZERO };
         let mut at = rule.every.mul_f64(random.random_range(0.25..0.5));
         for turn in 0.. {
             if at + hold + QUIET_END > length {

@@ -14,6 +14,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2)]
     pub(crate) nodes: u8,
 
+    /// Give each master a network of its own also without nodes, so that `coxswain chaos` can cut it
+    /// off; needs root
+    #[arg(long)]
+    pub(crate) isolate: bool,
+
     /// Where everything of the cluster is kept (default: ~/.local/share/coxswain/dev)
     #[arg(long)]
     pub(crate) data_dir: Option<PathBuf>,

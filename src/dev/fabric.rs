@@ -18,6 +18,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    process::{Child, Command},
     thread,
 };
 
@@ -137,6 +138,15 @@ pub(crate) fn bind_in(namespace: &Path, address: SocketAddr) -> io::Result<TcpLi
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
+    })
+}
+
+/// Starts a program in another network namespace.
+pub(crate) fn spawn_in(namespace: &Path, mut command: Command) -> io::Result<Child> {
+    let file = File::open(namespace)?;
+    on_a_thread(move || {
+        setns(&file, CloneFlags::CLONE_NEWNET)?;
+        command.spawn()
     })
 }
 

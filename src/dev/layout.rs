@@ -28,7 +28,7 @@ pub(super) struct Layout {
     pub(super) api_port: u16,
     pub(super) masters: Vec<Master>,
     pub(super) nodes: Vec<Node>,
-    /// `None` without nodes: then everything is on loopback.
+    /// `None` without nodes, unless asked for: then everything is on loopback.
     pub(super) fabric: Option<Fabric>,
 }
 
@@ -62,7 +62,7 @@ impl Layout {
         };
         let counts = (args.masters.into(), args.nodes.into());
         let fabric = match args.nodes {
-            0 => None,
+            0 if !args.isolate => None,
             _ => Some(Fabric::plan(&root.join("fabric"), counts.0, counts.1)?),
         };
         let machines = fabric.as_ref().map_or(&[][..], Fabric::nodes).iter();

@@ -9,22 +9,39 @@ pub(super) fn check(args: &Args) -> Result<()> {
     if !matches!(args.masters, 1 | 3 | 5) {
         bail!("--masters {}: a quorum wants 1, 3 or 5 masters", args.masters);
     }
-    if args.nodes == 0 {
+    if args.nodes == 0 && !args.isolate {
         return Ok(());
     }
     if args.etcd_port.is_some() {
-        bail!("--etcd-port: with nodes, masters are in networks of their own; add --nodes 0");
+        bail!(
+            "--etcd-port: with nodes or --isolate, masters are in networks of their own; \
+             say --nodes 0, and not --isolate"
+        );
     }
     if args.nodes > 20 {
         bail!("--nodes {}: at most 20 on one machine", args.nodes);
     }
     let mut missing = Vec::new();
     if !nix::unistd::geteuid().is_root() {
-        missing.push("root (namespaces, mounts, cgroups): run it with sudo, or with --nodes 0");
+        missing.push(match args.nodes {
+            0 => "root (network namespaces): run it with sudo, or without --isolate",
+            _ => "root (namespaces, mounts, cgroups): run it with sudo, or with --nodes 0",
+        });
     }
     if !Path::new("/proc/self/ns/net").exists() {
         missing.push("network namespaces: a kernel with CONFIG_NET_NS");
     }
+    if args.nodes > 0 {
+        missing.extend(missing_for_nodes());
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!("this machine cannot run that; missing:\n  - {}", missing.join("\n  - "))
+}
+
+fn missing_for_nodes() -> Vec<&'static str> {
+    let mut missing = Vec::new();
     let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if !filesystems.lines().any(|line| line.ends_with("overlay")) && !loads("overlay") {
         missing.push("overlayfs: `modprobe overlay`");
@@ -35,10 +52,7 @@ pub(super) fn check(args: &Args) -> Result<()> {
     if !["/bin/busybox", "/usr/bin/busybox"].iter().any(|path| Path::new(path).exists()) {
         missing.push("busybox for the demo image: `apt-get install busybox-static`");
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    bail!("this machine cannot run nodes; missing:\n  - {}", missing.join("\n  - "))
+    missing
 }
 
 fn loads(module: &str) -> bool {

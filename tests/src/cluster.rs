@@ -30,10 +30,16 @@ impl Cluster {
     /// Starts `coxswain dev` and waits until it says that all is Ready. Panics with its output and
     /// the machines' logs if it does not.
     pub fn start(masters: u8, nodes: u8) -> Cluster {
+        Cluster::start_with(masters, nodes, &[])
+    }
+
+    /// The same with more words for `coxswain dev`.
+    pub fn start_with(masters: u8, nodes: u8, words: &[&str]) -> Cluster {
         let directory = tempfile::Builder::new().prefix("coxswain-test-").tempdir();
         let directory = directory.expect("a directory for the cluster").keep();
         let mut command = Command::new(binary());
         command.args(["dev", "--masters", &masters.to_string(), "--nodes", &nodes.to_string()]);
+        command.args(words);
         command.args(["--api-port", &free_ports().to_string()]).arg("--data-dir").arg(&directory);
         command.stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().expect("the binary starts");

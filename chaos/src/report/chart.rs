@@ -69,6 +69,7 @@ fn bands(svg: &mut String, record: &Record, length: Duration, x: &dyn Fn(f64) ->
         let class = match strike.harm {
             Harm::Kill => "kill",
             Harm::Pause => "pause",
+            Harm::Partition | Harm::OneWay | Harm::Partial | Harm::Loss => "network",
         };
         // Wide enough to be seen.
         let (left, wide) = (x(from), (x(to) - x(from)).max(2.0));

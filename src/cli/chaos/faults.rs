@@ -1,8 +1,10 @@
 //! The faults of a run as they happen: each planned one, to whom the plan's kind of target is at that
-//! moment, and the end of each. Whatever happens to this program, what it paused goes on.
+//! moment, and the end of each. Whatever happens to this program, what it paused goes on, and what it
+//! cut off is joined again.
 
 use super::{
     api::Shared,
+    network::{self, CutOff},
     processes::{Paused, Process},
 };
 use crate::{
@@ -10,6 +12,8 @@ use crate::{
     dev::progress::Progress,
 };
 use ::chaos::{
+    Violation,
+    cut::{Cut, cut},
     figures::{acknowledgements, gap},
     judge::seconds,
     record::Struck,
@@ -26,6 +30,9 @@ use std::{
 /// Whether a master is back is looked at this often; bounds how exact its absence is told.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+/// Between two questions to a master that is cut off: each may take as long as `LOOK_TIMEOUT`, in which
+/// no fault begins or ends.
+const ASK_INTERVAL: Duration = Duration::from_secs(2);
 /// A fault waits so long for those before it to be over, then it is left out.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -46,11 +53,20 @@ struct Hurt {
     id: u64,
     /// Of the record.
     strike: usize,
-    /// `None` once it goes on, or if it was killed.
-    paused: Option<Paused>,
-    /// When it is to go on.
+    /// `None` once that has ended, or if it was killed.
+    held: Option<Held>,
+    /// When it is to end.
     until: Duration,
+    /// When it is asked next whether it says that it is ready, though it is cut off from all others.
+    asked_next: Option<Duration>,
     command: Vec<String>,
+}
+
+/// What lasts until it is dropped.
+#[expect(dead_code, reason = "only held")]
+enum Held {
+    Paused(Paused),
+    CutOff(CutOff),
 }
 
 /// The faults that are still to come, and those that are not over.
@@ -80,9 +96,10 @@ impl<'a> Faults<'a> {
         Duration::from_nanos(self.shared.now())
     }
 
-    /// Does what is due: ends pauses, sees who is back, strikes.
+    /// Does what is due: ends what has lasted long enough, sees who is back, strikes.
     pub(super) async fn step(&mut self) -> Result<()> {
         self.heal();
+        self.ask_those_cut_off().await;
         self.see_who_is_back().await;
         let now = self.elapsed();
         let Some(strike) = self.plan.front().filter(|strike| strike.at <= now).cloned() else {
@@ -90,7 +107,7 @@ impl<'a> Faults<'a> {
         };
         let members = members::ask(&self.shared.target).await;
         let struck = match &members {
-            Ok(members) => self.strike(&strike, members)?,
+            Ok(members) => self.strike(&strike, members).await?,
             Err(_) => Err(Spared::Nobody(strike.target)),
         };
         match struck {
@@ -106,7 +123,7 @@ impl<'a> Faults<'a> {
         Ok(())
     }
 
-    fn strike(&mut self, strike: &Strike, members: &[Value]) -> Result<Result<(), Spared>> {
+    async fn strike(&mut self, strike: &Strike, members: &[Value]) -> Result<Result<(), Spared>> {
         let hurt: BTreeSet<u64> = self.hurt.iter().map(|it| it.id).collect();
         let masters = masters(members);
         let master = match choose(strike, &masters, &hurt) {
@@ -117,37 +134,66 @@ impl<'a> Faults<'a> {
         let member = member.context("a master that was chosen is in the list")?;
         let process = Process::of_master(&master.name, members::local_pid(member)?)?;
         let command = process.command.clone();
+        let cut = cut(strike, master, &masters);
+        let detail = cut.as_ref().map(|cut| cut.detail.clone()).unwrap_or_default();
+        let what = format!("{} {} (pid {}) {detail}", strike.harm, master.name, process.pid());
         let role = if master.leads { "which leads" } else { "which follows" };
-        let what = format!("{} {} (pid {}), {role}", strike.harm, master.name, process.pid());
-        let at = self.shared.now();
-        let paused = match strike.harm {
-            Harm::Kill => process.kill().map(|()| None)?,
-            Harm::Pause => Some(process.pause(strike.hold)?),
+        let mut at = self.shared.now();
+        let held = match (strike.harm, cut) {
+            (Harm::Kill, _) => process.kill().map(|()| None)?,
+            (Harm::Pause, _) => Some(Held::Paused(process.pause(strike.hold)?)),
+            (_, Some(cut)) => {
+                let cut_off = cut_off(process, &master.name, cut, members, strike.hold).await?;
+                at = self.shared.now();
+                Some(Held::CutOff(cut_off))
+            }
+            (_, None) => return Ok(Err(Spared::Nobody(strike.target))),
         };
         let until = self.elapsed() + strike.hold;
-        self.progress.say(&what);
+        let asked_next = (strike.harm == Harm::Partition).then(|| self.elapsed());
+        self.progress.say(&format!("{}, {role}", what.trim_end()));
         self.shared.metrics.faults.with_label_values(&[&strike.harm.to_string()]).inc();
-        let (harm, led) = (strike.harm, master.leads);
+        let (harm, led, name) = (strike.harm, master.leads, master.name.clone());
         let mut record = self.shared.record();
         let number = record.strikes.len();
-        record.strikes.push(Struck { at, over: None, harm, master: master.name.clone(), led });
+        record.strikes.push(Struck { at, over: None, harm, detail, master: name, led });
         drop(record);
-        self.hurt.push(Hurt { id: master.id, strike: number, paused, until, command });
+        let (id, strike) = (master.id, number);
+        self.hurt.push(Hurt { id, strike, held, until, asked_next, command });
         self.shared.metrics.faults_active.set(self.hurt.len() as i64);
         Ok(Ok(()))
     }
 
-    /// Pauses that have lasted long enough end.
+    /// What has lasted long enough ends.
     fn heal(&mut self) {
         let now = self.elapsed();
         for hurt in self.hurt.iter_mut().filter(|it| it.until <= now) {
-            hurt.paused = None;
+            hurt.held = None;
+        }
+    }
+
+    /// Clients still reach a master whom no other master reaches. It is ready if a read that must be
+    /// new would be answered, and it can know of nothing new: it must not say so.
+    async fn ask_those_cut_off(&mut self) {
+        let now = self.elapsed();
+        for hurt in self.hurt.iter_mut().filter(|it| it.held.is_some()) {
+            let Some(server) = self.servers.get(&hurt.id) else { continue };
+            if hurt.asked_next.is_none_or(|at| at > now) {
+                continue;
+            }
+            hurt.asked_next = Some(now + ASK_INTERVAL);
+            if is_back(&self.shared.target, server).await {
+                let mut record = self.shared.record();
+                let name = &record.strikes[hurt.strike].master;
+                let what = format!("{name} says it is ready while it is cut off from all others");
+                record.broken.push(Violation::new("masters come back", what));
+            }
         }
     }
 
     async fn see_who_is_back(&mut self) {
         let mut back = BTreeSet::new();
-        for hurt in self.hurt.iter().filter(|it| it.paused.is_none()) {
+        for hurt in self.hurt.iter().filter(|it| it.held.is_none()) {
             let Some(server) = self.servers.get(&hurt.id) else { continue };
             if is_back(&self.shared.target, server).await {
                 self.is_over(hurt);
@@ -179,7 +225,7 @@ impl<'a> Faults<'a> {
     pub(super) async fn end(&mut self, within: Duration) {
         self.plan.clear();
         for hurt in &mut self.hurt {
-            hurt.paused = None;
+            hurt.held = None;
         }
         let wait = async {
             while !self.hurt.is_empty() {
@@ -199,6 +245,22 @@ impl<'a> Faults<'a> {
             ));
         }
     }
+}
+
+/// Cuts a master off; it takes a few milliseconds until the packet filter has its rules.
+async fn cut_off(
+    process: Process,
+    name: &str,
+    cut: Cut,
+    members: &[Value],
+    hold: Duration,
+) -> Result<CutOff> {
+    let (addresses, name) = (network::addresses(members)?, name.to_owned());
+    let cut_off = move || {
+        let namespace = network::namespace_of(&process, &name)?;
+        CutOff::begin(&namespace, &network::rules(&cut, &addresses)?, hold)
+    };
+    tokio::task::spawn_blocking(cut_off).await?
 }
 
 async fn is_back(target: &Target, server: &str) -> bool {

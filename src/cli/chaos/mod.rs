@@ -5,6 +5,7 @@ mod api;
 mod faults;
 mod load;
 mod metrics;
+mod network;
 mod processes;
 mod run;
 mod watching;

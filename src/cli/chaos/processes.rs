@@ -95,6 +95,13 @@ impl Drop for Paused {
     }
 }
 
+/// Whether the process at `/proc/PID` is the master of a name, or the machine that it runs on.
+pub(super) fn is_of_master(proc: &Path, name: &str) -> bool {
+    let program = fs::read_link(proc.join("exe")).unwrap_or_default();
+    let command = words(&fs::read(proc.join("cmdline")).unwrap_or_default());
+    is_master(&program, &command, name)
+}
+
 fn words(cmdline: &[u8]) -> Vec<String> {
     let words = cmdline.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()

@@ -7,6 +7,7 @@ use super::{
     faults::{Faults, LOOK_INTERVAL, masters, servers},
     load,
     metrics::Metrics,
+    network,
     processes::Process,
     watching,
 };
@@ -136,6 +137,9 @@ async fn prepare(args: Args) -> Result<Option<Plan>> {
     for member in &members {
         let process = Process::of_master(members::name(member), members::local_pid(member)?)?;
         in_dev &= process.in_dev;
+    }
+    if scenario.faults.iter().any(|it| it.kind.is_of_network()) {
+        network::check(&members)?;
     }
     let plan = Plan { scenario, length, seed, strikes, target, masters: voters, args };
     plan.say(in_dev);

@@ -6,27 +6,32 @@ use crate::load::MASTERS;
 use std::fs;
 use tests::Cluster;
 
+/// Runs a scenario, in which all checks must hold; what it said.
+fn holds(cluster: &Cluster, words: &str) -> String {
+    let output = coxswain(cluster, words).output().expect("the binary runs");
+    let (said, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}{errors}\n{}", cluster.logs());
+    for check in ["linearizable", "counter", "watches", "writes go on", "masters come back"] {
+        let holds = said.lines().any(|it| it.starts_with("holds") && it.contains(check));
+        assert!(holds, "{check}:\n{said}");
+    }
+    eprintln!("{}", said.lines().find(|it| it.contains("failovers")).unwrap_or_default());
+    said.into_owned()
+}
+
 #[test]
 fn the_leader_is_killed_on_purpose_and_everything_holds() {
     let cluster = Cluster::start(MASTERS as u8, 0);
     let directory = tempfile::tempdir().expect("a directory for the report");
     let report = directory.path().join("report.html");
     let words = "chaos run leader-kill --duration 20s --seed 7 --report";
-    let mut command = coxswain(&cluster, &format!("{words} {}", report.display()));
     let before: Vec<_> = cluster.members().iter().map(|it| it["pid"].clone()).collect();
-    let output = command.output().expect("the binary runs");
-    let (said, errors) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(0), "{said}{errors}\n{}", cluster.logs());
+    holds(&cluster, &format!("{words} {}", report.display()));
     let after: Vec<_> = cluster.members().iter().map(|it| it["pid"].clone()).collect();
     assert_ne!(before, after, "a master was killed, and is there again");
-    for check in ["linearizable", "counter", "watches", "writes go on", "masters come back"] {
-        let holds = said.lines().any(|it| it.starts_with("holds") && it.contains(check));
-        assert!(holds, "{check}:\n{said}");
-    }
     let html = fs::read_to_string(&report).expect("the report");
     assert!(html.contains("All checks hold.") && html.contains("--duration 20s --seed 7"));
-    eprintln!("{}", said.lines().find(|it| it.contains("failovers")).unwrap_or_default());
 
     // The cluster is left as it was: the run's namespace goes.
     cluster.eventually("the namespace of the run to be gone", || {
@@ -39,6 +44,22 @@ fn the_leader_is_killed_on_purpose_and_everything_holds() {
     assert!(output.status.success() && said.contains("pause the leader for 4.0s"), "{said}");
     let mut nowhere = coxswain(&cluster, "chaos run nothing-of-that-name");
     assert_eq!(nowhere.output().expect("the binary runs").status.code(), Some(2));
+
+    // All these masters are in the machine's own network: nothing in it is cut.
+    let output = coxswain(&cluster, "chaos run leader-partition --yes").output().expect("it runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("coxswain dev --isolate"), "{errors}");
+}
+
+#[test]
+fn the_leader_is_cut_off_on_purpose_and_everything_holds() {
+    let cluster = Cluster::start_with(MASTERS as u8, 0, &["--isolate"]);
+    let before: Vec<_> = cluster.members().iter().map(|it| it["pid"].clone()).collect();
+    let said = holds(&cluster, "chaos run leader-partition --duration 20s --seed 7");
+    assert!(said.contains("from all others, which leads"), "{said}");
+    let after: Vec<_> = cluster.members().iter().map(|it| it["pid"].clone()).collect();
+    assert_eq!(before, after, "nobody died of it");
 }
 
 #[test]
