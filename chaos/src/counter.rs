@@ -31,8 +31,9 @@ pub fn check(key: &str, ops: &[Op], truth: &Truth) -> Vec<Violation> {
     let (mut acknowledged, mut unknown) = (0, 0);
     for op in ops {
         match &op.what {
+            What::Write { key: k, .. } if k != key => {}
             // The first of all is not added.
-            What::Write { key: k, value: Some(v), .. } if k != key || number(v) == Some(0) => {}
+            What::Write { value: Some(v), .. } if number(v) == Some(0) => {}
             What::Write { told: Told::Done(_), .. } => acknowledged += 1,
             What::Write { told: Told::Unknown, .. } => unknown += 1,
             _ => {}
@@ -71,6 +72,11 @@ mod tests {
         let done = |n| add(n, Told::Done(Some(n)));
         let maybe = |n| add(n, Told::Unknown);
         assert_eq!(found(&[done(0), done(1), maybe(2)], &[0, 1]), 0);
+        let mut other = done(1);
+        if let What::Write { key, value, .. } = &mut other.what {
+            (*key, *value) = ("another".to_owned(), None);
+        }
+        assert_eq!(found(&[done(0), done(1), other], &[0, 1]), 0, "it is of another key");
         assert_eq!(found(&[done(0), done(1), maybe(2)], &[0, 1, 2]), 0);
         assert_eq!(found(&[done(0), done(1), add(2, Told::Refused)], &[0, 1]), 0);
         assert_eq!(found(&[done(0), done(1), done(2)], &[0, 1]), 1, "acknowledged and lost");

@@ -160,11 +160,11 @@ mod tests {
             (8, 12, Told::Refused),
             (8, 13, Told::Unknown),
         ] {
-            let write = ("k", format!("{called}"), Guard::Nothing);
+            let write = ("k", Some(format!("{called}")), Guard::Nothing);
             let number = record.write(Kind::Register, 1, called * MS, write);
             record.told(number, returned * MS, told);
         }
-        record.write(Kind::Register, 1, 20 * MS, ("k", "open".into(), Guard::Nothing));
+        record.write(Kind::Register, 1, 20 * MS, ("k", Some("open".into()), Guard::Nothing));
         let slices =
             slices(&record.operations, Duration::from_millis(25), Duration::from_millis(10));
         assert_eq!(slices.len(), 3);

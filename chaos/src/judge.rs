@@ -2,7 +2,7 @@
 //! has shown nothing, and says so.
 
 use crate::{
-    Violation, counter, figures, linear,
+    Violation, churn, counter, figures, informer, lease, linear,
     record::Record,
     scenario::{Kind, Scenario},
     watched,
@@ -55,7 +55,8 @@ pub fn sum(verdicts: &[Verdict]) -> Sum {
 /// gives.
 pub fn violations(record: &Record, horizon: u64) -> Vec<Violation> {
     let safety = Safety::of(record, horizon);
-    let all = [record.broken.clone(), safety.linear, safety.counter, safety.watches];
+    let Safety { linear, counter, watches, informers, leases, .. } = safety;
+    let all = [record.broken.clone(), linear, counter, watches, informers, leases];
     all.into_iter().flatten().collect()
 }
 
@@ -64,6 +65,8 @@ struct Safety {
     linear: Vec<Violation>,
     counter: Vec<Violation>,
     watches: Vec<Violation>,
+    informers: Vec<Violation>,
+    leases: Vec<Violation>,
     /// Writes, linearizable reads and events that were looked at.
     looked_at: [usize; 3],
 }
@@ -88,6 +91,12 @@ impl Safety {
             linear: linear::check_part(&ops, &truth),
             counter: counter::check(COUNTER, &ops, &truth),
             watches,
+            informers: record
+                .informers
+                .iter()
+                .flat_map(|steps| informer::check(steps, &truth, horizon))
+                .collect(),
+            leases: lease::check(&record.of_lease()),
         }
     }
 }
@@ -116,8 +125,9 @@ pub fn verdicts(scenario: &Scenario, record: &Record, length: Duration) -> Vec<V
             state: state(safety.counter, added > 0, "nothing was added"),
         });
     }
-    if has(Kind::WatchFollow) {
-        let watches = [safety.watches, broken_watches].concat();
+    let watches = [safety.watches, broken_watches].concat();
+    // One watcher there always is, whatever the scenario has.
+    if has(Kind::WatchFollow) || !watches.is_empty() {
         let count = record.watchers.len();
         verdicts.push(Verdict {
             check: "watches",
@@ -127,9 +137,61 @@ pub fn verdicts(scenario: &Scenario, record: &Record, length: Duration) -> Vec<V
             state: state(watches, events > 0 && count > 0, "nothing was shown"),
         });
     }
+    if has(Kind::ListAndWatch) {
+        verdicts.push(informers(record, safety.informers));
+    }
+    if has(Kind::Lease) {
+        verdicts.push(leases(record, safety.leases));
+    }
+    if has(Kind::Churn) {
+        verdicts.push(churn(record));
+    }
     verdicts.push(writes_go_on(scenario, record, length));
     verdicts.push(masters_come_back(scenario, record, broken));
     verdicts
+}
+
+fn informers(record: &Record, found: Vec<Violation>) -> Verdict {
+    let steps = || record.informers.iter().flatten();
+    let lists = steps().filter(|step| matches!(step, informer::Step::Listed { .. })).count();
+    let events = steps().filter(|step| matches!(step, informer::Step::Event(_))).count();
+    Verdict {
+        check: "informers",
+        means: "Who lists once and keeps what it has by a watch from there on has what is there, \
+                and never goes back.",
+        looked_at: format!("{lists} lists and {events} changes after them"),
+        state: state(found, lists > 0 && events > 0, "nothing was listed, or nothing shown"),
+    }
+}
+
+fn leases(record: &Record, found: Vec<Violation>) -> Verdict {
+    let ops = record.of_lease();
+    let holds = lease::holds(&ops).len();
+    Verdict {
+        check: "leases",
+        means: "Never did two clients hold the lease at once, going by what they were told.",
+        looked_at: format!("{holds} times somebody held it, {} requests", ops.len()),
+        state: state(found, holds > 0, "nobody ever held it"),
+    }
+}
+
+/// Only in the end: an acknowledged deletion has no revision, so that nobody can say whether it should
+/// have been shown by then.
+fn churn(record: &Record) -> Verdict {
+    let horizon = record.horizon();
+    let (truth, _) = record.truth(horizon);
+    let prefix = Kind::Churn.to_string();
+    let ops = record.judged(horizon);
+    let found = churn::check(&prefix, &ops, &truth);
+    let totals = figures::totals(&record.operations).get(&Kind::Churn).copied();
+    let done = totals.unwrap_or_default().writes[0];
+    let remain = truth.at(&prefix, horizon).len();
+    Verdict {
+        check: "churn",
+        means: "Exactly those objects remain that were created and not deleted.",
+        looked_at: format!("{done} acknowledged creations and deletions; {remain} remain"),
+        state: state(found, done > 0, "nothing was created"),
+    }
 }
 
 fn state(found: Vec<Violation>, looked: bool, otherwise: &str) -> State {
@@ -202,6 +264,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         history::{Event, Guard, Told, What},
+        informer::Step,
         record::{Outcome, Struck},
         scenario::{Harm, built_in, parse},
         watched::Seen,
@@ -210,16 +273,51 @@ pub(crate) mod tests {
     const MS: u64 = 1_000_000;
     pub(crate) const LENGTH: Duration = Duration::from_secs(4);
 
+    /// All are shown what was committed.
+    fn show(record: &mut Record, revision: u64, key: &str, value: Option<String>) {
+        let event = Event { revision, place: 0, key: key.to_owned(), value, term: 0 };
+        record.watchers.iter_mut().for_each(|seen| seen.push(Seen::Event(event.clone())));
+        record.informers.iter_mut().for_each(|steps| steps.push(Step::Event(event.clone())));
+    }
+
+    /// An object comes at 2 s and goes at 3 s.
+    fn churn(record: &mut Record, (n, at, revision): (u64, u64, u64)) {
+        let (value, done) = match n {
+            100 => (Some("churn-9-0".to_owned()), Told::Done(Some(revision))),
+            _ => (None, Told::Done(None)),
+        };
+        let key = "churn-9-0";
+        let number = record.write(Kind::Churn, 9, at, (key, value.clone(), Guard::Nothing));
+        record.told(number, at + 3 * MS, done);
+        show(record, revision, key, value);
+    }
+
+    /// A client takes the lease, or renews it, at a time in milliseconds.
+    fn hold(record: &mut Record, client: u64, at: u64, revision: u64) {
+        let value = Some(lease::value(Some(client), client, at));
+        let write = (lease::LEASE, value, Guard::At(revision - 1));
+        let number = record.write(Kind::Lease, client, at * MS, write);
+        record.told(number, (at + 3) * MS, Told::Done(Some(revision)));
+    }
+
     /// A run of four seconds: a write every 20 ms by a register and a counter, but for 600 ms after
-    /// the leader is killed at 1 s; a read after each write of the register; two watchers.
+    /// the leader is killed at 1 s; a read after each write of the register; a lease that is held
+    /// twice, an object that comes and goes; two watchers, and one who lists and watches.
     pub(crate) fn run() -> Record {
-        let mut record = Record::new(2);
+        let mut record = Record::with_informers(2, 1);
         record.watchers.iter_mut().for_each(|seen| seen.push(Seen::From(10)));
+        record.informers[0].push(Step::Listed { revision: 10, found: Vec::new() });
+        hold(&mut record, 7, 10, 3);
+        hold(&mut record, 8, 3_100, 4);
         let mut found: Option<(String, u64)> = None;
         let mut last = (Guard::Absent, Guard::Absent);
         for n in 0..200_u64 {
             let (at, revision) = (n * 20 * MS, 11 + n);
             if (1_000 * MS..1_600 * MS).contains(&at) {
+                continue;
+            }
+            if [100, 150].contains(&n) {
+                churn(&mut record, (n, at, revision));
                 continue;
             }
             let counts = record.operations.iter().filter(|it| it.workload == Kind::Counter);
@@ -228,11 +326,9 @@ pub(crate) mod tests {
                 0 => (Kind::Register, "register-0", format!("v{n}"), last.0),
                 _ => (Kind::Counter, COUNTER, counter::value(counts, 2, n), last.1),
             };
-            let number = record.write(workload, n % 2, at, (key, value.clone(), guard));
+            let number = record.write(workload, n % 2, at, (key, Some(value.clone()), guard));
             record.told(number, at + 3 * MS, Told::Done(Some(revision)));
-            let (key, shown) = (key.to_owned(), Some(value.clone()));
-            let event = Event { revision, place: 0, key, value: shown, term: 0 };
-            record.watchers.iter_mut().for_each(|seen| seen.push(Seen::Event(event.clone())));
+            show(&mut record, revision, key, Some(value.clone()));
             match workload {
                 Kind::Register => (found, last.0) = (Some((value, revision)), Guard::At(revision)),
                 _ => last.1 = Guard::At(revision),
@@ -291,6 +387,7 @@ pub(crate) mod tests {
             for seen in &mut record.watchers {
                 seen.remove(20);
             }
+            record.informers[0].remove(20);
         });
         assert_eq!(lost, ["linearizable", "counter"], "acknowledged and never there");
         let skipped = with(|record| drop(record.watchers[1].remove(20)));
@@ -307,6 +404,14 @@ pub(crate) mod tests {
             (*revision, *found) = (10, Vec::new());
         });
         assert_eq!(stale, ["linearizable"]);
+        let missed = with(|record| drop(record.informers[0].remove(20)));
+        assert_eq!(missed, ["informers"]);
+        assert_eq!(with(|record| hold(record, 9, 1_500, 5)), ["leases"], "held at the time");
+        let denied = with(|record| {
+            let last = record.operations.iter().rposition(|it| it.workload == Kind::Churn);
+            record.told(last.expect("a deletion"), 3_003 * MS, Told::Refused);
+        });
+        assert_eq!(denied, ["churn"]);
         let away = with(|record| record.strikes[0].over = None);
         assert_eq!(away, ["masters come back"]);
         let never = with(|record| record.broken.push(Violation::new("watches", "lost its place")));
@@ -319,6 +424,7 @@ pub(crate) mod tests {
         let all = record.horizon();
         // They are behind; what is newer than what they saw has no verdict yet.
         record.watchers.iter_mut().for_each(|seen| seen.truncate(40));
+        record.informers[0].truncate(40);
         assert!(record.horizon() < all);
         assert_eq!(violations(&record, record.horizon()), []);
         assert_ne!(violations(&record, all), []);
@@ -335,7 +441,7 @@ pub(crate) mod tests {
         let mut record = run();
         assert_eq!(figures::failovers(&record), [(0, Duration::from_millis(603))]);
         // The last write, long after the load has stopped, ends no gap.
-        let write = ("register-end", "end".to_owned(), Guard::Absent);
+        let write = ("register-end", Some("end".to_owned()), Guard::Absent);
         let number = record.write(Kind::Register, 0, 9_000 * MS, write);
         record.told(number, 9_001 * MS, Told::Done(Some(999)));
         record.load_ended = Some(LENGTH.as_nanos() as u64);

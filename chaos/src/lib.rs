@@ -4,12 +4,15 @@
 //! Architecture invariant: it knows no crate of ours, so that a check cannot repeat a mistake of the
 //! code that it checks.
 
+pub mod churn;
 pub mod counter;
 pub mod cut;
 pub mod faults;
 pub mod figures;
 pub mod history;
+pub mod informer;
 pub mod judge;
+pub mod lease;
 pub mod linear;
 pub mod record;
 pub mod report;

@@ -143,7 +143,7 @@ fn place(op: &Op) -> Option<(u64, bool)> {
 }
 
 /// What was over before another began comes before it.
-fn real_time(ops: &[Op]) -> Vec<Violation> {
+pub(crate) fn real_time(ops: &[Op]) -> Vec<Violation> {
     let placed = || ops.iter().filter_map(|op| Some((op, place(op)?)));
     let mut by_call: Vec<_> = placed().collect();
     by_call.sort_by_key(|(op, _)| op.called);

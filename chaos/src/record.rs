@@ -4,6 +4,7 @@
 use crate::{
     Violation,
     history::{Event, Guard, Op, Told, Truth, What},
+    informer::{self, Step},
     scenario::{Harm, Kind},
     watched::Seen,
 };
@@ -70,6 +71,8 @@ pub struct Struck {
 pub struct Record {
     pub operations: Vec<Operation>,
     pub watchers: Vec<Vec<Seen>>,
+    /// Of each client that lists and watches.
+    pub informers: Vec<Vec<Step>>,
     pub strikes: Vec<Struck>,
     /// When the load stopped; what is written later says nothing of gaps.
     pub load_ended: Option<u64>,
@@ -79,7 +82,12 @@ pub struct Record {
 
 impl Record {
     pub fn new(watchers: usize) -> Record {
-        Record { watchers: vec![Vec::new(); watchers], ..Record::default() }
+        Record::with_informers(watchers, 0)
+    }
+
+    pub fn with_informers(watchers: usize, informers: usize) -> Record {
+        let (watchers, informers) = (vec![Vec::new(); watchers], vec![Vec::new(); informers]);
+        Record { watchers, informers, ..Record::default() }
     }
 
     /// A write is on its way; its number is for [`Record::told`].
@@ -88,10 +96,10 @@ impl Record {
         workload: Kind,
         client: u64,
         called: u64,
-        (key, value, guard): (&str, String, Guard),
+        (key, value, guard): (&str, Option<String>, Guard),
     ) -> usize {
         let transaction = self.operations.len() as u64;
-        let (key, value) = (key.to_owned(), Some(value));
+        let key = key.to_owned();
         let (fence, told) = (None, Told::Unknown);
         let what = What::Write { key, value, guard, fence, transaction, told };
         let op = Op { client, called, returned: u64::MAX, what };
@@ -128,9 +136,12 @@ impl Record {
         self.operations.push(Operation { workload, op, outcome: Some(outcome) });
     }
 
-    /// Up to which revision every watcher was shown everything; what is newer cannot be judged yet.
+    /// Up to which revision every watcher and informer was shown everything; what is newer cannot be
+    /// judged yet.
     pub fn horizon(&self) -> u64 {
-        self.watchers.iter().map(|seen| shown(seen)).min().unwrap_or(0)
+        let watchers = self.watchers.iter().map(|seen| shown(seen));
+        let informers = self.informers.iter().map(|steps| informer::reached(steps));
+        watchers.chain(informers).min().unwrap_or(0)
     }
 
     /// What was committed, as far as any watcher saw it up to a revision; and where two of them saw
@@ -152,10 +163,17 @@ impl Record {
         (Truth::new(events.into_values().cloned().collect()), found)
     }
 
-    /// The operations as they can be judged at `horizon`: what was answered with a later revision is
-    /// as if it had no answer yet.
+    /// Those of the Lease, which no watcher is shown.
+    pub fn of_lease(&self) -> Vec<Op> {
+        let of_lease = self.operations.iter().filter(|it| it.workload == Kind::Lease);
+        of_lease.filter(|it| it.outcome.is_some()).map(|it| it.op.clone()).collect()
+    }
+
+    /// The other operations as they can be judged at `horizon`: what was answered with a later revision
+    /// is as if it had no answer yet.
     pub fn judged(&self, horizon: u64) -> Vec<Op> {
-        let judged = self.operations.iter().filter_map(|operation| {
+        let shown = self.operations.iter().filter(|it| it.workload != Kind::Lease);
+        let judged = shown.filter_map(|operation| {
             let mut op = operation.op.clone();
             match &mut op.what {
                 What::Read { revision, linearizable, .. } => {

@@ -52,6 +52,19 @@ pub enum Kind {
     Counter,
     /// Watches what the others write, and moves from master to master.
     WatchFollow,
+    /// Wants to hold a Lease that one at a time holds, as client-go's leader election does.
+    Lease,
+    /// Lists what the others write and watches from there, as client-go's informers do.
+    ListAndWatch,
+    /// Creates ConfigMaps and deletes them.
+    Churn,
+}
+
+impl Kind {
+    /// Its clients only look.
+    pub fn only_looks(self) -> bool {
+        matches!(self, Kind::WatchFollow | Kind::ListAndWatch)
+    }
 }
 
 impl fmt::Display for Kind {
@@ -60,6 +73,9 @@ impl fmt::Display for Kind {
             Kind::Register => "register",
             Kind::Counter => "counter",
             Kind::WatchFollow => "watch-follow",
+            Kind::Lease => "lease",
+            Kind::ListAndWatch => "list-and-watch",
+            Kind::Churn => "churn",
         })
     }
 }
@@ -229,9 +245,10 @@ pub fn built_in(name: &str) -> Option<&'static str> {
 pub fn parse(text: &str) -> Result<Scenario, String> {
     let scenario: Scenario = toml::from_str(text).map_err(|error| error.to_string())?;
     let no = |what: &str| Err(format!("scenario {:?}: {what}", scenario.name));
-    let writes = |it: &Workload| it.kind != Kind::WatchFollow;
+    // Whose writes the watchers are shown, and everything else is compared with.
+    let writes = |it: &Workload| matches!(it.kind, Kind::Register | Kind::Counter);
     if !scenario.workloads.iter().any(writes) {
-        return no("no workload writes: nothing can be lost; add a register or a counter");
+        return no("add a register or a counter: without, no workload writes all the time");
     }
     if scenario.workloads.iter().any(|it| !(1..=CLIENTS_MAX).contains(&it.clients)) {
         return no(&format!("clients of a workload: 1 to {CLIENTS_MAX}"));
@@ -295,7 +312,7 @@ mod tests {
         assert!(refused("kind = \"pause\"", "kind = \"clock\"").contains("unknown variant"));
         assert!(refused("longest-gap", "longest").contains("unknown field"));
         let watch = built_in("leader-pause").expect("in the binary");
-        let watch = watch.replace("register", "watch-follow").replace("counter", "watch-follow");
+        let watch = watch.replace("register", "watch-follow").replace("counter", "churn");
         assert!(parse(&watch).unwrap_err().contains("no workload writes"));
     }
 }

@@ -5,6 +5,7 @@ use super::metrics::Metrics;
 use crate::cli::client::{Connection, Target};
 use ::chaos::{
     history::{Guard, Told, What},
+    lease,
     record::{Outcome, Record},
     scenario::Kind,
 };
@@ -44,10 +45,10 @@ impl Shared {
         namespace: String,
         metrics: Metrics,
         seed: u64,
-        watchers: usize,
+        (watchers, informers): (usize, usize),
     ) -> Shared {
         let (stop, started) = (CancellationToken::new(), Instant::now());
-        let record = Mutex::new(Record::new(watchers));
+        let record = Mutex::new(Record::with_informers(watchers, informers));
         Shared { target, namespace, metrics, stop, seed, started, record }
     }
 
@@ -64,12 +65,23 @@ impl Shared {
     pub(super) fn path(&self) -> String {
         format!("/api/v1/namespaces/{}/configmaps", self.namespace)
     }
+
+    /// Where what a workload writes is.
+    fn path_of(&self, workload: Kind) -> String {
+        match workload {
+            Kind::Lease => {
+                format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.namespace)
+            }
+            _ => self.path(),
+        }
+    }
 }
 
 /// A write to be made.
 pub(super) struct Write<'a> {
     pub(super) key: &'a str,
-    pub(super) value: String,
+    /// `None`: it is to be deleted.
+    pub(super) value: Option<String>,
     pub(super) guard: Guard,
 }
 
@@ -93,6 +105,11 @@ impl<'a> Client<'a> {
     /// One that goes on when the load has stopped, as long as its caller waits.
     pub(super) fn patient(shared: &'a Shared, workload: Kind, number: u64) -> Client<'a> {
         Client { stop: CancellationToken::new(), ..Client::new(shared, workload, number) }
+    }
+
+    /// Nanoseconds since the start of the run.
+    pub(super) fn now(&self) -> u64 {
+        self.shared.now()
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -145,14 +162,11 @@ impl<'a> Client<'a> {
         if !self.connect().await {
             return None;
         }
-        let object = config_map(self.workload, &write);
-        let (method, path) = match write.guard {
-            Guard::Absent => (Method::POST, self.shared.path()),
-            _ => (Method::PUT, format!("{}/{}", self.shared.path(), write.key)),
-        };
+        let (method, path, body) = self.request(&write);
+        let deletes = method == Method::DELETE;
         let what = (write.key, write.value, write.guard);
         let number = self.shared.record().write(self.workload, self.number, called, what);
-        let told = judge(self.ask(method, &path, object.to_string().into_bytes()).await);
+        let told = judge(self.ask(method, &path, body).await, deletes);
         let now = self.shared.now();
         self.shared.record().told(number, now, told.clone());
         let outcome = match told {
@@ -164,48 +178,142 @@ impl<'a> Client<'a> {
         Some(told)
     }
 
-    /// Lists what a workload has written, linearizably: `(name, value, revision)`, and records it.
-    pub(super) async fn list(&mut self, of: Kind) -> Option<Vec<(String, String, u64)>> {
+    fn request(&self, write: &Write<'_>) -> (Method, String, Vec<u8>) {
+        let all = self.shared.path_of(self.workload);
+        let one = format!("{all}/{}", write.key);
+        let Some(value) = &write.value else { return (Method::DELETE, one, Vec::new()) };
+        let mut object = match self.workload {
+            Kind::Lease => json!({"spec": spec_of_lease(lease::holder(value))}),
+            _ => json!({"data": {"value": value}}),
+        };
+        object["metadata"] =
+            json!({"name": write.key, "labels": {LABEL: self.workload.to_string()}});
+        if let Guard::At(revision) = write.guard {
+            object["metadata"]["resourceVersion"] = json!(revision.to_string());
+        }
+        let (method, path) = match write.guard {
+            Guard::Absent => (Method::POST, all),
+            _ => (Method::PUT, one),
+        };
+        (method, path, object.to_string().into_bytes())
+    }
+
+    /// Who holds the lease, and as of which revision.
+    pub(super) async fn lease(&mut self) -> Option<(Option<u64>, u64)> {
+        let path = format!("{}/{}", self.shared.path_of(Kind::Lease), lease::LEASE);
+        let (called, answer) = self.get(&path).await?;
+        let read = match answer {
+            Some((200, object)) => revision(&object).map(|at| (object, at)).ok_or(Outcome::Unknown),
+            // It was made before the run: who does not see it sees what was before.
+            Some((404, _)) => Ok((Value::Null, 0)),
+            Some((400..500, _)) => Err(Outcome::Refused),
+            _ => Err(Outcome::Unknown),
+        };
+        let what = read.as_ref().map_err(|outcome| *outcome).map(|(_, revision)| What::Read {
+            prefix: lease::LEASE.to_owned(),
+            revision: *revision,
+            found: Vec::new(),
+            linearizable: true,
+        });
+        self.has_read(called, what);
+        let (object, revision) = read.ok()?;
+        let holder = object["spec"]["holderIdentity"].as_str();
+        Some((holder.and_then(|holder| holder.parse().ok()), revision))
+    }
+
+    /// Lists everything of the run, page by page if `limit` is not 0, with `resourceVersion` as said
+    /// (empty: as new as can be); items and revision.
+    pub(super) async fn list_all(&mut self, version: &str, limit: usize) -> Option<Found> {
+        let path = format!("{}?labelSelector={LABEL}", self.shared.path());
+        let (mut page, mut items, mut begun) = (String::new(), Vec::new(), None);
+        let read = loop {
+            let of_page = match page.as_str() {
+                "" if version.is_empty() => String::new(),
+                "" => format!("&resourceVersion={version}"),
+                next => format!("&continue={next}"),
+            };
+            let (called, answer) = self.get(&format!("{path}&limit={limit}{of_page}")).await?;
+            begun.get_or_insert(called);
+            match &answer {
+                Some((200, list)) => match found(list) {
+                    Some((found, revision)) => {
+                        items.extend(found);
+                        page = list["metadata"]["continue"].as_str().unwrap_or("").to_owned();
+                        if page.is_empty() {
+                            break Ok((items, revision));
+                        }
+                    }
+                    None => break Err(Outcome::Unknown),
+                },
+                Some((400..500, _)) => break Err(Outcome::Refused),
+                _ => break Err(Outcome::Unknown),
+            }
+        };
+        let what = read.clone().map(|(found, revision)| What::Read {
+            prefix: String::new(),
+            revision,
+            found,
+            linearizable: version.is_empty(),
+        });
+        self.has_read(begun?, what);
+        read.ok()
+    }
+
+    /// When it was asked, and the answer as [`Client::ask`] has it; `None` if the load stopped first.
+    async fn get(&mut self, path: &str) -> Option<(u64, Option<(u16, Value)>)> {
         let called = self.shared.now();
         if !self.connect().await {
             return None;
         }
+        Some((called, self.ask(Method::GET, path, Vec::new()).await))
+    }
+
+    fn has_read(&self, called: u64, what: Result<What, Outcome>) {
+        let now = self.shared.now();
+        let outcome = what.as_ref().err().copied().unwrap_or(Outcome::Acknowledged);
+        self.shared.metrics.answered(self.workload, "read", outcome, now - called);
+        self.shared.record().read(self.workload, self.number, (called, now), what);
+    }
+
+    /// Lists what a workload has written, linearizably: `(name, value, revision)`, and records it.
+    pub(super) async fn list(&mut self, of: Kind) -> Option<Vec<(String, String, u64)>> {
         let path = format!("{}?labelSelector={LABEL}%3D{of}", self.shared.path());
-        let answer = self.ask(Method::GET, &path, Vec::new()).await;
+        let (called, answer) = self.get(&path).await?;
         let read = match &answer {
             Some((200, list)) => found(list).ok_or(Outcome::Unknown),
             Some((400..500, _)) => Err(Outcome::Refused),
             _ => Err(Outcome::Unknown),
         };
-        let now = self.shared.now();
-        let outcome = read.as_ref().err().copied().unwrap_or(Outcome::Acknowledged);
-        self.shared.metrics.answered(self.workload, "read", outcome, now - called);
         let what = read.clone().map(|(found, revision)| What::Read {
             prefix: of.to_string(),
             revision,
             found,
             linearizable: true,
         });
-        self.shared.record().read(self.workload, self.number, (called, now), what);
+        self.has_read(called, what);
         read.ok().map(|(found, _)| found)
     }
 }
 
-fn config_map(workload: Kind, write: &Write<'_>) -> Value {
-    let mut object = json!({
-        "metadata": {"name": write.key, "labels": {LABEL: workload.to_string()}},
-        "data": {"value": write.value},
-    });
-    if let Guard::At(revision) = write.guard {
-        object["metadata"]["resourceVersion"] = json!(revision.to_string());
+/// As client-go writes it: held by nobody, it names nobody and is over soon.
+fn spec_of_lease(holder: Option<u64>) -> Value {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+    match holder {
+        Some(holder) => json!({
+            "holderIdentity": holder.to_string(),
+            "leaseDurationSeconds": lease::LENGTH.as_secs(),
+            "renewTime": now,
+        }),
+        None => json!({"leaseDurationSeconds": 1, "renewTime": now}),
     }
-    object
 }
 
 /// What an answer to a write means: a client's error and "too many requests" say that nothing was done,
 /// a server's error says nothing.
-fn judge(answer: Option<(u16, Value)>) -> Told {
+/// An acknowledged deletion names no revision.
+fn judge(answer: Option<(u16, Value)>, deletes: bool) -> Told {
     match answer {
+        Some((200, _)) if deletes => Told::Done(None),
         Some((200 | 201, object)) => {
             revision(&object).map_or(Told::Unknown, |it| Told::Done(Some(it)))
         }
@@ -219,7 +327,7 @@ pub(super) fn revision(object: &Value) -> Option<u64> {
 }
 
 /// Items and revision of a list; `None` if it is no list of ours.
-type Found = (Vec<(String, String, u64)>, u64);
+pub(super) type Found = (Vec<(String, String, u64)>, u64);
 fn found(list: &Value) -> Option<Found> {
     let item = |item: &Value| {
         let name = item["metadata"]["name"].as_str()?.to_owned();
@@ -236,6 +344,7 @@ mod tests {
     #[test]
     fn only_a_clear_no_is_a_refusal() {
         let object = json!({"metadata": {"resourceVersion": "12"}});
+        let judge = |answer| super::judge(answer, false);
         assert_eq!(judge(Some((201, object))), Told::Done(Some(12)));
         for refused in [404, 409, 422, 429] {
             assert_eq!(judge(Some((refused, Value::Null))), Told::Refused);
@@ -245,6 +354,9 @@ mod tests {
         }
         assert_eq!(judge(Some((200, Value::Null))), Told::Unknown, "an answer cut off");
         assert_eq!(judge(None), Told::Unknown);
+        let deleted = |code| super::judge(Some((code, json!({"status": "Success"}))), true);
+        assert_eq!((deleted(200), deleted(404)), (Told::Done(None), Told::Refused));
+        assert_eq!(deleted(503), Told::Unknown);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! holds. What is to happen and what must hold are values of the crate `chaos`; here it is done.
 
 mod api;
+mod election;
 mod faults;
+mod informing;
 mod load;
 mod metrics;
 mod network;

@@ -5,7 +5,7 @@ use super::{
     NotShown,
     api::{Client, LABEL, Shared, Write, revision},
     faults::{Faults, LOOK_INTERVAL, masters, servers},
-    load,
+    informing, load,
     metrics::Metrics,
     network,
     processes::Process,
@@ -23,6 +23,7 @@ use ::chaos::{
     Violation,
     figures::{failovers, percentile, totals},
     history::{Guard, Told},
+    informer::reached,
     judge::{self, State, Sum, Verdict, seconds},
     record::shown,
     report,
@@ -195,10 +196,14 @@ impl Plan {
         }
     }
 
-    fn watchers(&self) -> usize {
-        let watching = self.scenario.workloads.iter().filter(|it| it.kind == Kind::WatchFollow);
+    /// How many watch, and how many list and watch.
+    fn looking(&self) -> (usize, usize) {
+        let count = |kind: Kind| {
+            let of_kind = self.scenario.workloads.iter().filter(|it| it.kind == kind);
+            of_kind.map(|it| it.clients).sum::<usize>()
+        };
         // One more sees what was committed, whatever the scenario has.
-        watching.map(|it| it.clients).sum::<usize>().max(1)
+        (count(Kind::WatchFollow).max(1), count(Kind::ListAndWatch))
     }
 
     async fn carry_out(self) -> Result<Sum> {
@@ -213,12 +218,13 @@ impl Plan {
         let version = version(&self.target).await?;
         let from = make_namespace(&self.target, &namespace).await?;
         let (target, seed) = (self.target.clone(), self.seed);
-        let shared = Shared::new(target, namespace, metrics, seed, self.watchers());
+        let shared = Shared::new(target, namespace, metrics, seed, self.looking());
         let (shared, progress) = (Arc::new(shared), Progress::start());
         let started = jiff::Timestamp::now();
         let (strikes, mut load) = (self.strikes.clone(), JoinSet::new());
         let mut faults = Faults::new(&shared, &progress, strikes, servers);
-        watching::start(&shared, self.watchers(), from, &mut helpers);
+        watching::start(&shared, self.looking().0, from, &mut helpers);
+        informing::start(&shared, self.looking().1, &mut helpers);
         let prepared = load::prepare(&shared, &self.scenario.workloads);
         let prepared = tokio::time::timeout(SETTLE_TIMEOUT, prepared).await;
         let ran = match prepared.context("no master takes the first writes").flatten() {
@@ -380,7 +386,11 @@ async fn settle(shared: &Shared) {
         Err(_) => {
             let record = shared.record();
             let shown: Vec<u64> = record.watchers.iter().map(|seen| shown(seen)).collect();
-            format!("watchers have not seen the last write within {SETTLE_TIMEOUT:?}: {shown:?}")
+            let reached: Vec<u64> = record.informers.iter().map(|it| reached(it)).collect();
+            format!(
+                "the last write is not seen within {SETTLE_TIMEOUT:?} by all watchers, who are at \
+                 {shown:?}, and all who list and watch, at {reached:?}"
+            )
         }
     };
     shared.record().broken.push(Violation::new("watches", what));
@@ -388,14 +398,15 @@ async fn settle(shared: &Shared) {
 
 async fn settled(shared: &Shared) -> Result<()> {
     for number in 0..shared.target.servers.len() {
-        for kind in [Kind::Register, Kind::Counter] {
+        for kind in [Kind::Register, Kind::Counter, Kind::Churn] {
             Client::patient(shared, kind, number as u64).list(kind).await;
         }
     }
     let mut end = None;
     for turn in 0.. {
         let key = format!("{}-end-{turn}", Kind::Register);
-        let write = Write { key: &key, value: format!("end-{turn}"), guard: Guard::Absent };
+        let value = Some(format!("end-{turn}"));
+        let write = Write { key: &key, value, guard: Guard::Absent };
         if let Some(Told::Done(revision)) =
             Client::patient(shared, Kind::Register, turn).write(write).await
         {

@@ -32,7 +32,9 @@ pub(super) fn start(shared: &Arc<Shared>, count: usize, from: u64, tasks: &mut J
 async fn follow(shared: &Shared, number: usize) {
     let servers = &shared.target.servers;
     for turn in number.. {
-        match watch(shared, number, &servers[turn % servers.len()]).await {
+        let after = shown(&shared.record().watchers[number]);
+        let take = &mut |seen| shared.record().watchers[number].push(seen);
+        match watch(shared, &servers[turn % servers.len()], after, MOVE_AFTER, take).await {
             Ok(Ended::GoOn) => {}
             Ok(Ended::Lost(why)) => {
                 let what = format!("watcher {} lost its place: {why}", number + 1);
@@ -45,15 +47,20 @@ async fn follow(shared: &Shared, number: usize) {
     }
 }
 
-enum Ended {
+pub(super) enum Ended {
     GoOn,
     /// The master says that what comes next is no longer there.
     Lost(String),
 }
 
-/// One watch on one master, from where this watcher is.
-async fn watch(shared: &Shared, number: usize, server: &str) -> Result<Ended> {
-    let after = shown(&shared.record().watchers[number]);
+/// One watch on one master of what is newer than `after`, for so long; or until it falls silent.
+pub(super) async fn watch(
+    shared: &Shared,
+    server: &str,
+    after: u64,
+    lasts: Duration,
+    take: &mut (dyn FnMut(Seen) + Send),
+) -> Result<Ended> {
     let open = Connection::open(server, shared.target.tls.clone());
     let mut connection = tokio::time::timeout(CONNECT_TIMEOUT, open).await??;
     let path = format!(
@@ -64,12 +71,12 @@ async fn watch(shared: &Shared, number: usize, server: &str) -> Result<Ended> {
     let asked = connection.send(Method::GET, &path, Vec::new());
     let (code, mut stream) = tokio::time::timeout(SILENCE_MAX, asked).await??;
     match code {
-        200 => shared.record().watchers[number].push(Seen::From(after)),
+        200 => take(Seen::From(after)),
         410 => return Ok(Ended::Lost(format!("{server}: 410 after revision {after}"))),
         _ => anyhow::bail!("{server}: HTTP {code}"),
     }
     let (begun, mut buffer) = (Instant::now(), Vec::new());
-    while begun.elapsed() < MOVE_AFTER {
+    while begun.elapsed() < lasts {
         let frame = tokio::time::timeout(SILENCE_MAX, stream.frame()).await?;
         let Some(frame) = frame else { break };
         let Ok(data) = frame?.into_data() else { continue };
@@ -77,7 +84,7 @@ async fn watch(shared: &Shared, number: usize, server: &str) -> Result<Ended> {
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = buffer.drain(..=end).collect();
             match read(&serde_json::from_slice(&line)?) {
-                Shown::Seen(seen) => shared.record().watchers[number].push(seen),
+                Shown::Seen(seen) => take(seen),
                 Shown::Gone(why) => return Ok(Ended::Lost(format!("{server}: {why}"))),
                 Shown::Odd(why) => anyhow::bail!("{server}: {why}"),
             }
