@@ -52,3 +52,22 @@ pub(crate) fn render(
     });
     format!("{value:#}\n")
 }
+
+/// What a kubelet asks for its first certificate with (`--bootstrap-kubeconfig`).
+pub(crate) fn of_bootstrapper(ca_pem: &[u8], server: &str, bearer: &str) -> String {
+    let value = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{
+            "name": "coxswain",
+            "cluster": {"server": server, "certificate-authority-data": STANDARD.encode(ca_pem)},
+        }],
+        "users": [{"name": "bootstrapper", "user": {"token": bearer}}],
+        "contexts": [{
+            "name": "coxswain",
+            "context": {"cluster": "coxswain", "user": "bootstrapper"},
+        }],
+        "current-context": "coxswain",
+    });
+    format!("{value:#}\n")
+}

@@ -1,8 +1,8 @@
 //! Puts the agent together and runs it.
 
 use crate::{
+    certificates::{self, Clock, Keeper, Place, Shown, Wanted},
     client::{self, Client},
-    credentials::{self, Newest, Pair},
     images::Images,
     joined::Joined,
     kubelet::{self, Kubelet},
@@ -13,6 +13,7 @@ use crate::{
     runtime::{Embedded, Runtime, Settings},
 };
 use anyhow::{Context as _, anyhow, bail};
+use jiff::Timestamp;
 use k8s::Api;
 use prometheus::Registry;
 use sha2::{Digest, Sha256};
@@ -33,7 +34,8 @@ pub struct Config {
     pub node_ip: IpAddr,
     /// `https://HOST:PORT`, at least one.
     pub masters: Vec<String>,
-    /// PEM files: the cluster's CA, the certificate `system:node:NAME`, and the one for 10250.
+    /// PEM files: the cluster's CA, the certificate `system:node:NAME`, and the one for 10250, which may
+    /// be missing at first. Both are renewed in place.
     pub ca: PathBuf,
     pub client_cert: PathBuf,
     pub client_key: PathBuf,
@@ -56,8 +58,9 @@ pub struct Config {
 /// Runs the agent until `shutdown`. Its pods keep running: the next agent finds them.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let registry = Registry::new();
-    let own =
-        Pair::open(&config.client_cert, &config.client_key, None).context("client certificate")?;
+    let place = certificates::place(&config);
+    let own = place.open().context("client certificate")?;
+    let own = own.with_context(|| format!("no client certificate: {}", place.cert.display()))?;
     let ca = std::fs::read(&config.ca).context("CA certificate")?;
     let mut dialling = client::Config::new(config.masters.clone(), ca);
     dialling.newest = Some(own.newest());
@@ -67,11 +70,25 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let client = Client::new(dialling)?;
     let api: Arc<dyn Api> = Arc::new(client.clone());
     let network = start_network(&config, &api, &registry).await?;
+    let clock: Clock = Arc::new(Timestamp::now);
+    let keeper = Keeper {
+        api: api.clone(),
+        wanted: Wanted::client(&config.node_name),
+        place,
+        pair: Some(own),
+        shown: Arc::default(),
+        metrics: certificates::Metrics::client(&registry, &clock)?,
+        clock,
+        on_new: Box::new({
+            let client = client.clone();
+            move || client.redial()
+        }),
+    };
     let agent = Agent { config, api, network, registry, program: None };
     tokio::select! {
         ended = agent.run(shutdown) => ended,
         never = client.follow_masters() => match never {},
-        never = credentials::follow(own) => match never {},
+        never = keeper.keep() => match never {},
     }
 }
 
@@ -121,9 +138,8 @@ impl Agent {
         let events = Events::new(api.clone(), config.node_name.clone());
         let table = Table::default();
 
-        let own = Pair::open(&config.server_cert, &config.server_key, None)
-            .context("certificate of the kubelet API")?;
-        let (listener, tls) = listen(&config, own.newest()).await?;
+        let keeper = serving(&config, &api, &registry)?;
+        let (listener, tls) = listen(&config, keeper.shown.clone()).await?;
         let kubelet = Kubelet {
             table: table.clone(),
             runtime: runtime.clone(),
@@ -164,7 +180,7 @@ impl Agent {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(kubelet.serve(listener, tls, shutdown.clone()));
-        tasks.spawn(async move { match credentials::follow(own).await {} });
+        tasks.spawn(async move { match keeper.keep().await {} });
         tasks.spawn(node.run());
         let archives = config.images;
         tasks.spawn(async move {
@@ -191,9 +207,25 @@ async fn until_over(mut tasks: JoinSet<()>, shutdown: CancellationToken) -> anyh
     ended
 }
 
+/// Of the certificate that the kubelet API is served with. The one before it must have been of use.
+fn serving(config: &Config, api: &Arc<dyn Api>, registry: &Registry) -> anyhow::Result<Keeper> {
+    let place = Place { cert: config.server_cert.clone(), key: config.server_key.clone() };
+    let clock: Clock = Arc::new(Timestamp::now);
+    Ok(Keeper {
+        api: api.clone(),
+        wanted: Wanted::serving(&config.node_name, config.node_ip),
+        pair: place.open().context("certificate of the kubelet API")?,
+        place,
+        shown: Arc::default(),
+        metrics: certificates::Metrics::server(registry, &clock)?,
+        clock,
+        on_new: Box::new(|| {}),
+    })
+}
+
 async fn listen(
     config: &Config,
-    own: Arc<Newest>,
+    own: Arc<Shown>,
 ) -> anyhow::Result<(TcpListener, Arc<rustls::ServerConfig>)> {
     let ca = std::fs::read(&config.ca).context("CA certificate")?;
     let tls = kubelet::tls_config(&ca, own)?;

@@ -226,6 +226,21 @@ impl Client {
         lock(&self.inner.selection).current().clone()
     }
 
+    /// From now on requests go over new connections, which show the newest certificate. What is on its
+    /// way over the old ones is let end; watches go on where they were.
+    pub fn redial(&self) {
+        let old = std::mem::take(&mut *lock(&self.inner.connections));
+        let longest = self.inner.config.timings.call;
+        lock(&self.inner.tasks).spawn(async move {
+            tokio::time::sleep(longest).await;
+            for slot in old.into_values() {
+                if let Some(connection) = &*slot.lock().await {
+                    connection.gone.cancel();
+                }
+            }
+        });
+    }
+
     /// Keeps the list of masters as the cluster has it (the endpoints of service `kubernetes`);
     /// runs until dropped.
     pub async fn follow_masters(&self) -> Infallible {

@@ -9,7 +9,6 @@ use rustls::{
     sign::CertifiedKey,
 };
 use std::{
-    convert::Infallible,
     io,
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
@@ -163,15 +162,6 @@ impl Paths {
 impl Files {
     fn certified(&self) -> Result<CertifiedKey, Error> {
         certified(&self.cert, &self.authority, &self.key)
-    }
-}
-
-/// Takes up what is written, for ever.
-pub(crate) async fn follow(mut pair: Pair) -> Infallible {
-    let mut turn = tokio::time::interval(PERIOD);
-    loop {
-        turn.tick().await;
-        pair.look();
     }
 }
 

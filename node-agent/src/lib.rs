@@ -4,6 +4,7 @@
 #![expect(clippy::result_large_err, reason = "Status is what every API call answers with")]
 
 mod agent;
+pub mod certificates;
 pub mod client;
 pub mod credentials;
 pub mod dns;

@@ -2,7 +2,6 @@
 //! question. The ordinary API goes through `node_agent::client`.
 
 use super::authentication::roots;
-use crate::pki;
 use anyhow::{Context, Result, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -33,8 +32,8 @@ pub(crate) struct Target {
     /// `https://host:port`, the current context's server first.
     pub(crate) servers: Vec<String>,
     pub(crate) tls: Arc<rustls::ClientConfig>,
-    /// By which a new master knows the cluster's CA.
-    pub(crate) ca_hash: [u8; 32],
+    /// The certificate of the cluster's CA, PEM; who joins knows it by its hash.
+    pub(crate) ca: Vec<u8>,
 }
 
 impl Target {
@@ -88,9 +87,8 @@ impl Target {
             std::fs::read(path).with_context(|| format!("cannot read {path}"))
         };
         let ca = pem(&cluster, "certificate-authority")?;
-        let ca_hash = pki::hash_of_pem(&ca)?;
         let tls = client_tls(&ca, &pem(&user, "client-certificate")?, &pem(&user, "client-key")?)?;
-        Ok(Target { servers, tls, ca_hash })
+        Ok(Target { servers, tls, ca })
     }
 
     /// `GET`s `path` from `server`; the status code and the body. Bounded by `timeout`.

@@ -2,19 +2,15 @@
 //! knows by its hash, and is given its id and the cluster's keys. Done once; what must be remembered
 //! lies in the data directory, so that the same command line starts it again.
 
-use super::{client::Connection, server::Member, token::JoinToken};
+use super::{
+    client::Connection,
+    pinned::{pinned, with_scheme},
+    server::Member,
+    token::JoinToken,
+};
 use crate::pki::{self, MasterNames, write_private};
 use anyhow::{Context, Result, bail};
 use raft_store::{MemberId, Peer, Store, durable};
-use rustls::{
-    DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -126,10 +122,7 @@ async fn ask(args: &JoinArgs, own: &Own<'_>, this: &Peer) -> Result<Value> {
         let directory = own.data_dir.display();
         bail!("{directory} holds the data of a member; empty it to join as a new one");
     }
-    let server = match master.starts_with("https://") {
-        true => master.clone(),
-        false => format!("https://{master}"),
-    };
+    let server = with_scheme(master);
     let asked = tokio::time::timeout(JOIN_TIMEOUT, post(&server, token, this)).await;
     let (code, body) =
         asked.with_context(|| format!("{server}: no answer within {JOIN_TIMEOUT:?}"))??;
@@ -236,73 +229,6 @@ fn install(bundle: &[u8], own: &Own, this: &Peer) -> Result<()> {
     )
 }
 
-/// A client that believes a server whose chain ends in the CA with this hash.
-fn pinned(hash: [u8; 32]) -> Result<Arc<rustls::ClientConfig>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(Pinned { hash, provider: provider.clone() });
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-/// Takes for root the CA with the hash, if the server shows it, and verifies as usual from there.
-#[derive(Debug)]
-struct Pinned {
-    hash: [u8; 32],
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let matches = |cert: &&CertificateDer| pki::key_hash(cert).ok() == Some(self.hash);
-        let ca = intermediates.iter().find(matches).ok_or_else(|| {
-            let why = "the server shows no CA with the hash in the token: it is of another \
-                       cluster, or somebody is between";
-            rustls::Error::General(why.into())
-        })?;
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone().into_owned())?;
-        let roots = Arc::new(roots);
-        let usual = WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone());
-        let usual = usual.build().map_err(|error| rustls::Error::General(error.to_string()))?;
-        usual.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// What to do with a directory of a member that was removed.
 pub(super) fn how_to_come_back(data_dir: &Path) -> String {
     let directory = data_dir.display();
@@ -310,42 +236,4 @@ pub(super) fn how_to_come_back(data_dir: &Path) -> String {
         "to bring this machine back as a new member: empty {directory}, run `coxswain token create` \
          where you have a kubeconfig, and start with the line it prints"
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pki::{Authority, Purpose};
-
-    fn chain(authority: &Authority, names: &[String]) -> Vec<CertificateDer<'static>> {
-        use rustls::pki_types::pem::PemObject as _;
-        let purpose = Purpose::Server { name: "kube-apiserver", names, addresses: &[] };
-        let pair = authority.issue(&purpose).expect("issued");
-        let pem = format!("{}{}", pair.cert, authority.pair.cert);
-        CertificateDer::pem_slice_iter(pem.as_bytes()).map(|it| it.expect("PEM")).collect()
-    }
-
-    #[test]
-    fn only_a_server_of_the_cluster_with_that_hash_is_believed() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let authority = Authority::open(&directory.path().join("ours")).expect("made");
-        let other = Authority::open(&directory.path().join("others")).expect("made");
-        let hash = pki::hash_of_pem(authority.pair.cert.as_bytes()).expect("a hash");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let pinned = Pinned { hash, provider };
-        let verify = |chain: &[CertificateDer<'static>], name: &'static str| {
-            let name = ServerName::try_from(name).expect("a name");
-            pinned.verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::now()).is_ok()
-        };
-        let names = ["m1".to_string()];
-        let good = chain(&authority, &names);
-        assert!(verify(&good, "m1"));
-        assert!(!verify(&good, "m2"), "another name");
-        assert!(!verify(&good[..1], "m1"), "the CA is not shown");
-        let theirs = chain(&other, &names);
-        assert!(!verify(&theirs, "m1"), "another cluster");
-        // A certificate of another authority, with ours shown beside it.
-        let mixed = [theirs[0].clone(), good[1].clone()];
-        assert!(!verify(&mixed, "m1"), "not signed by it");
-    }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod output;
+pub(crate) mod token;
 
 mod agent;
 mod authentication;
@@ -14,12 +15,12 @@ mod etcd_door;
 mod joining;
 mod machine;
 mod members;
+mod pinned;
 mod replace;
 mod restore;
 mod secrets;
 mod server;
 mod status;
-mod token;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

@@ -5,6 +5,7 @@ use super::{fabric::Fabric, remove_tree};
 use crate::{
     cli::client::{Target, client_tls},
     cli::dev::Args,
+    cli::token::JoinToken,
     kubeconfig,
     pki::{self, Authority, MasterNames, Purpose, write_pair, write_private},
 };
@@ -129,7 +130,9 @@ impl Layout {
             fs::copy(&secrets, own).context("cannot copy secrets.key")?;
         }
         for node in &self.nodes {
-            self.prepare_node(&authority, node)?;
+            let directory = self.machine_dir(&node.name);
+            fs::create_dir_all(&directory)
+                .with_context(|| format!("cannot create {}", directory.display()))?;
         }
         let admin = authority.issue(&Purpose::Client { user: "admin", group: "system:masters" })?;
         write_pair(&self.pki_dir(), "admin", &admin)?;
@@ -162,11 +165,6 @@ impl Layout {
         )
     }
 
-    fn prepare_node(&self, ca: &Authority, node: &Node) -> Result<()> {
-        let directory = self.machine_dir(&node.name).join("pki");
-        pki::issue_node(ca, &node.name, &[node.address], &directory)
-    }
-
     /// As admin, over the addresses on this machine.
     pub(super) fn target(&self) -> Result<Target> {
         let read = |name: &str| {
@@ -176,8 +174,8 @@ impl Layout {
         let tls = client_tls(&read("ca.crt")?, &read("admin.crt")?, &read("admin.key")?)?;
         let front = format!("https://127.0.0.1:{}", self.api_port);
         let masters = self.masters.iter().map(Master::url);
-        let ca_hash = pki::hash_of_pem(&read("ca.crt")?)?;
-        Ok(Target { servers: std::iter::once(front).chain(masters).collect(), tls, ca_hash })
+        let servers = std::iter::once(front).chain(masters).collect();
+        Ok(Target { servers, tls, ca: read("ca.crt")? })
     }
 
     pub(super) fn machine_dir(&self, name: &str) -> PathBuf {
@@ -260,7 +258,7 @@ impl Master {
 }
 
 impl Node {
-    pub(super) fn command(&self, layout: &Layout) -> Result<Command> {
+    pub(super) fn command(&self, layout: &Layout, token: &JoinToken) -> Result<Command> {
         let directory = layout.machine_dir(&self.name);
         let mut command = machine(Some(&self.netns), true)?;
         let masters: Vec<String> = layout
@@ -272,7 +270,9 @@ impl Node {
         command.args(["--name", &self.name]).args(["--address", &self.address.to_string()]);
         command.arg("--data-dir").arg(directory.join("data"));
         command.arg("--pki").arg(directory.join("pki"));
-        command.args(["--masters", &masters.join(",")]);
+        command.args(["--join", &masters.join(",")]);
+        // Not where `ps` shows it.
+        command.env("COXSWAIN_JOIN_TOKEN", token.to_string());
         command.args(["--service-cidr", SERVICE_CIDR, "--cluster-cidr", CLUSTER_CIDR]);
         command.args(["--lease-renew-interval", "2s"]);
         command.arg("--import-image").arg(layout.demo_image()?);

@@ -7,7 +7,12 @@ mod layout;
 mod preflight;
 pub(crate) mod progress;
 
-use crate::cli::{client::Target, dev::Args, output, stop_signal};
+use crate::cli::{
+    client::Target,
+    dev::Args,
+    output, stop_signal,
+    token::{self, JoinToken},
+};
 use anyhow::{Context, Result, bail};
 use layout::{Layout, Master, Node};
 use progress::Progress;
@@ -16,6 +21,9 @@ use tokio::process::{Child, Command};
 
 /// How long masters and nodes are given to become ready before we say what is wrong.
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long nodes may join with the token they are started with: as long as they may take, and much more.
+const TOKEN_LIFE: Duration = Duration::from_secs(10 * 60);
 
 /// Between two looks at whether something is ready.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -70,8 +78,11 @@ impl Cluster {
             .await?;
             progress.say(&format!("master {} is ready at {}", master.name, master.url()));
         }
-        for node in &layout.nodes {
-            self.start(layout, &node.name, node.command(layout)?)?;
+        if !layout.nodes.is_empty() {
+            let token = token_for_nodes(&target).await?;
+            for node in &layout.nodes {
+                self.start(layout, &node.name, node.command(layout, &token)?)?;
+            }
         }
         for node in &layout.nodes {
             wait_for(&format!("node {} (log: {})", node.name, layout.log(&node.name)), || {
@@ -130,6 +141,12 @@ impl Cluster {
         progress.say("stopped");
         Ok(())
     }
+}
+
+/// Nodes here come as nodes anywhere do. Those that are kept from an earlier run do not look at it.
+async fn token_for_nodes(target: &Target) -> Result<JoinToken> {
+    let made = token::make(target, token::Joiner::Node, TOKEN_LIFE, "coxswain dev").await;
+    made.context("no token that nodes could join with")
 }
 
 async fn is_ready(target: &Target, master: &Master) -> bool {

@@ -80,6 +80,15 @@ impl Served {
         client(&self.directory, &self.authority, self.address, user, group).await
     }
 
+    pub(crate) fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// The CA's certificate, PEM.
+    pub(crate) fn ca(&self) -> &str {
+        &self.authority.cert
+    }
+
     /// The admin's, for programs.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.directory.path().join("admin-kubeconfig")
