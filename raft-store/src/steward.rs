@@ -16,6 +16,7 @@ use crate::{
     time::{Instant, Ticks, sleep, timeout},
     types::MemberId,
 };
+use futures::future::join_all;
 use openraft::{
     ChangeMembers, EntryPayload,
     async_runtime::WatchReceiver as _,
@@ -23,7 +24,7 @@ use openraft::{
     raft::{ClientWriteResponse, Precondition},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -32,7 +33,7 @@ use std::{
 use tokio::sync::watch;
 
 /// In the data directory of a member that was removed: why it does not start.
-const REMOVED: &str = "removed";
+pub(crate) const REMOVED: &str = "removed";
 /// How long a caller is kept waiting for a change that is under way: one of the leader's own takes
 /// a round trip.
 const UNDER_WAY_PATIENCE: Duration = Duration::from_secs(1);
@@ -169,8 +170,8 @@ impl Steward {
             return Answer::NotLeader;
         }
         // Not what answered a while ago counts, but what answers now.
-        let since = self.hear_everybody().await;
-        let decided = self.look(Some(since), |view, at| {
+        let heard = self.hear_everybody().await;
+        let decided = self.look(Some(&heard), |view, at| {
             // Only one that a quorum still follows may refuse: another may know better.
             view.is_confirmed().then(|| (membership::decide(view, request), at))
         });
@@ -240,36 +241,27 @@ impl Steward {
         }
     }
 
-    /// Waits until every member has answered a heartbeat sent from now on, but not for long.
-    async fn hear_everybody(&self) -> Instant {
-        let since = Instant::now();
-        if self.raft.trigger().heartbeat().await.is_err() {
-            return since;
-        }
-        let mut metrics = self.raft.metrics();
-        let heard = async {
-            loop {
-                let everybody = {
-                    let now = metrics.borrow_watched();
-                    let all = now.heartbeat.as_ref().map(|beats| {
-                        beats.iter().all(|(id, at)| *id == self.id.0 || acked(at, since))
-                    });
-                    all.unwrap_or(true)
-                };
-                if everybody || metrics.changed().await.is_err() {
-                    return;
-                }
-            }
+    /// Who follows this leader at some moment from now on: asked, and not waited for for long. openraft's
+    /// times of heartbeats do not tell: an answer that is late counts there for what was sent after it.
+    async fn hear_everybody(&self) -> BTreeSet<u64> {
+        let (vote, members) = {
+            let raft = self.raft.metrics();
+            let now = raft.borrow_watched();
+            (now.vote, now.membership_config.nodes().map(|(id, _)| *id).collect::<Vec<_>>())
         };
-        let _ = timeout(self.timers.election_min, heard).await;
-        since
+        let asked = members.into_iter().filter(|id| *id != self.id.0).map(|id| async move {
+            let link = self.links.to_member(&self.raft, id)?;
+            let found = network::vouch(&link, self.timers.election_min).await?;
+            (found == vote).then_some(id)
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// What this member knows as leader; `None` if it does not lead. With `since`, only those answer
-    /// that did after it.
+    /// What this member knows as leader; `None` if it does not lead. Those answer that were `heard`, or
+    /// without that those who did lately.
     fn look<T>(
         &self,
-        since: Option<Instant>,
+        heard: Option<&BTreeSet<u64>>,
         then: impl FnOnce(&View, Option<LogId>) -> T,
     ) -> Option<T> {
         self.leadership.borrow().leading?;
@@ -277,7 +269,7 @@ impl Steward {
         let membership = raft.membership_config.clone();
         let mut members = BTreeMap::new();
         for (id, peer) in membership.nodes() {
-            members.insert(*id, self.seen(*id, peer, &raft, since)?);
+            members.insert(*id, self.seen(*id, peer, &raft, heard)?);
         }
         self.awaited().retain(|id, _| members.contains_key(id));
         let mut roster = self.roster.borrow().clone();
@@ -301,7 +293,7 @@ impl Steward {
         id: u64,
         peer: &Peer,
         raft: &raft::Metrics,
-        since: Option<Instant>,
+        heard: Option<&BTreeSet<u64>>,
     ) -> Option<Seen> {
         if id == self.id.0 {
             let found_at = Some(Peer { name: peer.name.clone(), ..self.own.clone() });
@@ -312,8 +304,8 @@ impl Steward {
         let beat = beats.get(&id).copied().flatten();
         let awaited = *self.awaited().entry(id).or_insert_with(Instant::now);
         let silent = beat.map_or(awaited.elapsed(), |beat| raft::since(&beat));
-        let answers = match since {
-            Some(since) => acked(&beat, since),
+        let answers = match heard {
+            Some(heard) => heard.contains(&id),
             None => beat.is_some() && silent <= self.timers.election_max * 2,
         };
         let last = raft.last_log_index.unwrap_or(0);
@@ -334,10 +326,6 @@ impl Steward {
         let (name, peer_address) = (peer.name.clone(), status.peer_address);
         there.then_some(Peer { name, peer_address, api_address: status.api_address })
     }
-}
-
-fn acked(beat: &Option<impl std::ops::Deref<Target = raft::RaftInstant>>, since: Instant) -> bool {
-    beat.as_ref().is_some_and(|beat| raft::since(beat) < since.elapsed())
 }
 
 /// Why the member with this directory was removed, if it was.
