@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The simulation of the store, optimised: `sim.sh SEED` replays one seed, `sim.sh soak` runs as many
-# as there is time for (SECONDS_=3600, FIRST=seed to begin with), `sim.sh mutants` prints the table
+# as there is time for (SECONDS_=3600, at most SEEDS, FIRST=seed to begin with), `sim.sh mutants` prints the table
 # of mistakes and of what finds them (SEEDS=300 at most for each).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,6 +16,7 @@ case ${1:-} in
     soak)
         export COXSWAIN_SECONDS=${SECONDS_:-600}
         [ -z "${FIRST:-}" ] || export COXSWAIN_SEED=$FIRST
+        [ -z "${SEEDS:-}" ] || export COXSWAIN_SEEDS=$SEEDS
         run soak
         ;;
     mutants) COXSWAIN_SEEDS=${SEEDS:-300} run every_mutant_is_caught ;;
