@@ -3,6 +3,7 @@
 //!
 //! A new master proves itself with a bootstrap token whose group may join (RBAC says which), and is
 //! given the cluster's own keys: sealed with the token's secret, so that nobody between can read them.
+//! One that has them already (it was a member, and lost its disk) shows a certificate, and is given none.
 
 use crate::{
     pipeline::Core,
@@ -86,14 +87,15 @@ fn successor(body: &Value) -> Result<Option<MemberId>, Status> {
 
 /// Adds a learner, and tells the new master all that it needs to be one.
 async fn join(core: &Core, body: &Value, secret: Option<&str>) -> Result<Value, Status> {
-    let Some(keys) = &core.config.joining else {
-        let why = "this master cannot let others in: it does not have the keys of the cluster's \
-                   authorities (peer-ca.key, front-proxy-ca.key)";
-        return Err(Status::not_implemented(why));
+    let sealed = match (secret, &core.config.joining) {
+        (None, _) => Value::Null,
+        (Some(secret), Some(keys)) => seal(secret, keys).into(),
+        (Some(_), None) => {
+            let why = "this master cannot let others in: it does not have the keys of the cluster's \
+                       authorities (peer-ca.key, front-proxy-ca.key)";
+            return Err(Status::not_implemented(why));
+        }
     };
-    let secret = secret.ok_or_else(|| {
-        Status::bad_request("a new master joins with a bootstrap token (Authorization: Bearer)")
-    })?;
     let peer = new_peer(body)?;
     let id = core.store.add_learner(None, peer).await.map_err(status)?;
     let members = core.store.members().into_iter().filter(|member| member.id != id);
@@ -108,7 +110,7 @@ async fn join(core: &Core, body: &Value, secret: Option<&str>) -> Result<Value, 
         })
         .collect();
     tracing::info!(id = id.0, name = body["name"].as_str(), "a new master joins");
-    Ok(value!({ "id": id.0, "members": members, "sealed": seal(secret, keys) }))
+    Ok(value!({ "id": id.0, "members": members, "sealed": sealed }))
 }
 
 /// Its name goes into certificates, its addresses are dialled: what cannot be is refused here.

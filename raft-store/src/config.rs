@@ -156,10 +156,14 @@ pub enum OpenError {
     /// It was removed: its data must never be served again. Join anew under a new id.
     #[error("{why}; {path} is not served again: empty it, and join as a new member")]
     Removed { why: String, path: PathBuf },
-    /// The disk no longer holds what was acknowledged. Never serve from it: remove the member and
-    /// join anew under a new id.
+    /// The disk no longer holds what was acknowledged. Never serve from it: remove the member, `discard`
+    /// what is left and join anew under a new id.
     #[error("{file} is damaged at offset {offset}: {detail}")]
     Damaged { file: PathBuf, offset: u64, detail: String },
+    /// Nothing is lost, but this program lacks what it takes: start the version that wrote it, or give it
+    /// the keys.
+    #[error("{path} cannot be read by this program: {why}")]
+    Unreadable { path: PathBuf, why: String },
     /// This member once found its state to differ from that of most others. Never serve from it: keep
     /// the directory to find out why, remove the member and join anew under a new id.
     #[error(

@@ -17,6 +17,15 @@ pub fn write(dir: &Path, name: &str, contents: &str) -> io::Result<()> {
     write_as(0o666, &dir.join(name), contents)
 }
 
+/// On return there is no `name` in `dir`, on disk.
+pub fn remove(dir: &Path, name: &str) -> io::Result<()> {
+    match fs::remove_file(dir.join(name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::File::open(dir)?.sync_all()
+}
+
 /// On return the file holds `contents` on disk, and nobody but its owner can read it.
 pub fn write_private(path: &Path, contents: &str) -> io::Result<()> {
     write_as(0o600, path, contents)

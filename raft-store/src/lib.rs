@@ -40,6 +40,7 @@ mod types;
 mod watch;
 
 pub use config::{Config, OpenError, OwnTls, Peer, Retention, Timers, Tls};
+pub use member::discard;
 pub use members::{Leadership, MemberStatus};
 pub use membership::Refusal;
 pub use questions::Answer;

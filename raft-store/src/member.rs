@@ -21,7 +21,7 @@ use crate::{
     questions::{Answer, Answers},
     raft::{
         self, LogId, Payload, Raft, index_of,
-        log::{Log, Promises, mark::MarkSync},
+        log::{FLUSHED, Log, Promises, mark::MarkSync},
         machine::{Dirs, Machine, disk_now},
         network::{self, Link, Links},
         server::{self, Service},
@@ -30,6 +30,7 @@ use crate::{
     },
     room::{Disk, Measuring, Room},
     roster::Roster,
+    seal::Unopened,
     shared::Shared,
     state::Session,
     state_engine::{Engines, rocks},
@@ -80,6 +81,8 @@ pub(crate) struct Member {
     room: Arc<Room>,
     steward: Steward,
     stopping: CancellationToken,
+    /// Whose files must be closed at the end.
+    disk: Mutex<Option<Arc<Mutex<Arc<StateDisk>>>>>,
     parts: Mutex<Option<Parts>>,
 }
 
@@ -88,7 +91,6 @@ struct Parts {
     tasks: JoinSet<()>,
     server: tokio::task::JoinHandle<()>,
     writer: thread::JoinHandle<()>,
-    disk: Arc<Mutex<Arc<StateDisk>>>,
 }
 
 /// What the tasks of a member need.
@@ -124,7 +126,7 @@ impl Member {
         validate(&config)?;
         let listener = server::listen(config.listen).await?;
         let (opened, writer) = open_disks(&config, &metrics).await?;
-        let (tls, disk) = (config.tls.clone(), opened.machine.disk());
+        let tls = config.tls.clone();
         let dial = Arc::new(Grpc::new(&config, Introduce::new(&opened.shared)));
         let name = Cluster::new(1);
         let Assembled { member, service, work } =
@@ -134,7 +136,7 @@ impl Member {
         for each in work {
             tasks.spawn(each);
         }
-        let parts = Parts { tasks, server, writer, disk };
+        let parts = Parts { tasks, server, writer };
         *member.parts.lock().expect("only taken") = Some(parts);
         Ok(member)
     }
@@ -165,7 +167,7 @@ impl Member {
             links,
             timers: config.timers,
             retention: config.retention,
-            disk,
+            disk: disk.clone(),
             leadership: leadership.clone(),
             promises,
         };
@@ -187,6 +189,7 @@ impl Member {
             room: service.room.clone(),
             steward: steward.clone(),
             stopping: service.stopping.clone(),
+            disk: Mutex::new(Some(disk)),
             parts: Mutex::new(None),
         };
         let measuring = measuring(&config.disk, &service.room, &steward, &metrics);
@@ -273,7 +276,7 @@ impl Member {
             Err(Error::Stopped(why)) => return Err(Error::Stopped(why).into()),
             Err(_) => None,
         };
-        let disk = self.parts.lock().expect("only taken").as_ref().map(|it| disk_now(&it.disk));
+        let disk = self.disk.lock().expect("only taken").as_deref().map(disk_now);
         let disk = disk.ok_or_else(|| Error::Stopped("shut down".into()))?;
         let cluster = self.shared.cluster().get().cloned();
         let cluster = cluster.ok_or(backup::Error::Unnamed)?;
@@ -381,7 +384,8 @@ impl Member {
         self.shared.stop(reason);
         self.stopping.cancel();
         let parts = self.parts.lock().expect("only taken").take();
-        let Some(Parts { mut tasks, server, writer, disk }) = parts else { return };
+        let disk = self.disk.lock().expect("only taken").take();
+        let (Some(Parts { mut tasks, server, writer }), Some(disk)) = (parts, disk) else { return };
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not stop cleanly");
         }
@@ -496,19 +500,44 @@ pub(crate) fn open_state(
     let dirs = Dirs::new(config.data_dir.join("state"), engines);
     let disk = |source| OpenError::Disk { path: config.data_dir.join("state"), source };
     let dir = dirs.prepare().map_err(disk)?;
-    let damaged = |error: io::Error| OpenError::Damaged {
-        file: dir.clone(),
-        offset: 0,
-        detail: format!("{error}; remove this member and let it join under a new id"),
-    };
-    let state_disk = dirs.open(&dir, config.seal.clone()).map_err(damaged)?;
-    let state = state_disk.load().map_err(damaged)?;
+    let explained = |error| explain(&dir, error);
+    let state_disk = dirs.open(&dir, config.seal.clone()).map_err(explained)?;
+    let state = state_disk.load().map_err(explained)?;
     let retention = &config.retention;
     let ring = RingLimits { changes: retention.ring_changes, bytes: retention.ring_bytes };
     let shared = Arc::new(Shared::new(session, state, Some(ring)));
     let machine = Machine::new(shared.clone(), dirs.clone(), state_disk, metrics.clone());
-    let machine = machine.map_err(damaged)?;
+    let machine = machine.map_err(explained)?;
     Ok((shared, machine, dirs))
+}
+
+/// Why a state is not opened: damaged is only what is not as it was written.
+fn explain(dir: &Path, error: io::Error) -> OpenError {
+    let unopened = error.get_ref().and_then(|inner| inner.downcast_ref::<Unopened>());
+    match (unopened, error.kind()) {
+        (Some(why), _) => OpenError::Unreadable { path: dir.into(), why: why.to_string() },
+        (None, io::ErrorKind::InvalidData) => {
+            let detail = format!("{error}; remove this member and let it join under a new id");
+            OpenError::Damaged { file: dir.into(), offset: 0, detail }
+        }
+        (None, _) => OpenError::Disk { path: dir.into(), source: error },
+    }
+}
+
+/// Removes what a member keeps in its directory, so that another one can begin there. Only for data
+/// that can never be served again: see [`OpenError::Damaged`].
+pub fn discard(data_dir: &Path) -> io::Result<()> {
+    for name in ["log", "state"] {
+        match fs::remove_dir_all(data_dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    // Whose it was goes last: until then it is nobody else's.
+    for name in [FLUSHED, steward::REMOVED, quarantine::FILE, OWNER] {
+        durable::remove(data_dir, name)?;
+    }
+    Ok(())
 }
 
 async fn open_disks(

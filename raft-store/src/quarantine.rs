@@ -4,7 +4,7 @@
 use crate::{config::OpenError, durable};
 use std::{io, path::Path};
 
-const FILE: &str = "quarantined";
+pub(crate) const FILE: &str = "quarantined";
 
 /// Marks the directory for good.
 pub(crate) fn set(data_dir: &Path, reason: &str) -> io::Result<()> {

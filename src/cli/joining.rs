@@ -74,19 +74,38 @@ pub(super) struct Own<'a> {
 /// This master's id and all members it knows of, itself among them; asks for them the first time.
 pub(super) async fn members(args: &JoinArgs, own: &Own<'_>) -> Result<(u64, Vec<Member>)> {
     let this = own_peer(args, own)?;
-    let known = own.data_dir.join(JOINED);
-    let answer = match fs::read(&known) {
-        Ok(text) => serde_json::from_slice(&text)
-            .with_context(|| format!("{} is damaged", known.display()))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+    let answer = match remembered(own.data_dir)? {
+        Some(answer) => answer,
+        None => {
             let answer = ask(args, own, &this).await?;
-            fs::create_dir_all(own.data_dir)
-                .and_then(|()| durable::write(own.data_dir, JOINED, &answer.to_string()))
-                .with_context(|| format!("cannot write {}", known.display()))?;
+            remember(own.data_dir, &answer)?;
             answer
         }
-        Err(error) => return Err(error).with_context(|| known.display().to_string()),
     };
+    all(&answer, this)
+}
+
+/// What the masters answered when they let this one in; `None`: it has not joined.
+pub(super) fn remembered(data_dir: &Path) -> Result<Option<Value>> {
+    let known = data_dir.join(JOINED);
+    match fs::read(&known) {
+        Ok(text) => {
+            let answer = serde_json::from_slice(&text);
+            Ok(Some(answer.with_context(|| format!("{} is damaged", known.display()))?))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| known.display().to_string()),
+    }
+}
+
+pub(super) fn remember(data_dir: &Path, answer: &Value) -> Result<()> {
+    fs::create_dir_all(data_dir)
+        .and_then(|()| durable::write(data_dir, JOINED, &answer.to_string()))
+        .with_context(|| format!("cannot write {}", data_dir.join(JOINED).display()))
+}
+
+/// This master's id and all members that the answer names, and `this`.
+pub(super) fn all(answer: &Value, this: Peer) -> Result<(u64, Vec<Member>)> {
     let id = answer["id"].as_u64().context("joined.json: no id")?;
     let mut members = vec![Member { id: MemberId(id), peer: this }];
     for member in answer["members"].as_array().into_iter().flatten() {

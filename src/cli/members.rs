@@ -186,7 +186,7 @@ async fn transfer(target: &Target, to: Option<&str>) -> Result<()> {
 }
 
 /// What became of a change that was asked for.
-enum Changed {
+pub(super) enum Changed {
     Done(Value),
     /// Nothing was changed, for this reason.
     Refused(String),
@@ -195,7 +195,7 @@ enum Changed {
 }
 
 /// Asks the first master that answers; which one leads is the masters' own business.
-async fn change(
+pub(super) async fn change(
     target: &Target,
     method: http::Method,
     path: &str,

@@ -16,6 +16,7 @@ mod joining;
 mod machine;
 mod members;
 mod pinned;
+mod rebuilding;
 mod replace;
 mod restore;
 mod secrets;

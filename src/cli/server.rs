@@ -7,7 +7,7 @@ use super::{
     client::client_tls_of,
     etcd_door::EtcdArgs,
     joining::{self, JoinArgs},
-    stop_signal,
+    rebuilding, stop_signal,
 };
 use crate::{
     credentials::{Credentials, names_in},
@@ -165,22 +165,12 @@ impl AuditArgs {
     }
 }
 
-pub(super) async fn run(mut args: Args) -> Result<()> {
-    let registry = prometheus::Registry::new();
-    let joins = args.initial_members.is_empty();
-    let members = match joins {
-        true => join(&mut args).await?,
-        false => parse_members(&args)?,
-    };
-    let keyring = keyring(&args.pki)?;
-    // Before the store reads its own.
-    let credentials = Credentials::open(&args.pki, &registry)?;
-    let store =
-        open_store(&args, store_config(&args, &members, (&keyring, &credentials), &registry)?)
-            .await?;
+pub(super) async fn run(args: Args) -> Result<()> {
+    let Opened { registry, place, keyring, credentials, store } = open_or_rebuild(&args).await?;
     let shutdown = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    if joins {
+    let members = place.members;
+    if place.joins {
         let (follows, stop) = (joining::follow(store.clone()), shutdown.clone());
         tasks.spawn(async move {
             let _ = stop.run_until_cancelled(follows).await;
@@ -197,7 +187,7 @@ pub(super) async fn run(mut args: Args) -> Result<()> {
         let (server, tls, shutdown) = (server.clone(), tls.clone(), shutdown.clone());
         tasks.spawn(async move { server.serve(listener, tls, shutdown).await });
     }
-    tracing::info!(name = args.name, id = args.id, listen = ?args.listen, "serving the API");
+    tracing::info!(name = args.name, id = %place.id, listen = ?args.listen, "serving the API");
     background(&server, &shutdown, &mut tasks);
     args.backups.start(&store, &registry, &shutdown, &mut tasks)?;
     args.etcd.serve(&store, (&args.pki, &args.data_dir), &shutdown, &mut tasks).await?;
@@ -270,45 +260,116 @@ fn parse_members(args: &Args) -> Result<Vec<Member>> {
     Ok(members)
 }
 
-/// Lets this master into the cluster it is told of, if it is not in it yet; all members known.
-async fn join(args: &mut Args) -> Result<Vec<Member>> {
-    let own = joining::Own {
-        name: &args.name,
-        data_dir: &args.data_dir,
-        pki: &args.pki,
-        listen: &args.listen,
-        service_cidr: &args.service_cidr,
-    };
-    let (id, members) = joining::members(&args.joining, &own).await?;
-    args.id = id;
-    Ok(members)
+/// Which member this master is, and all that it knows of.
+struct Place {
+    id: MemberId,
+    members: Vec<Member>,
+    /// The group is there, and has added this member.
+    joins: bool,
 }
 
-async fn open_store(args: &Args, config: StoreConfig) -> Result<Store> {
+impl Place {
+    fn own(&self) -> Result<&Member> {
+        self.members.iter().find(|member| member.id == self.id).context("it is among its members")
+    }
+}
+
+/// Lets this master into the cluster it is told of, if it is in none yet.
+async fn place(args: &Args) -> Result<Place> {
+    if args.initial_members.is_empty() {
+        let own = joining::Own {
+            name: &args.name,
+            data_dir: &args.data_dir,
+            pki: &args.pki,
+            listen: &args.listen,
+            service_cidr: &args.service_cidr,
+        };
+        let (id, members) = joining::members(&args.joining, &own).await?;
+        return Ok(Place { id: MemberId(id), members, joins: true });
+    }
+    let mut founders = parse_members(args)?;
+    let Some(answer) = joining::remembered(&args.data_dir)? else {
+        return Ok(Place { id: MemberId(args.id), members: founders, joins: false });
+    };
+    // It was one of the founders, and was rebuilt under another id since.
+    let own = founders.iter().position(|member| member.id.0 == args.id).context("checked above")?;
+    let (id, members) = joining::all(&answer, founders.swap_remove(own).peer)?;
+    Ok(Place { id: MemberId(id), members, joins: true })
+}
+
+/// What a master starts from.
+struct Opened {
+    registry: Registry,
+    place: Place,
+    keyring: Arc<Keyring>,
+    credentials: Credentials,
+    store: Store,
+}
+
+/// Opens the store. One that is damaged becomes that of a new member first.
+async fn open_or_rebuild(args: &Args) -> Result<Opened> {
+    rebuilding::finish(&args.data_dir)?;
+    let file = match open(args).await {
+        Ok(opened) => return Ok(opened),
+        Err(error) => match error.downcast_ref() {
+            Some(OpenError::Damaged { file, .. }) => {
+                tracing::error!("{error:#}");
+                file.clone()
+            }
+            _ => return Err(error),
+        },
+    };
+    let place = place(args).await?;
+    let damaged = rebuilding::Damaged {
+        id: place.id.0,
+        peer: &place.own()?.peer,
+        data_dir: &args.data_dir,
+        pki: &args.pki,
+        members: &place.members,
+    };
+    tokio::select! {
+        rebuilt = rebuilding::rebuild(&damaged, &file) => rebuilt?,
+        signal = stop_signal() => {
+            signal?;
+            bail!("stopped before this master was rebuilt");
+        }
+    }
+    open(args).await
+}
+
+async fn open(args: &Args) -> Result<Opened> {
+    let registry = Registry::new();
+    let place = place(args).await?;
+    let keyring = keyring(&args.pki)?;
+    // Before the store reads its own.
+    let credentials = Credentials::open(&args.pki, &registry)?;
+    let config = store_config(args, &place, (&keyring, &credentials), &registry)?;
     let opened = Store::open(config).await;
     let removed = matches!(opened, Err(OpenError::Removed { .. }));
     let opened =
         opened.with_context(|| format!("cannot open the store in {}", args.data_dir.display()));
-    match removed {
-        true => opened.with_context(|| joining::how_to_come_back(&args.data_dir)),
-        false => opened,
-    }
+    let store = match removed {
+        true => opened.with_context(|| joining::how_to_come_back(&args.data_dir))?,
+        false => opened?,
+    };
+    Ok(Opened { registry, place, keyring, credentials, store })
 }
 
 fn store_config(
     args: &Args,
-    members: &[Member],
+    place: &Place,
     (keyring, credentials): (&Arc<Keyring>, &Credentials),
     registry: &Registry,
 ) -> Result<StoreConfig> {
-    let own = members.iter().find(|member| member.id.0 == args.id).context("checked above")?;
+    let own = place.own()?;
+    let members = &place.members;
     let address = &own.peer.peer_address;
     let heartbeat = Duration::from_millis(args.heartbeat_interval_ms);
     Ok(StoreConfig {
         member: own.id,
         data_dir: args.data_dir.clone(),
         initial_members: members.iter().map(|it| (it.id, it.peer.clone())).collect(),
-        joins: args.initial_members.is_empty(),
+        joins: place.joins,
         listen: address.parse().with_context(|| format!("{address}: not ADDRESS:PORT"))?,
         tls: credentials.peer(),
         timers: Timers {

@@ -8,6 +8,7 @@
 mod chaos;
 mod load;
 mod members;
+mod rebuilding;
 mod replacing;
 
 use k8s_openapi::api::apps::v1::Deployment;

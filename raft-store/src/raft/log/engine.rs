@@ -90,8 +90,13 @@ fn options() -> Options {
     options
 }
 
+/// `InvalidData`: what is there is not what was written.
 pub(crate) fn io_error(error: rocksdb::Error) -> io::Error {
-    io::Error::other(error.into_string())
+    let kind = match error.kind() {
+        rocksdb::ErrorKind::Corruption => io::ErrorKind::InvalidData,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error.into_string())
 }
 
 impl RocksLog {
@@ -176,8 +181,12 @@ pub(crate) fn verify(
         if index != next {
             return Err(damaged(format!("entry {next} is missing, {index} is there")));
         }
-        let (entry, chain) = record::decode(index, before, record)
-            .map_err(|bad: BadRecord| damaged(bad.to_string()))?;
+        let (entry, chain) = record::decode(index, before, record).map_err(|bad| match bad {
+            BadRecord::Newer(..) => {
+                OpenError::Unreadable { path: mark.path().into(), why: bad.to_string() }
+            }
+            _ => damaged(bad.to_string()),
+        })?;
         if index == flushed.index && chain != flushed.chain && flushed.index > 0 {
             return Err(damaged(format!("entry {index} is not the one that was written")));
         }

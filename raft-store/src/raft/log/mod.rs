@@ -43,6 +43,9 @@ const CACHE_BYTES: usize = 8 << 20;
 /// One replication message carries about this much.
 const READ_BYTES_MAX: usize = 2 << 20;
 
+/// In the data directory: how far the log was on disk.
+pub(crate) const FLUSHED: &str = "log.flushed";
+
 struct Cached {
     entry: Entry,
     chain: Chain,
@@ -95,7 +98,7 @@ impl Log {
         metrics: &Metrics,
         failed: Box<dyn Fn(&io::Error) + Send>,
     ) -> Result<(Log, JoinHandle<()>), OpenError> {
-        let path = dir.join("log.flushed");
+        let path = dir.join(FLUSHED);
         let mark = Mark::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::InvalidData => {
                 OpenError::Damaged { file: path.clone(), offset: 0, detail: error.to_string() }

@@ -496,8 +496,7 @@ impl Replay {
             else {
                 return Err(damaged(&path, 0, "it does not begin as a segment does"));
             };
-            let (before, _) = begin_in(body)
-                .ok_or_else(|| damaged(&path, 0, "it was written by another version"))?;
+            let (before, _) = begin_in(body).ok_or_else(|| of_another_version(&path))?;
             if let Some((earlier, bytes)) = earlier.take() {
                 replay.take(earlier, &bytes, Some(before))?;
             }
@@ -550,7 +549,7 @@ impl Replay {
         let mut rest = if first { begin_in(body).map_or(body, |(_, rest)| rest) } else { body };
         while !rest.is_empty() {
             let Some(op) = decode(&mut rest) else {
-                return refused("a frame was written by another version");
+                return Err(of_another_version(&segment.path));
             };
             if !self.index.has_place_for(&op) {
                 return refused("entries are missing before the ones that are there");
@@ -573,6 +572,10 @@ impl Replay {
 
 fn damaged(file: &Path, offset: u64, detail: &str) -> OpenError {
     OpenError::Damaged { file: file.into(), offset, detail: detail.into() }
+}
+
+fn of_another_version(file: &Path) -> OpenError {
+    OpenError::Unreadable { path: file.into(), why: "it was written by another version".into() }
 }
 
 pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
