@@ -71,6 +71,8 @@ pub struct Op {
 /// Everything that was committed, to be asked what was so when.
 #[derive(Clone, Debug, Default)]
 pub struct Truth {
+    /// Revisions go on after it.
+    begin: u64,
     events: Vec<Event>,
     /// By key: since which revision it has had which value.
     keys: BTreeMap<String, Vec<(u64, Option<String>)>>,
@@ -78,12 +80,25 @@ pub struct Truth {
 
 impl Truth {
     pub fn new(events: Vec<Event>) -> Truth {
+        Truth::after(0, Vec::new(), events)
+    }
+
+    /// Of what began at a revision with these objects, as `(key, value, revision of the value)`.
+    pub fn after(begin: u64, objects: Vec<(String, String, u64)>, events: Vec<Event>) -> Truth {
         let mut keys: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for (key, value, revision) in objects {
+            keys.entry(key).or_default().push((revision, Some(value)));
+        }
         for event in &events {
             let versions = keys.entry(event.key.clone()).or_default();
             versions.push((event.revision, event.value.clone()));
         }
-        Truth { events, keys }
+        Truth { begin, events, keys }
+    }
+
+    /// The revision before the first event.
+    pub fn begin(&self) -> u64 {
+        self.begin
     }
 
     pub fn events(&self) -> &[Event] {
@@ -92,7 +107,7 @@ impl Truth {
 
     /// The newest revision.
     pub fn end(&self) -> u64 {
-        self.events.last().map_or(0, |event| event.revision)
+        self.events.last().map_or(self.begin, |event| event.revision)
     }
 
     /// Which revision a key was as of, just before another; `None`: it was not there.

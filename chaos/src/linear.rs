@@ -26,9 +26,9 @@ pub fn check_part(ops: &[Op], truth: &Truth) -> Vec<Violation> {
     found
 }
 
-/// Revisions grow by one, from 1, and so do places within each, from 0.
+/// Revisions grow by one from where they begin, and so do places within each, from 0.
 fn revisions(truth: &Truth) -> Option<Violation> {
-    let (mut revision, mut place) = (0, 0);
+    let (mut revision, mut place) = (truth.begin(), 0);
     let odd = truth.events().iter().find(|event| {
         let follows = match event.place {
             0 => event.revision == revision + 1,
@@ -207,6 +207,19 @@ mod tests {
         ];
         let events = [event(1, "a", "1"), event(2, "a", "2"), event(3, "b", "4")];
         assert_eq!(found(&ops, &events), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn what_was_restored_is_there_and_revisions_go_on_after_it() {
+        let objects = vec![("a".to_owned(), "1".to_owned(), 3)];
+        let truth = Truth::after(100, objects, vec![event(101, "b", "2")]);
+        let written = write((2, 3), "b", "2", Told::Done(Some(101)));
+        let ops = [read((0, 1), 100, &[("a", "1", 3)]), written.clone()];
+        assert_eq!(check(&ops, &truth), []);
+        let ops = [read((0, 1), 100, &[]), written.clone()];
+        assert_eq!(check(&ops, &truth)[0].check, "reads are true");
+        let early = Truth::after(100, Vec::new(), vec![event(4, "b", "2")]);
+        assert_eq!(check(&[], &early)[0].check, "revisions");
     }
 
     #[test]

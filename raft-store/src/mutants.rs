@@ -33,12 +33,18 @@ pub(crate) enum Mutant {
     VoteUnsynced,
     /// What a killed process left unsynced counts as on disk for the next one, which does not sync it.
     StartUnsynced,
+    /// A request that was sent is said to be refused when its time is up.
+    SentIsRefused,
+    /// A restored cluster goes on at the revision of the backup.
+    RestoreGoesOn,
+    /// A restored cluster holds what was written after the revision that was asked for.
+    RestoresLater,
     /// Requests that got lost are only looked for when nothing else is to be sent.
     LostWhileBusy,
 }
 
 /// Those that the simulation finds. The others have tests of their own.
-pub(crate) const FOUND: [Mutant; 14] = [
+pub(crate) const FOUND: [Mutant; 17] = [
     Mutant::FsyncSkipped,
     Mutant::FenceIgnored,
     Mutant::GuardIgnored,
@@ -53,6 +59,9 @@ pub(crate) const FOUND: [Mutant; 14] = [
     Mutant::PurgeUnsynced,
     Mutant::VoteUnsynced,
     Mutant::StartUnsynced,
+    Mutant::SentIsRefused,
+    Mutant::RestoreGoesOn,
+    Mutant::RestoresLater,
 ];
 
 thread_local! {

@@ -3,6 +3,8 @@
 //!
 //! A request may be proposed several times; the state knows its number and applies it once.
 
+#[cfg(test)]
+use crate::mutants::{self, Mutant};
 use crate::{
     codec,
     config::Timers,
@@ -129,7 +131,10 @@ impl Proposer {
             },
             () = sleep(self.deadline) => {
                 let pending = self.queue().pending.get(&entered.serial).map(|p| p.times_sent > 0);
-                Err(Error::Unavailable { unknown: pending.unwrap_or(true) })
+                let unknown = pending.unwrap_or(true);
+                #[cfg(test)]
+                let unknown = unknown && !mutants::on(Mutant::SentIsRefused);
+                Err(Error::Unavailable { unknown })
             }
         }
     }
@@ -258,7 +263,7 @@ impl Proposer {
     /// there is to do meanwhile.
     async fn more(&self, rounds: &mut Ticks) {
         #[cfg(test)]
-        if crate::mutants::on(crate::mutants::Mutant::LostWhileBusy) {
+        if mutants::on(Mutant::LostWhileBusy) {
             *rounds = Ticks::after(self.resend_after);
         }
         tokio::select! {

@@ -108,6 +108,15 @@ impl Ticks {
     }
 }
 
+/// Runs what blocks beside everything else; nobody waits for it.
+pub(crate) fn block_apart(work: impl FnOnce() + Send + 'static) {
+    #[cfg(test)]
+    if crate::sim::is_simulated() {
+        return work();
+    }
+    tokio::task::spawn_blocking(work);
+}
+
 /// Runs what blocks where it keeps nobody waiting. Fails if it panicked, or the program is ending.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,

@@ -5,6 +5,7 @@ use super::{Base, Error, Header, Member, Since, Unit, format::Writer};
 use crate::{
     codec,
     disk::{Frozen, StateDisk},
+    time::block_apart,
     types::{Cluster, MemberId, Revision},
 };
 use bytes::Bytes;
@@ -45,7 +46,7 @@ pub(crate) async fn take(
 ) -> Result<Taken, Error> {
     let (send, stream) = mpsc::channel(CHUNKS_AHEAD);
     let (begin, begun) = oneshot::channel();
-    tokio::task::spawn_blocking(move || {
+    block_apart(move || {
         let frozen = disk.freeze();
         let header = match header(&frozen, facts, since) {
             Ok(header) => header,

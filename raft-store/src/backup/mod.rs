@@ -18,6 +18,8 @@ pub use restore::{Restored, Restoring, restore};
 
 pub(crate) use create::{Facts, take};
 use format::Unit;
+#[cfg(test)]
+pub(crate) use restore::restore_on;
 
 use crate::{
     config::Peer,

@@ -8,6 +8,8 @@ use super::{
     Error,
     chain::{Chain, WATCH_EVERY},
 };
+#[cfg(test)]
+use crate::mutants::{self, Mutant};
 use crate::{
     config::Peer,
     disk::{StateBatch, StateDisk},
@@ -15,7 +17,7 @@ use crate::{
     member::OWNER,
     raft::machine::Dirs,
     seal::Plain,
-    state_engine::rocks,
+    state_engine::{Engines, rocks},
     types::{Cluster, MemberId, Revision},
 };
 use std::{
@@ -62,6 +64,16 @@ pub struct Restored {
 pub fn restore<R: io::Read>(
     chain: &mut Chain<R>,
     restoring: &Restoring,
+    watch: impl FnMut(&Chain<R>),
+) -> Result<Restored, Error> {
+    restore_on(rocks(), chain, restoring, watch)
+}
+
+/// The same on any disk.
+pub(crate) fn restore_on<R: io::Read>(
+    engines: Arc<dyn Engines>,
+    chain: &mut Chain<R>,
+    restoring: &Restoring,
     mut watch: impl FnMut(&Chain<R>),
 ) -> Result<Restored, Error> {
     let newest = chain.newest().clone();
@@ -78,7 +90,7 @@ pub fn restore<R: io::Read>(
     let place = Place::prepare(&restoring.data_dir)?;
     let cluster = Cluster::new(newest.cluster.epoch + 1);
     let revision = beginning(newest.revision, newest.taken_at, restoring.now);
-    let dirs = Dirs::new(place.building.join("state"), rocks());
+    let dirs = Dirs::new(place.building.join("state"), engines);
     let dir = dirs.prepare().map_err(place.failed())?;
     let disk = dirs.open(&dir, Arc::new(Plain)).map_err(place.failed())?;
     let objects = fill(chain, &disk, at, &mut watch)?;
@@ -99,6 +111,10 @@ pub fn restore<R: io::Read>(
 
 /// Where revisions begin again: above `highest`, which was issued, and all that may have been.
 fn beginning(highest: Revision, taken_at: u64, now: u64) -> Revision {
+    #[cfg(test)]
+    if mutants::on(Mutant::RestoreGoesOn) {
+        return highest;
+    }
     let since = now.saturating_sub(taken_at).saturating_mul(WRITES_PER_SECOND_MAX);
     Revision(highest.0.saturating_add(GAP.max(since)))
 }
@@ -117,6 +133,8 @@ fn fill<R: io::Read>(
         if records % WATCH_EVERY == 0 {
             watch(chain);
         }
+        #[cfg(test)]
+        let at = if mutants::on(Mutant::RestoresLater) { Revision(u64::MAX) } else { at };
         if checked.unit.at.revision > at {
             continue;
         }

@@ -6,7 +6,7 @@ use super::{
     witness::{self, event, name, text},
     world::World,
 };
-use crate::{Error, Guard, Key, Op, Revision, Store, Txn, Write};
+use crate::{Error, Guard, Key, Op, Revision, Store, Txn, Write, backup};
 use chaos::{
     Violation,
     history::{self, Told, What},
@@ -241,13 +241,47 @@ enum Heard {
     Failed(Error),
 }
 
-/// Follows a prefix from the beginning to the end of the run.
+/// Takes backups now and then, of whichever member.
+pub(super) async fn operator(world: Arc<World>) {
+    while !world.is_over() {
+        Sleep::ms(random(|random| random.random_range(500..4_000))).await;
+        let Some(node) = any_node(&world) else { continue };
+        let seconds = now_ns() / 1_000_000_000;
+        let taken = ask(&world, node, |store| async move { store.backup(seconds, None).await });
+        let mut taken = match taken.await {
+            Some(Ok(taken)) => taken,
+            Some(Err(backup::Error::Unnamed | backup::Error::Member(_))) | None => {
+                world.count("backups not taken", 1);
+                continue;
+            }
+            Some(Err(error)) => {
+                let what = format!("member {node}: {error}");
+                witness::accuse(Violation::new("backups are whole", what));
+                continue;
+            }
+        };
+        let mut bytes = Vec::new();
+        while let Some(piece) = taken.stream.recv().await {
+            match piece {
+                Ok(piece) => bytes.extend(piece),
+                Err(error) => {
+                    let what = format!("member {node} began a backup, and then: {error}");
+                    witness::accuse(Violation::new("backups are whole", what));
+                }
+            }
+        }
+        world.count("backups taken", 1);
+        world.backups.lock().expect("never held across a panic").push(bytes);
+    }
+}
+
+/// Follows a prefix from the revision with which `seen` begins to the end of the run.
 pub(super) async fn watcher(
     world: Arc<World>,
     prefix: String,
+    mut cursor: u64,
     seen: Arc<std::sync::Mutex<Vec<Seen>>>,
 ) {
-    let mut cursor = 0;
     let note = |each: Seen| seen.lock().expect("never held across a panic").push(each);
     while !world.is_over() {
         Sleep::ms(random(|random| random.random_range(1..50))).await;

@@ -2,22 +2,23 @@
 
 use super::{
     checks, clients,
+    disks::{Health, StateDisks},
     scheduler::{self, Node, Sleep, WORLD, now_ms, random, run_until, spawn_on},
     witness,
     world::{Fate, Setup, World},
 };
 use crate::{
-    MemberId,
+    MemberId, Revision,
+    backup::{self, Chain, Reader, Restored, Restoring, restore_on},
     mutants::{self, Mutant},
 };
 use chaos::{
     Violation,
     faults::{Fault, Timed, plan},
     history::{Event, Truth},
-    linear, shrink,
-    watched::{self, Seen},
+    linear, shrink, watched,
 };
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{Rng as _, SeedableRng, rngs::StdRng};
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -29,6 +30,10 @@ const FAULTS_MS: u64 = 12_000;
 /// In which time a healed cluster must serve again. Generous: a disk may have been slow, a log be behind.
 const HEALED_MS: u64 = 40_000;
 const CLIENTS: u64 = 5;
+/// For how long there are faults once a backup was restored.
+const RESTORED_MS: u64 = 5_000;
+/// All masters are lost in one of so many runs.
+const LOSES_ALL: u64 = 4;
 
 /// What a run came to.
 #[derive(Debug, Default)]
@@ -50,8 +55,7 @@ pub(super) fn faults(seed: u64) -> Vec<Timed> {
 pub(super) fn run(seed: u64, faults: &[Timed], mutant: Option<Mutant>) -> Report {
     mutants::switch(mutant);
     scheduler::begin(seed);
-    witness::begin();
-    let ran = catch_unwind(AssertUnwindSafe(|| simulate(faults)));
+    let ran = catch_unwind(AssertUnwindSafe(|| simulate(faults, seed.is_multiple_of(LOSES_ALL))));
     let (trace, steps) = scheduler::trace();
     let simulated_ms = now_ms();
     let mut report = match ran {
@@ -70,49 +74,156 @@ pub(super) fn run(seed: u64, faults: &[Timed], mutant: Option<Mutant>) -> Report
     report
 }
 
-type Watching = (String, Arc<Mutex<Vec<Seen>>>);
+/// A cluster, who uses it, and what breaks.
+struct Life<'a> {
+    world: Arc<World>,
+    faults: &'a [Timed],
+    /// For how long there are faults, in simulated milliseconds.
+    length: u64,
+    /// Numbers of its clients go on after it.
+    clients: u64,
+    /// Watches go on after this revision.
+    after: u64,
+}
 
-fn simulate(faults: &[Timed]) -> Report {
+/// What there was to see of a cluster's life.
+struct Seen {
+    truth: Truth,
+    watching: Vec<Watching>,
+    violations: Vec<Violation>,
+}
+
+type Watching = (String, Arc<Mutex<Vec<watched::Seen>>>);
+
+fn simulate(faults: &[Timed], loses_all: bool) -> Report {
     let world = World::new(Setup::draw());
     for node in world.nodes() {
-        let fast = random(|random| rand::Rng::random_range(random, -2_000..2_000));
+        let fast = random(|random| random.random_range(-2_000..2_000));
         scheduler::set_skew(node, fast);
-        world.start(node);
     }
-    (1..=CLIENTS).for_each(|id| spawn_on(WORLD, clients::client(world.clone(), id)));
+    witness::begin(0);
+    if loses_all {
+        spawn_on(WORLD, clients::operator(world.clone()));
+    }
+    let life = Life { world: world.clone(), faults, length: FAULTS_MS, clients: 0, after: 0 };
+    let Seen { truth, mut violations, .. } = live(&life, Truth::new);
+    world.clear();
+    let mut counts = world.counts();
+    if loses_all {
+        let backups = std::mem::take(&mut *world.backups.lock().expect("whole"));
+        violations.extend(restored(&world, &truth, backups, &mut counts));
+    }
+    Report { violations, counts, ..Report::default() }
+}
+
+/// Every master is lost with its disk. A new cluster begins with what one of the backups has of one of
+/// its revisions, and clients go on with it.
+fn restored(
+    lost: &World,
+    truth: &Truth,
+    mut backups: Vec<Vec<u8>>,
+    counts: &mut BTreeMap<&'static str, u64>,
+) -> Vec<Violation> {
+    if backups.is_empty() {
+        return Vec::new();
+    }
+    let chosen = random(|random| random.random_range(0..backups.len()));
+    let world = World::new(Setup { members: 1, ..lost.setup });
+    let backup = backups.swap_remove(chosen);
+    let restored = match restore(&world, &backup) {
+        Ok(restored) => restored,
+        Err(error) => return vec![Violation::new("backups restore", error.to_string())],
+    };
+    let (begin, objects) = (restored.revision.0, truth.at("", restored.state_of.0));
+    witness::begin(begin);
+    let mut random = random(StdRng::from_rng);
+    let mut faults = plan(&mut random, 3, RESTORED_MS);
+    // Of the only member that would be everything.
+    faults.retain(|timed| !matches!(timed.fault, Fault::LoseTail { .. }));
+    faults.extend([200, 800].map(|at| Timed { at, fault: Fault::Join }));
+    faults.sort_by_key(|timed| timed.at);
+    let (length, clients, after) = (RESTORED_MS, CLIENTS, truth.end());
+    let life = Life { world: world.clone(), faults: &faults, length, clients, after };
+    let seen = live(&life, |events| Truth::after(begin, objects, events));
+    world.clear();
+    for (what, n) in world.counts().into_iter().chain([("clusters restored", 1)]) {
+        *counts.entry(what).or_default() += n;
+    }
+    let mut violations = seen.violations;
+    violations.extend(told_that_all_is_new(&seen.watching, begin));
+    if begin <= truth.end() {
+        let what = format!("restored at {begin}, but {} had been issued", truth.end());
+        violations.push(Violation::new("revisions", what));
+    }
+    violations
+}
+
+/// As of any of its revisions.
+fn restore(world: &World, backup: &[u8]) -> Result<Restored, backup::Error> {
+    let mut chain = Chain::new(vec![Reader::open(backup, "backup")?])?;
+    let (oldest, newest) = (chain.newest().oldest.0, chain.newest().revision.0);
+    let restoring = Restoring {
+        data_dir: world.data_dir(1),
+        revision: Some(Revision(random(|random| random.random_range(oldest..=newest)))),
+        member: MemberId(1),
+        peer: world.peer(1),
+        now: now_ms() / 1_000,
+    };
+    let disks = Arc::new(StateDisks(Health::default()));
+    restore_on(disks, &mut chain, &restoring, |_| {})
+}
+
+/// Who watched the lost cluster hears that it must list again before it hears anything else.
+fn told_that_all_is_new(watching: &[Watching], begin: u64) -> Option<Violation> {
+    let untold = watching.iter().find(|(_, seen)| {
+        let seen = seen.lock().expect("never held across a panic");
+        let again = |each: &&watched::Seen| !matches!(each, watched::Seen::From(at) if *at < begin);
+        let first = seen.iter().find(again);
+        first.is_some_and(|first| !matches!(first, watched::Seen::From(_)))
+    });
+    let what = |(prefix, _): &Watching| format!("{prefix} went on as if nothing had been restored");
+    untold.map(|watching| Violation::new("watches resume", what(watching)))
+}
+
+/// Runs a cluster until all is over and has settled.
+fn live(life: &Life, truth: impl FnOnce(Vec<Event>) -> Truth) -> Seen {
+    let Life { world, faults, length, clients, after } = life;
+    let begun = now_ms();
+    world.nodes().into_iter().for_each(|node| world.start(node));
+    let clients = clients + 1..=clients + CLIENTS;
+    clients.for_each(|id| spawn_on(WORLD, clients::client(world.clone(), id)));
     let watching: Vec<Watching> = ["", "k1", "", "k7"]
         .map(|prefix| {
-            let seen = Arc::new(Mutex::new(vec![Seen::From(0)]));
-            spawn_on(WORLD, clients::watcher(world.clone(), prefix.to_owned(), seen.clone()));
+            let seen = Arc::new(Mutex::new(vec![watched::Seen::From(*after)]));
+            let watcher = clients::watcher(world.clone(), prefix.to_owned(), *after, seen.clone());
+            spawn_on(WORLD, watcher);
             (format!("kv/{prefix}"), seen)
         })
         .into();
-    spawn_on(WORLD, break_things(world.clone(), faults.to_vec()));
-    run_until(FAULTS_MS + 500, || false);
+    spawn_on(WORLD, break_things(world.clone(), begun, faults.to_vec()));
+    run_until(begun + length + 500, || false);
     world.heal();
-    run_until(FAULTS_MS + 3_000, || false);
+    run_until(begun + length + 3_000, || false);
     let mut violations = Vec::new();
-    violations.extend(recovers(&world));
+    violations.extend(recovers(world));
     world.over.store(true, Ordering::Relaxed);
     // Whatever was under way has ended by then, one way or the other.
     run_until(now_ms() + 6_000, || false);
     let deadline = now_ms() + HEALED_MS;
-    while now_ms() < deadline && !checks::settled(&world) {
+    while now_ms() < deadline && !checks::settled(world) {
         run_until(now_ms() + 100, || false);
     }
-    let survivors = checks::survivors(&world);
+    let survivors = checks::survivors(world);
     let (events, witnessed) = witness::end();
     violations.extend(witnessed);
-    let truth = Truth::new(events);
+    let truth = truth(events);
     match &survivors {
         Some(all) => violations.extend(checks::agree(all, &truth)),
         None => violations.push(Violation::new("progress", "in the end not all members serve")),
     }
-    violations.extend(told(&world, &truth));
+    violations.extend(told(world, &truth));
     violations.extend(shown(&watching, &truth));
-    let counts = world.counts();
-    world.clear();
-    Report { violations, counts, ..Report::default() }
+    Seen { truth, watching, violations }
 }
 
 /// Once nothing is broken any more, a write through every member succeeds.
@@ -164,7 +275,8 @@ fn told(world: &World, truth: &Truth) -> Vec<Violation> {
 
 fn shown(watching: &[Watching], truth: &Truth) -> Vec<Violation> {
     let without_terms = |event: &Event| Event { term: 0, ..event.clone() };
-    let truth = Truth::new(truth.events().iter().map(without_terms).collect());
+    let events = truth.events().iter().map(without_terms).collect();
+    let truth = Truth::after(truth.begin(), Vec::new(), events);
     let seen = watching.iter().map(|(prefix, seen)| {
         let seen = seen.lock().expect("never held across a panic");
         watched::check(prefix, &seen, &truth)
@@ -173,9 +285,9 @@ fn shown(watching: &[Watching], truth: &Truth) -> Vec<Violation> {
 }
 
 /// Does what the plan says, when it says so.
-async fn break_things(world: Arc<World>, faults: Vec<Timed>) {
+async fn break_things(world: Arc<World>, begun: u64, faults: Vec<Timed>) {
     for Timed { at, fault } in faults {
-        Sleep::until_ns(at * 1_000_000).await;
+        Sleep::until_ns((begun + at) * 1_000_000).await;
         world.count("faults", 1);
         strike(&world, fault);
     }
@@ -219,7 +331,7 @@ fn strike(world: &Arc<World>, fault: Fault) {
             later(world, length, |world| world.dying.store(0, Ordering::Relaxed));
         }
         Fault::LoseTail { member, entries } => {
-            if world.nodes().into_iter().all(|node| world.fate(node) != Some(Fate::Damaged)) {
+            if can_lose_one_for_good(world) {
                 world.damage(member, entries);
             }
         }
@@ -228,6 +340,14 @@ fn strike(world: &Arc<World>, fault: Fault) {
         Fault::Transfer => transfer(world),
         network => disturb(world, network),
     }
+}
+
+/// The group goes on without any one of its members, whatever is being changed about them.
+fn can_lose_one_for_good(world: &World) -> bool {
+    let whole = world.nodes().into_iter().all(|node| world.fate(node) != Some(Fate::Damaged));
+    let leader = world.leader().and_then(|leader| world.store(leader));
+    let voters = leader.map_or(0, |leader| leader.members().iter().filter(|it| it.voter).count());
+    whole && voters >= 3 && world.removing.load(Ordering::Relaxed) == 0
 }
 
 /// What concerns the network.
@@ -255,7 +375,7 @@ fn disturb(world: &Arc<World>, fault: Fault) {
             world.contested.store(true, Ordering::Relaxed);
             later(world, length, |world| world.contested.store(false, Ordering::Relaxed));
             for node in world.nodes() {
-                let down = random(|random| rand::Rng::random_range(random, 1..100));
+                let down = random(|random| random.random_range(1..100));
                 world.crash(node, true, Some(down));
             }
         }
@@ -288,7 +408,7 @@ fn later(world: &Arc<World>, ms: u64, then: impl FnOnce(&Arc<World>) + Send + 's
 pub(super) fn dies_over_its_vote(world: &Arc<World>, voter: Node, candidate: Node) {
     world.count("voters that died", 1);
     cut(world, vec![(voter, candidate), (candidate, voter)], 600);
-    world.crash(voter, true, Some(random(|random| rand::Rng::random_range(random, 1..20))));
+    world.crash(voter, true, Some(random(|random| random.random_range(1..20))));
 }
 
 fn cut(world: &Arc<World>, pairs: Vec<(Node, Node)>, length: u64) {
@@ -297,6 +417,9 @@ fn cut(world: &Arc<World>, pairs: Vec<(Node, Node)>, length: u64) {
         world.weather().cut.retain(|pair| !pairs.contains(pair));
     });
 }
+
+/// By then a removal is made or not, and a leader knows it.
+const REMOVAL_MS: u64 = 8_000;
 
 /// More would only make runs slower.
 const NODES_MAX: u64 = 7;
@@ -320,6 +443,11 @@ fn join(world: &Arc<World>) {
 fn remove(world: &Arc<World>, member: u64) {
     let Some((at, store)) = world.stores().into_iter().next_back() else { return };
     let world = world.clone();
+    // Asked for is not yet done, nor known to everybody.
+    world.removing.fetch_add(1, Ordering::Relaxed);
+    later(&world, REMOVAL_MS, |world| {
+        world.removing.fetch_sub(1, Ordering::Relaxed);
+    });
     spawn_on(at, async move {
         let removed = store.remove_member(MemberId(member)).await;
         world.count(if removed.is_ok() { "members let go" } else { "members kept" }, 1);

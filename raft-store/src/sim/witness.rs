@@ -36,8 +36,9 @@ thread_local! {
     static WITNESS: RefCell<Option<Witness>> = const { RefCell::new(None) };
 }
 
-pub(super) fn begin() {
-    WITNESS.set(Some(Witness::default()));
+/// Of a group whose history up to `floor` is gone from the start.
+pub(super) fn begin(floor: u64) {
+    WITNESS.set(Some(Witness { floor, ..Witness::default() }));
 }
 
 /// What was committed, how far it is compacted, and what is wrong with it.

@@ -12,7 +12,7 @@ use crate::{
     founding::{Doorkeeper, Introduce},
     member::{Assembled, Member, Opened, open_state},
     metrics::Metrics,
-    raft::log::{Log, mark::Mark},
+    raft::log::{FLUSHED, Log, mark::Mark},
     room::{Disk, FreeSpace},
     state::Session,
     threads::Threads,
@@ -110,12 +110,16 @@ pub(super) struct World {
     hosts: Mutex<BTreeMap<Node, Host>>,
     weather: Mutex<Weather>,
     pub(super) ops: Mutex<Vec<Op>>,
+    /// As whoever asked for them got them.
+    pub(super) backups: Mutex<Vec<Vec<u8>>>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
     pub(super) over: AtomicBool,
     /// Members die after one in so many answers; 0: they do not.
     pub(super) dying: AtomicU64,
     /// Members die over votes that they gave.
     pub(super) contested: AtomicBool,
+    /// How many removals were asked for lately.
+    pub(super) removing: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -136,7 +140,7 @@ fn scratch() -> tempfile::TempDir {
 
 /// What was written to the mark after it was last synced may be lost with the power.
 fn forget_mark(dir: &Path) {
-    let (mark, synced) = (dir.join("log.flushed"), dir.join("log.flushed.synced"));
+    let (mark, synced) = (dir.join(FLUSHED), dir.join("log.flushed.synced"));
     if one_in(2) && synced.exists() {
         fs::copy(synced, mark).expect("a readable copy");
     }
@@ -157,10 +161,12 @@ impl World {
             hosts: Mutex::default(),
             weather: Mutex::default(),
             ops: Mutex::default(),
+            backups: Mutex::default(),
             counts: Mutex::default(),
             over: AtomicBool::new(false),
             dying: AtomicU64::new(0),
             contested: AtomicBool::new(false),
+            removing: AtomicU64::new(0),
         });
         (1..=setup.members).for_each(|node| world.add(node, false));
         world
@@ -190,7 +196,7 @@ impl World {
     pub(super) fn add(&self, node: Node, joins: bool) {
         let host = Host {
             log: LogDisk::default(),
-            dir: self.dir.path().join(node.to_string()),
+            dir: self.data_dir(node),
             joins,
             running: None,
             dark: false,
@@ -201,6 +207,10 @@ impl World {
             starts: 0,
         };
         self.hosts().insert(node, host);
+    }
+
+    pub(super) fn data_dir(&self, node: Node) -> PathBuf {
+        self.dir.path().join(node.to_string())
     }
 
     pub(super) fn nodes(&self) -> Vec<Node> {
@@ -330,7 +340,7 @@ impl World {
         let session = Session(random(|random| random.random()));
         let engines = Arc::new(StateDisks(disk.health.clone()));
         let (shared, machine, dirs) = open_state(&config, &metrics, engines, session)?;
-        let path = config.data_dir.join("log.flushed");
+        let path = config.data_dir.join(FLUSHED);
         let broken = |source| OpenError::Disk { path: path.clone(), source };
         let mark = Mark::open(&path).map_err(broken)?;
         let recovered = disk.recover(&mark)?;
@@ -444,7 +454,7 @@ impl World {
     pub(super) fn damage(self: &Arc<Self>, node: Node, entries: usize) {
         self.crash(node, true, None);
         if let Some(host) = self.hosts().get_mut(&node) {
-            let mark = Mark::open(&host.dir.join("log.flushed"));
+            let mark = Mark::open(&host.dir.join(FLUSHED));
             let marked = mark.map_or(0, |mark| mark.current().index);
             host.damaged |= host.log.lose_tail(entries, marked);
         }
@@ -466,8 +476,10 @@ impl World {
         }
     }
 
-    /// Lets go of everything, so that nothing keeps itself alive.
+    /// Ends everything and lets go of it, so that nothing keeps itself alive.
     pub(super) fn clear(&self) {
+        self.nodes().into_iter().for_each(scheduler::kill);
+        scheduler::kill(WORLD);
         let hosts = std::mem::take(&mut *self.hosts());
         let lost = hosts.values().map(|host| host.log.lost()).sum();
         self.count("writes lost in power cuts", lost);
