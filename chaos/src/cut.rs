@@ -34,7 +34,6 @@ pub fn cut(strike: &Strike, target: &Master, masters: &[Master]) -> Option<Cut> 
     let partner = voters.get((draw % voters.len().max(1) as u64) as usize)?;
     let percent = LOSS_PERCENT.start + draw % (LOSS_PERCENT.end - LOSS_PERCENT.start);
     let (from, to, percent, detail) = match (strike.harm, draw % 2) {
-        (Harm::Kill | Harm::Pause, _) => return None,
         (Harm::Partition, _) => (ids.clone(), ids, 100, "from all others".to_owned()),
         (Harm::OneWay, 0) => (Vec::new(), ids, 100, "hears and is not heard".to_owned()),
         (Harm::OneWay, _) => (ids, Vec::new(), 100, "is heard and does not hear".to_owned()),
@@ -42,6 +41,7 @@ pub fn cut(strike: &Strike, target: &Master, masters: &[Master]) -> Option<Cut> 
             (vec![partner.id], vec![partner.id], 100, format!("from {}", partner.name))
         }
         (Harm::Loss, _) => (ids.clone(), ids, percent as u32, format!("of {percent} % of packets")),
+        _ => return None,
     };
     Some(Cut { from, to, percent, detail })
 }

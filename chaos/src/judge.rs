@@ -240,7 +240,7 @@ fn masters_come_back(scenario: &Scenario, record: &Record, mut found: Vec<Violat
     let count = record.strikes.len();
     Verdict {
         check: "masters come back",
-        means: "A master that was killed, paused or cut off is ready again by itself.",
+        means: "A master that was hit is ready again by itself.",
         looked_at: format!("faults: {count} ({} are allowed for each)", seconds(allowed)),
         state: state(found, count > 0, "no fault happened"),
     }

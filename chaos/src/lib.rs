@@ -7,6 +7,7 @@
 pub mod churn;
 pub mod counter;
 pub mod cut;
+pub mod disk;
 pub mod faults;
 pub mod figures;
 pub mod history;

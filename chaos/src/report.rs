@@ -130,7 +130,8 @@ fn timeline(facts: &Facts, record: &Record) -> String {
          the moment it hit a master until that master answered again; its number is that in the table \
          of faults. <span class=\"key key-kill\">killed</span> \
          <span class=\"key key-pause\">paused</span> \
-         <span class=\"key key-network\">cut off</span></p>\n{}",
+         <span class=\"key key-network\">cut off</span> \
+         <span class=\"key key-disk\">trouble with its disk</span></p>\n{}",
         chart::timeline(record, facts.length)
     )
 }

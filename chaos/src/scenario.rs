@@ -6,13 +6,18 @@ use std::{fmt, time::Duration};
 
 /// The scenarios in the binary, by name, sorted.
 pub const SCENARIOS: &[(&str, &str)] = &[
+    ("everything", include_str!("../scenarios/everything.toml")),
+    ("failing-fsync", include_str!("../scenarios/failing-fsync.toml")),
     ("follower-kill", include_str!("../scenarios/follower-kill.toml")),
+    ("full-disk", include_str!("../scenarios/full-disk.toml")),
     ("leader-kill", include_str!("../scenarios/leader-kill.toml")),
     ("leader-partition", include_str!("../scenarios/leader-partition.toml")),
     ("leader-pause", include_str!("../scenarios/leader-pause.toml")),
     ("one-way-partition", include_str!("../scenarios/one-way-partition.toml")),
     ("partial-partition", include_str!("../scenarios/partial-partition.toml")),
+    ("power-cut", include_str!("../scenarios/power-cut.toml")),
     ("rolling-kill", include_str!("../scenarios/rolling-kill.toml")),
+    ("slow-disk", include_str!("../scenarios/slow-disk.toml")),
 ];
 
 /// A file's content, checked.
@@ -97,7 +102,8 @@ pub struct Rule {
     pub at_most: usize,
 }
 
-/// What is done to a master: to its process, or to the network between it and other masters.
+/// What is done to a master: to its process, to the network between it and other masters, or to its
+/// disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Harm {
@@ -113,17 +119,28 @@ pub enum Harm {
     Partial,
     /// Some of the packets between it and other masters are lost, how many the seed says.
     Loss,
+    /// It dies, and with it what it has not synced, or all but a beginning of that.
+    PowerCut,
+    /// Each write and each sync takes longer, how much the seed says.
+    SlowDisk,
+    /// There is no room, or less than it keeps free, as the seed says.
+    FullDisk,
+    /// Syncs fail.
+    FailingFsync,
 }
 
 impl Harm {
     /// It lasts as long as its rule says; otherwise until the master is back by itself.
     pub fn lasts(self) -> bool {
-        self != Harm::Kill
+        !matches!(self, Harm::Kill | Harm::PowerCut)
     }
 
-    /// It is done to the network, not to the process.
     pub fn is_of_network(self) -> bool {
-        !matches!(self, Harm::Kill | Harm::Pause)
+        matches!(self, Harm::Partition | Harm::OneWay | Harm::Partial | Harm::Loss)
+    }
+
+    pub fn is_of_disk(self) -> bool {
+        matches!(self, Harm::PowerCut | Harm::SlowDisk | Harm::FullDisk | Harm::FailingFsync)
     }
 }
 
@@ -136,6 +153,10 @@ impl fmt::Display for Harm {
             Harm::OneWay => "one-way",
             Harm::Partial => "partial",
             Harm::Loss => "loss",
+            Harm::PowerCut => "power-cut",
+            Harm::SlowDisk => "slow-disk",
+            Harm::FullDisk => "full-disk",
+            Harm::FailingFsync => "failing-fsync",
         })
     }
 }

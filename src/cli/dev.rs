@@ -19,6 +19,11 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) isolate: bool,
 
+    /// Put each master's data on a disk that `coxswain chaos` can make fail, or cut the power of; needs
+    /// root and /dev/fuse
+    #[arg(long)]
+    pub(crate) faulty_disks: bool,
+
     /// Where everything of the cluster is kept (default: ~/.local/share/coxswain/dev)
     #[arg(long)]
     pub(crate) data_dir: Option<PathBuf>,

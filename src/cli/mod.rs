@@ -11,6 +11,7 @@ mod bench;
 mod certs;
 mod chaos;
 pub(crate) mod dev;
+mod disk;
 mod etcd_door;
 mod joining;
 mod machine;
@@ -67,6 +68,8 @@ enum Verb {
     Dev(dev::Args),
     #[command(hide = true)]
     Machine(machine::Args),
+    #[command(hide = true)]
+    Disk(disk::Args),
     Members(members::Args),
     Replace(replace::Args),
     Restore(restore::Args),
@@ -98,6 +101,7 @@ impl Cli {
             Verb::Dev(args) => block_on(dev::run(args)),
             // Forks before it starts anything: no runtime here.
             Verb::Machine(args) => machine::run(&args),
+            Verb::Disk(args) => disk::run(&args),
             Verb::Members(args) => block_on(members::run(args)),
             Verb::Replace(args) => block_on(replace::run(args)),
             Verb::Restore(args) => block_on(restore::run(args)),

@@ -1,7 +1,7 @@
 //! Where everything of a development cluster is: names, addresses, directories, certificates, and
 //! the command line of each machine. A value worked out from the arguments, before anything runs.
 
-use super::{fabric::Fabric, remove_tree};
+use super::{disk::SOCKET, fabric::Fabric, remove_tree};
 use crate::{
     cli::client::{Target, client_tls},
     cli::dev::Args,
@@ -31,6 +31,8 @@ pub(super) struct Layout {
     pub(super) nodes: Vec<Node>,
     /// `None` without nodes, unless asked for: then everything is on loopback.
     pub(super) fabric: Option<Fabric>,
+    /// Masters' data is on disks that can be made to fail.
+    pub(super) faulty_disks: bool,
 }
 
 pub(super) struct Master {
@@ -93,6 +95,7 @@ impl Layout {
             masters: masters.collect(),
             nodes: nodes.collect(),
             fabric,
+            faulty_disks: args.faulty_disks,
             root,
         })
     }
@@ -239,7 +242,7 @@ impl Master {
         }
         command.arg("server");
         command.args(["--name", &self.name]).args(["--id", &self.id.to_string()]);
-        command.arg("--data-dir").arg(directory.join("data"));
+        command.arg("--data-dir").arg(self.data(layout));
         command.arg("--pki").arg(directory.join("pki"));
         for address in listen {
             command.args(["--listen", &address]);
@@ -253,6 +256,29 @@ impl Master {
         // heartbeats; `coxswain server` has Kubernetes' own defaults.
         command.args(["--node-monitor-grace-period", "20s"]);
         command.args(["--default-toleration-seconds", "5"]);
+        Ok(command)
+    }
+}
+
+impl Master {
+    /// The name of its disk, which is a machine of its own.
+    pub(super) fn disk(&self) -> String {
+        format!("{}-disk", self.name)
+    }
+
+    pub(super) fn data(&self, layout: &Layout) -> PathBuf {
+        layout.machine_dir(&self.name).join("data")
+    }
+
+    pub(super) fn disk_socket(&self, layout: &Layout) -> PathBuf {
+        layout.machine_dir(&self.name).join(SOCKET)
+    }
+
+    pub(super) fn disk_command(&self, layout: &Layout) -> Result<Command> {
+        let binary = std::env::current_exe().context("cannot tell where this program is")?;
+        let mut command = Command::new(binary);
+        command.arg("disk").arg(self.data(layout)).arg(self.disk_socket(layout));
+        command.process_group(0).kill_on_drop(true);
         Ok(command)
     }
 }

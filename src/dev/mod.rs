@@ -1,6 +1,7 @@
 //! A development cluster on one machine: real masters and real nodes, each a process of its own, in
 //! a network of its own.
 
+pub(crate) mod disk;
 pub(crate) mod fabric;
 mod front;
 mod layout;
@@ -65,6 +66,10 @@ impl Cluster {
             progress.say("network: one namespace per machine, joined by a bridge");
         }
         let target = layout.target()?;
+        if layout.faulty_disks {
+            self.start_disks(layout).await?;
+            progress.say("disks: masters' data is on ones that can be made to fail");
+        }
         for master in &layout.masters {
             self.start(layout, &master.name, master.command(layout)?)?;
         }
@@ -93,6 +98,28 @@ impl Cluster {
         }
         welcome(layout, progress);
         self.last().await
+    }
+
+    /// Before the masters, so that they stop after them.
+    async fn start_disks(&mut self, layout: &Layout) -> Result<()> {
+        for master in &layout.masters {
+            let (name, socket) = (master.disk(), master.disk_socket(layout));
+            disk::clear(&master.data(layout))?;
+            fs::create_dir_all(layout.machine_dir(&name))?;
+            if socket.exists() {
+                fs::remove_file(&socket).with_context(|| socket.display().to_string())?;
+            }
+            self.start(layout, &name, master.disk_command(layout)?)?;
+        }
+        for master in &layout.masters {
+            let (name, socket) = (master.disk(), master.disk_socket(layout));
+            let answers = || {
+                let answers = disk::tell(&socket, disk::Order::Ping).is_ok();
+                async move { answers }
+            };
+            wait_for(&format!("disk {name} (log: {})", layout.log(&name)), answers).await?;
+        }
+        Ok(())
     }
 
     fn start(&mut self, layout: &Layout, name: &str, mut command: Command) -> Result<()> {
@@ -134,6 +161,9 @@ impl Cluster {
                 ));
                 child.kill().await?;
             }
+        }
+        if layout.faulty_disks {
+            layout.masters.iter().try_for_each(|master| disk::clear(&master.data(layout)))?;
         }
         if let Some(fabric) = &layout.fabric {
             fabric.remove()?;

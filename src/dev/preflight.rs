@@ -9,10 +9,11 @@ pub(super) fn check(args: &Args) -> Result<()> {
     if !matches!(args.masters, 1 | 3 | 5) {
         bail!("--masters {}: a quorum wants 1, 3 or 5 masters", args.masters);
     }
-    if args.nodes == 0 && !args.isolate {
+    let networks = args.nodes > 0 || args.isolate;
+    if !networks && !args.faulty_disks {
         return Ok(());
     }
-    if args.etcd_port.is_some() {
+    if args.etcd_port.is_some() && networks {
         bail!(
             "--etcd-port: with nodes or --isolate, masters are in networks of their own; \
              say --nodes 0, and not --isolate"
@@ -24,11 +25,16 @@ pub(super) fn check(args: &Args) -> Result<()> {
     let mut missing = Vec::new();
     if !nix::unistd::geteuid().is_root() {
         missing.push(match args.nodes {
-            0 => "root (network namespaces): run it with sudo, or without --isolate",
+            0 => {
+                "root (networks and disks): run it with sudo, without --isolate and --faulty-disks"
+            }
             _ => "root (namespaces, mounts, cgroups): run it with sudo, or with --nodes 0",
         });
     }
-    if !Path::new("/proc/self/ns/net").exists() {
+    if args.faulty_disks && !Path::new("/dev/fuse").exists() {
+        missing.push("/dev/fuse, for --faulty-disks: `modprobe fuse`");
+    }
+    if networks && !Path::new("/proc/self/ns/net").exists() {
         missing.push("network namespaces: a kernel with CONFIG_NET_NS");
     }
     if args.nodes > 0 {

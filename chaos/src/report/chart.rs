@@ -69,7 +69,8 @@ fn bands(svg: &mut String, record: &Record, length: Duration, x: &dyn Fn(f64) ->
         let class = match strike.harm {
             Harm::Kill => "kill",
             Harm::Pause => "pause",
-            Harm::Partition | Harm::OneWay | Harm::Partial | Harm::Loss => "network",
+            other if other.is_of_network() => "network",
+            _ => "disk",
         };
         // Wide enough to be seen.
         let (left, wide) = (x(from), (x(to) - x(from)).max(2.0));

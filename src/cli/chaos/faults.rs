@@ -4,16 +4,18 @@
 
 use super::{
     api::Shared,
+    disks,
     network::{self, CutOff},
     processes::{Paused, Process},
 };
 use crate::{
     cli::{client::Target, members},
-    dev::progress::Progress,
+    dev::{disk::Given, progress::Progress},
 };
 use ::chaos::{
     Violation,
     cut::{Cut, cut},
+    disk::trouble,
     figures::{acknowledgements, gap},
     judge::seconds,
     record::Struck,
@@ -67,6 +69,7 @@ struct Hurt {
 enum Held {
     Paused(Paused),
     CutOff(CutOff),
+    Disk(Given),
 }
 
 /// The faults that are still to come, and those that are not over.
@@ -135,19 +138,25 @@ impl<'a> Faults<'a> {
         let process = Process::of_master(&master.name, members::local_pid(member)?)?;
         let command = process.command.clone();
         let cut = cut(strike, master, &masters);
-        let detail = cut.as_ref().map(|cut| cut.detail.clone()).unwrap_or_default();
+        let trouble = trouble(strike);
+        let details = [cut.as_ref().map(|it| &it.detail), trouble.as_ref().map(|it| &it.1)];
+        let detail = details.into_iter().flatten().next().cloned().unwrap_or_default();
         let what = format!("{} {} (pid {}) {detail}", strike.harm, master.name, process.pid());
         let role = if master.leads { "which leads" } else { "which follows" };
         let mut at = self.shared.now();
-        let held = match (strike.harm, cut) {
-            (Harm::Kill, _) => process.kill().map(|()| None)?,
-            (Harm::Pause, _) => Some(Held::Paused(process.pause(strike.hold)?)),
-            (_, Some(cut)) => {
+        let held = match (strike.harm, cut, trouble) {
+            (Harm::Kill, ..) => process.kill().map(|()| None)?,
+            (Harm::Pause, ..) => Some(Held::Paused(process.pause(strike.hold)?)),
+            (_, Some(cut), _) => {
                 let cut_off = cut_off(process, &master.name, cut, members, strike.hold).await?;
                 at = self.shared.now();
                 Some(Held::CutOff(cut_off))
             }
-            (_, None) => return Ok(Err(Spared::Nobody(strike.target))),
+            (_, None, Some((trouble, _))) => {
+                let begin = move || disks::begin(&process, trouble);
+                tokio::task::spawn_blocking(begin).await??.map(Held::Disk)
+            }
+            (_, None, None) => return Ok(Err(Spared::Nobody(strike.target))),
         };
         let until = self.elapsed() + strike.hold;
         let asked_next = (strike.harm == Harm::Partition).then(|| self.elapsed());

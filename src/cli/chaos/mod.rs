@@ -2,6 +2,7 @@
 //! holds. What is to happen and what must hold are values of the crate `chaos`; here it is done.
 
 mod api;
+mod disks;
 mod election;
 mod faults;
 mod informing;

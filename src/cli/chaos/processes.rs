@@ -11,11 +11,15 @@ use std::{
     fs,
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// A paused master goes on so long after its time by itself, should this program be killed.
 const DEAD_MAN: Duration = Duration::from_secs(10);
+
+/// Until a process that was stopped stands still, at most; and between two looks.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const STOP_LOOK: Duration = Duration::from_millis(1);
 
 /// A process that is the master of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +57,31 @@ impl Process {
 
     pub(super) fn kill(&self) -> Result<()> {
         self.signal(Signal::SIGKILL)
+    }
+
+    /// What it was started with after this word.
+    pub(super) fn word(&self, flag: &str) -> Option<&str> {
+        let pair = self.command.windows(2).find(|pair| pair[0] == flag)?;
+        Some(&pair[1])
+    }
+
+    /// Returns when none of its threads runs any more.
+    pub(super) fn stand_still(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        let since = Instant::now();
+        loop {
+            let mut threads = fs::read_dir(format!("/proc/{}/task", self.pid))?;
+            let stands = |thread: &fs::DirEntry| {
+                let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                // One that has ended does nothing either.
+                state(&stat).is_none_or(|state| "TtZX".contains(state))
+            };
+            if threads.all(|thread| thread.is_ok_and(|thread| stands(&thread))) {
+                return Ok(());
+            }
+            ensure!(since.elapsed() < STOP_TIMEOUT, "pid {} does not stand still", self.pid);
+            std::thread::park_timeout(STOP_LOOK);
+        }
     }
 
     /// Stands still until the guard is dropped, and `DEAD_MAN` longer than `hold` at most.
@@ -118,6 +147,12 @@ fn is_master(program: &Path, command: &[String], name: &str) -> bool {
     ours && serves && named
 }
 
+/// Of a `/proc/PID/stat`: the third field of all.
+fn state(stat: &str) -> Option<char> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.trim_start().chars().next()
+}
+
 /// Of a `/proc/PID/stat`: the fourth field of all.
 fn parent(stat: &str) -> Option<u32> {
     // The name, in parentheses, may hold anything.
@@ -147,6 +182,7 @@ mod tests {
     fn the_parent_is_after_the_name_and_the_state() {
         assert_eq!(parent("12 (a (b) c) S 34 12 12 0"), Some(34));
         assert_eq!(parent("12 (a"), None);
+        assert_eq!(state("12 (a (b) c) T 34 12 12 0"), Some('T'));
     }
 
     #[test]

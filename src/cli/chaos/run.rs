@@ -4,6 +4,7 @@
 use super::{
     NotShown,
     api::{Client, LABEL, Shared, Write, revision},
+    disks,
     faults::{Faults, LOOK_INTERVAL, masters, servers},
     informing, load,
     metrics::Metrics,
@@ -141,6 +142,9 @@ async fn prepare(args: Args) -> Result<Option<Plan>> {
     }
     if scenario.faults.iter().any(|it| it.kind.is_of_network()) {
         network::check(&members)?;
+    }
+    if scenario.faults.iter().any(|it| it.kind.is_of_disk()) {
+        disks::check(&members)?;
     }
     let plan = Plan { scenario, length, seed, strikes, target, masters: voters, args };
     plan.say(in_dev);

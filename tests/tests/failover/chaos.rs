@@ -63,6 +63,16 @@ fn the_leader_is_cut_off_on_purpose_and_everything_holds() {
 }
 
 #[test]
+fn power_is_cut_on_purpose_and_everything_holds() {
+    let cluster = Cluster::start_with(MASTERS as u8, 0, &["--faulty-disks"]);
+    let before: Vec<_> = cluster.members().iter().map(|it| it["pid"].clone()).collect();
+    let said = holds(&cluster, "chaos run power-cut --duration 20s --seed 7");
+    assert!(said.contains("power-cut m"), "{said}");
+    let after: Vec<_> = cluster.members().iter().map(|it| it["pid"].clone()).collect();
+    assert_ne!(before, after, "a master lost its power, and is there again");
+}
+
+#[test]
 fn a_cluster_that_could_lose_nobody_is_left_alone() {
     let cluster = Cluster::start(1, 0);
     let before: Vec<_> = cluster.members().iter().map(|it| it["pid"].clone()).collect();
