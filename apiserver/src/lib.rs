@@ -49,7 +49,7 @@ mod table;
 pub mod view;
 mod webhook;
 
-pub use certificates::Authority;
+pub use certificates::{Authority, to_pem};
 pub use custom::CustomKinds;
 pub use identity::Identity;
 pub use keyring::Keyring;

@@ -26,6 +26,14 @@ pub fn remove(dir: &Path, name: &str) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 
+/// Removes a directory with what is in it; one that is not there is removed already.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// On return the file holds `contents` on disk, and nobody but its owner can read it.
 pub fn write_private(path: &Path, contents: &str) -> io::Result<()> {
     write_as(0o600, path, contents)

@@ -528,10 +528,7 @@ fn explain(dir: &Path, error: io::Error) -> OpenError {
 /// that can never be served again: see [`OpenError::Damaged`].
 pub fn discard(data_dir: &Path) -> io::Result<()> {
     for name in ["log", "state"] {
-        match fs::remove_dir_all(data_dir.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        durable::remove_tree(&data_dir.join(name))?;
     }
     // Whose it was goes last: until then it is nobody else's.
     for name in [FLUSHED, steward::REMOVED, quarantine::FILE, OWNER] {

@@ -116,6 +116,15 @@ pub(super) fn client_tls_of(ca: &[u8], own: Arc<Newest>) -> Result<Arc<rustls::C
     Ok(Arc::new(config.with_client_cert_resolver(own)))
 }
 
+/// Who is to answer at a URL, and the host and port that are dialled.
+pub(super) fn destination(server: &str) -> Result<(ServerName<'static>, String, u16)> {
+    let url = url::Url::parse(server).with_context(|| format!("{server}: not a URL"))?;
+    let host = url.host_str().with_context(|| format!("{server}: no host"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
+    let port = url.port_or_known_default().unwrap_or(443);
+    Ok((ServerName::try_from(host.clone())?, host, port))
+}
+
 /// One connection to one master; a request at a time, in order.
 pub(crate) struct Connection {
     sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
@@ -129,14 +138,11 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) async fn open(server: &str, tls: Arc<rustls::ClientConfig>) -> Result<Connection> {
-        let url = url::Url::parse(server).with_context(|| format!("{server}: not a URL"))?;
-        let host = url.host_str().with_context(|| format!("{server}: no host"))?.to_string();
-        let port = url.port_or_known_default().unwrap_or(443);
+        let (name, host, port) = destination(server)?;
         let tcp = tokio::net::TcpStream::connect((host.as_str(), port))
             .await
             .with_context(|| format!("cannot reach {server}"))?;
         tcp.set_nodelay(true)?;
-        let name = ServerName::try_from(host.clone())?;
         let stream = TlsConnector::from(tls).connect(name, tcp).await.context("TLS handshake")?;
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -145,6 +151,8 @@ impl Connection {
                 tracing::debug!(%error, "connection ended");
             }
         });
+        // As a URL has it.
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
         Ok(Connection { sender, host, accept: "application/json", bearer: None, task })
     }
 

@@ -11,6 +11,7 @@ use super::{
 use crate::pki::{self, MasterNames, write_private};
 use anyhow::{Context, Result, bail};
 use raft_store::{MemberId, Peer, Store, durable};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -87,21 +88,32 @@ pub(super) async fn members(args: &JoinArgs, own: &Own<'_>) -> Result<(u64, Vec<
 
 /// What the masters answered when they let this one in; `None`: it has not joined.
 pub(super) fn remembered(data_dir: &Path) -> Result<Option<Value>> {
-    let known = data_dir.join(JOINED);
-    match fs::read(&known) {
-        Ok(text) => {
-            let answer = serde_json::from_slice(&text);
-            Ok(Some(answer.with_context(|| format!("{} is damaged", known.display()))?))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| known.display().to_string()),
-    }
+    recall(data_dir, JOINED)
 }
 
 pub(super) fn remember(data_dir: &Path, answer: &Value) -> Result<()> {
+    note(data_dir, JOINED, answer)
+}
+
+/// What a file in the data directory holds; `None`: there is none.
+pub(super) fn recall<T: DeserializeOwned>(data_dir: &Path, name: &str) -> Result<Option<T>> {
+    let path = data_dir.join(name);
+    match fs::read(&path) {
+        Ok(text) => {
+            let value = serde_json::from_slice(&text);
+            Ok(Some(value.with_context(|| format!("{} is damaged", path.display()))?))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// On return it is on disk.
+pub(super) fn note<T: Serialize>(data_dir: &Path, name: &str, value: &T) -> Result<()> {
+    let text = serde_json::to_string(value)?;
     fs::create_dir_all(data_dir)
-        .and_then(|()| durable::write(data_dir, JOINED, &answer.to_string()))
-        .with_context(|| format!("cannot write {}", data_dir.join(JOINED).display()))
+        .and_then(|()| durable::write(data_dir, name, &text))
+        .with_context(|| format!("cannot write {}", data_dir.join(name).display()))
 }
 
 /// This master's id and all members that the answer names, and `this`.

@@ -1,9 +1,9 @@
 //! The first contact of a machine with a cluster whose CA it knows by nothing but its hash, as
 //! `coxswain token create` prints it: for masters and nodes that join.
 
+use super::client::destination;
 use crate::pki;
-use anyhow::{Context, Result, bail};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use anyhow::{Result, bail};
 use rustls::{
     DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
@@ -52,8 +52,8 @@ enum Shown {
 }
 
 async fn show(server: &str, hash: [u8; 32]) -> Result<String, Shown> {
-    let (name, address) = destination(server).map_err(Shown::Another)?;
-    let tcp = TcpStream::connect((address.0.as_str(), address.1)).await;
+    let (name, host, port) = destination(server).map_err(Shown::Another)?;
+    let tcp = TcpStream::connect((host.as_str(), port)).await;
     let tcp = tcp.map_err(|error| Shown::Nothing(error.to_string()))?;
     let tls = TlsConnector::from(pinned(hash).map_err(Shown::Another)?);
     let stream = tls.connect(name, tcp).await.map_err(|error| {
@@ -67,25 +67,11 @@ async fn show(server: &str, hash: [u8; 32]) -> Result<String, Shown> {
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let ca = chain.iter().find(|cert| has_hash(cert, hash));
     let ca = ca.ok_or_else(|| Shown::Another(anyhow::anyhow!("{NO_SUCH_CA}")))?;
-    Ok(to_pem(ca))
-}
-
-fn destination(server: &str) -> Result<(ServerName<'static>, (String, u16))> {
-    let url = url::Url::parse(server).with_context(|| format!("{server}: not a URL"))?;
-    let host = url.host_str().with_context(|| format!("{server}: no host"))?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
-    let port = url.port_or_known_default().unwrap_or(443);
-    Ok((ServerName::try_from(host.clone())?, (host, port)))
+    Ok(apiserver::to_pem(ca))
 }
 
 fn has_hash(cert: &CertificateDer, hash: [u8; 32]) -> bool {
     pki::key_hash(cert).ok() == Some(hash)
-}
-
-fn to_pem(der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 const NO_SUCH_CA: &str = "the server shows no CA with the hash in the token: it is of another cluster, \

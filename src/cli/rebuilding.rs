@@ -12,7 +12,7 @@ use crate::pki::{Authority, Purpose};
 use anyhow::{Context, Result, bail};
 use raft_store::{Peer, durable};
 use serde_json::{Value, json};
-use std::{fs, io, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 /// In the data directory while it is being rebuilt: a [`Record`].
 const RECORD: &str = "rebuilding.json";
@@ -95,22 +95,11 @@ pub(super) fn finish(data_dir: &Path) -> Result<()> {
 }
 
 fn read(data_dir: &Path) -> Result<Option<Record>> {
-    let path = data_dir.join(RECORD);
-    match fs::read(&path) {
-        Ok(text) => {
-            let record = serde_json::from_slice(&text);
-            Ok(Some(record.with_context(|| format!("{} is damaged", path.display()))?))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-    }
+    joining::recall(data_dir, RECORD)
 }
 
 fn write(data_dir: &Path, record: &Record) -> Result<()> {
-    let text = serde_json::to_string(record)?;
-    let path = data_dir.join(RECORD);
-    durable::write(data_dir, RECORD, &text)
-        .with_context(|| format!("cannot write {}", path.display()))
+    joining::note(data_dir, RECORD, record)
 }
 
 /// Asks the others for the next thing that must happen; what they answered when this master is let in,

@@ -258,9 +258,7 @@ impl Master {
         command.args(["--default-toleration-seconds", "5"]);
         Ok(command)
     }
-}
 
-impl Master {
     /// The name of its disk, which is a machine of its own.
     pub(super) fn disk(&self) -> String {
         format!("{}-disk", self.name)

@@ -225,7 +225,8 @@ fn time(seconds: i64) -> Result<Vec<u8>, String> {
     })
 }
 
-fn to_pem(der: &[u8]) -> String {
+/// A certificate as PEM text.
+pub fn to_pem(der: &[u8]) -> String {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let text = STANDARD.encode(der);
     let lines = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned());

@@ -7,7 +7,7 @@ pub(crate) mod request;
 pub(crate) mod serving;
 pub(crate) mod signers;
 
-pub use authority::Authority;
+pub use authority::{Authority, to_pem};
 
 use crate::{
     authz::{Attributes, Decision},

@@ -179,13 +179,9 @@ impl Place {
         let name = name.ok_or_else(|| Error::Refused(format!("{shown} is no directory's name")))?;
         let building = place.with_file_name(format!("{name}.restoring"));
         // Of a restore that did not end.
-        match fs::remove_dir_all(&building) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io(format!("{}", building.display()))(error));
-            }
-            _ => {}
-        }
-        fs::create_dir_all(&building).map_err(Error::io(format!("{}", building.display())))?;
+        durable::remove_tree(&building)
+            .and_then(|()| fs::create_dir_all(&building))
+            .map_err(Error::io(format!("{}", building.display())))?;
         Ok(Place { building, place })
     }
 

@@ -1,6 +1,7 @@
 //! A master whose log is damaged does not serve from it and does not stay away: it is a new member by
 //! itself, with everything, while others write.
 
+use super::replacing::{self, words_of};
 use super::{WRITES_BETWEEN, leader};
 use crate::load::{Load, MASTERS, clients, index_of, runtime};
 use serde_json::{Value, json};
@@ -10,16 +11,14 @@ use std::sync::Arc;
 use std::time::Instant;
 use tests::{Cluster, cluster::signal};
 
+/// `Null` while it is none.
 fn member(cluster: &Cluster, name: &str) -> Value {
-    let mut members = cluster.members().into_iter();
-    members.find(|member| member["name"] == name).unwrap_or_default()
+    replacing::member(cluster, name).unwrap_or_default()
 }
 
 /// What a running master was given as `--data-dir`.
 fn data_dir(pid: i32) -> PathBuf {
-    let words = std::fs::read(format!("/proc/{pid}/cmdline")).expect("the process runs");
-    let words = String::from_utf8(words).expect("text");
-    let mut words = words.split('\0').skip_while(|word| *word != "--data-dir");
+    let mut words = words_of(pid).into_iter().skip_while(|word| word != "--data-dir");
     words.nth(1).expect("a data directory").into()
 }
 

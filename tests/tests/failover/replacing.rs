@@ -114,17 +114,22 @@ fn replace(cluster: &Cluster, dead: &str) -> (Child, BufReader<ChildStdout>, Str
     (child, output, line)
 }
 
-fn member(cluster: &Cluster, name: &str) -> Option<Value> {
+pub(crate) fn member(cluster: &Cluster, name: &str) -> Option<Value> {
     cluster.members().into_iter().find(|member| member["name"] == name)
 }
 
-/// The command line of a process, to run it again.
-fn command_of(pid: i32) -> Command {
+/// The command line of a process.
+pub(crate) fn words_of(pid: i32) -> Vec<String> {
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).expect("the process runs");
     let words = String::from_utf8(words).expect("text");
-    let mut words = words.trim_end_matches('\0').split('\0');
-    let mut command = Command::new(words.next().expect("a program"));
-    command.args(words);
+    words.trim_end_matches('\0').split('\0').map(String::from).collect()
+}
+
+/// To run it again.
+fn command_of(pid: i32) -> Command {
+    let words = words_of(pid);
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
     command
 }
 
