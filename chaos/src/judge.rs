@@ -4,7 +4,7 @@
 use crate::{
     Violation, churn, counter, figures, informer, lease, linear,
     record::Record,
-    scenario::{Kind, Scenario},
+    scenario::{Harm, Kind, Scenario},
     watched,
 };
 use std::time::Duration;
@@ -228,7 +228,7 @@ fn masters_come_back(scenario: &Scenario, record: &Record, mut found: Vec<Violat
         let what = match figures::away(strike) {
             None => "does not answer".to_owned(),
             // Neither a pause nor a partition is a failure of whom it hit.
-            Some(away) if away > allowed + longest_hold(scenario) => {
+            Some(away) if away > allowed + hold(scenario, strike.harm) => {
                 format!("was away for {}", seconds(away))
             }
             Some(_) => continue,
@@ -240,14 +240,15 @@ fn masters_come_back(scenario: &Scenario, record: &Record, mut found: Vec<Violat
     let count = record.strikes.len();
     Verdict {
         check: "masters come back",
-        means: "A master that was hit is ready again by itself.",
+        means: "A master or node that was hit is ready again by itself.",
         looked_at: format!("faults: {count} ({} are allowed for each)", seconds(allowed)),
         state: state(found, count > 0, "no fault happened"),
     }
 }
 
-fn longest_hold(scenario: &Scenario) -> Duration {
-    let lasting = scenario.faults.iter().filter(|it| it.kind.lasts());
+/// How long faults of this kind last, at most.
+fn hold(scenario: &Scenario, harm: Harm) -> Duration {
+    let lasting = scenario.faults.iter().filter(|it| it.kind == harm && it.kind.lasts());
     lasting.map(|it| it.hold).max().unwrap_or_default()
 }
 

@@ -56,11 +56,12 @@ impl Operation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Struck {
     pub at: u64,
-    /// When the master answered again.
+    /// When whom it hit answered again.
     pub over: Option<u64>,
     pub harm: Harm,
     /// What the seed said of it beyond that; may be empty.
     pub detail: String,
+    /// Or node.
     pub master: String,
     /// It led at that moment.
     pub led: bool,

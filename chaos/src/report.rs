@@ -127,7 +127,7 @@ fn violations(found: &[crate::Violation]) -> String {
 fn timeline(facts: &Facts, record: &Record) -> String {
     format!(
         "<h2>What clients felt</h2>\n<p>Time goes to the right, in seconds. Each band is a fault, from \
-         the moment it hit a master until that master answered again; its number is that in the table \
+         the moment it hit somebody until that one answered again; its number is that in the table \
          of faults. <span class=\"key key-kill\">killed</span> \
          <span class=\"key key-pause\">paused</span> \
          <span class=\"key key-network\">cut off</span> \
@@ -161,14 +161,18 @@ fn failovers(record: &Record) -> String {
 
 fn faults(facts: &Facts, record: &Record) -> String {
     let mut text = String::from(
-        "<h2>Faults</h2>\n<table>\n<tr><th>no.</th><th>at</th><th>what</th><th>master</th>\
+        "<h2>Faults</h2>\n<table>\n<tr><th>no.</th><th>at</th><th>what</th><th>whom</th>\
          <th>no write acknowledged for</th><th>answered again after</th></tr>\n",
     );
     let gaps = figures::failovers(record);
     for (n, strike) in record.strikes.iter().enumerate() {
         let gap = gaps.iter().find(|(of, _)| *of == n).map_or("-".into(), |(_, gap)| seconds(*gap));
         let away = figures::away(strike).map_or("not until the end".into(), seconds);
-        let role = if strike.led { "led" } else { "followed" };
+        let role = match (strike.harm.is_of_node(), strike.led) {
+            (true, _) => "node",
+            (_, true) => "led",
+            (_, false) => "followed",
+        };
         let _ = writeln!(
             text,
             "<tr><td>{}</td><td>{:.2} s</td><td>{}{}</td><td>{} ({role})</td><td>{gap}</td>\

@@ -1,4 +1,4 @@
-//! A scenario: which load runs, what is done to the masters meanwhile, and what must hold. A small
+//! A scenario: which load runs, what is done to masters and nodes meanwhile, and what must hold. A small
 //! TOML file; some are in the binary, an operator's own is read the same way.
 
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -13,6 +13,7 @@ pub const SCENARIOS: &[(&str, &str)] = &[
     ("leader-kill", include_str!("../scenarios/leader-kill.toml")),
     ("leader-partition", include_str!("../scenarios/leader-partition.toml")),
     ("leader-pause", include_str!("../scenarios/leader-pause.toml")),
+    ("node-loss", include_str!("../scenarios/node-loss.toml")),
     ("one-way-partition", include_str!("../scenarios/one-way-partition.toml")),
     ("partial-partition", include_str!("../scenarios/partial-partition.toml")),
     ("power-cut", include_str!("../scenarios/power-cut.toml")),
@@ -85,7 +86,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What is done to masters again and again.
+/// What is done to masters or nodes again and again.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Rule {
@@ -97,13 +98,13 @@ pub struct Rule {
     /// How long it lasts; a kill is over when the master is back.
     #[serde(default = "three_seconds", deserialize_with = "duration_of_text")]
     pub hold: Duration,
-    /// Masters that may be away at once; a majority stays whatever is said here.
+    /// Masters, or nodes, that may be away at once; a majority of masters stays whatever is said here.
     #[serde(default = "one")]
     pub at_most: usize,
 }
 
 /// What is done to a master: to its process, to the network between it and other masters, or to its
-/// disk.
+/// disk; or to the agent of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Harm {
@@ -127,12 +128,20 @@ pub enum Harm {
     FullDisk,
     /// Syncs fail.
     FailingFsync,
+    /// SIGKILL of a node's agent; its supervisor starts it again.
+    NodeKill,
+    /// SIGSTOP of a node's agent, and SIGCONT after a while.
+    NodePause,
 }
 
 impl Harm {
-    /// It lasts as long as its rule says; otherwise until the master is back by itself.
+    /// It lasts as long as its rule says; otherwise until whom it hit is back by itself.
     pub fn lasts(self) -> bool {
-        !matches!(self, Harm::Kill | Harm::PowerCut)
+        !matches!(self, Harm::Kill | Harm::PowerCut | Harm::NodeKill)
+    }
+
+    pub fn is_of_node(self) -> bool {
+        matches!(self, Harm::NodeKill | Harm::NodePause)
     }
 
     pub fn is_of_network(self) -> bool {
@@ -157,6 +166,8 @@ impl fmt::Display for Harm {
             Harm::SlowDisk => "slow-disk",
             Harm::FullDisk => "full-disk",
             Harm::FailingFsync => "failing-fsync",
+            Harm::NodeKill => "node-kill",
+            Harm::NodePause => "node-pause",
         })
     }
 }
@@ -172,6 +183,8 @@ pub enum Target {
     Each,
     /// Any, as the seed says.
     Any,
+    /// Any node, as the seed says; only of what is done to nodes.
+    Node,
 }
 
 impl fmt::Display for Target {
@@ -181,6 +194,7 @@ impl fmt::Display for Target {
             Target::Follower => "a follower",
             Target::Each => "the next master",
             Target::Any => "any master",
+            Target::Node => "any node",
         })
     }
 }
@@ -286,6 +300,9 @@ pub fn parse(text: &str) -> Result<Scenario, String> {
     if scenario.faults.iter().any(|it| it.at_most == 0) {
         return no("at-most is at least 1");
     }
+    if scenario.faults.iter().any(|it| it.kind.is_of_node() != (it.target == Target::Node)) {
+        return no("the target of node-kill and node-pause is node, and that of nothing else");
+    }
     Ok(scenario)
 }
 
@@ -331,6 +348,8 @@ mod tests {
         assert!(refused("hold = \"4s\"", "at-most = 0").contains("at-most"));
         assert!(refused("clients = 6", "clients = 0").contains("1 to 256"));
         assert!(refused("kind = \"pause\"", "kind = \"clock\"").contains("unknown variant"));
+        assert!(refused("target = \"leader\"", "target = \"node\"").contains("is node"));
+        assert!(refused("kind = \"pause\"", "kind = \"node-pause\"").contains("is node"));
         assert!(refused("longest-gap", "longest").contains("unknown field"));
         let watch = built_in("leader-pause").expect("in the binary");
         let watch = watch.replace("register", "watch-follow").replace("counter", "churn");

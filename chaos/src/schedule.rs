@@ -73,11 +73,20 @@ pub struct Master {
     pub answers: bool,
 }
 
+/// A node as the API describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub name: String,
+    pub ready: bool,
+}
+
 /// Why a fault is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spared {
     /// So many voters are away, and no more may be.
     Enough { away: usize, of: usize, most: usize },
+    /// So many nodes are away, and no more may be.
+    Nodes { away: usize, most: usize },
     /// Nobody leads, or nobody else is there.
     Nobody(Target),
 }
@@ -87,6 +96,9 @@ impl fmt::Display for Spared {
         match self {
             Spared::Enough { away, of, most } => {
                 write!(f, "{away} of {of} masters are away and at most {most} may be")
+            }
+            Spared::Nodes { away, most } => {
+                write!(f, "{away} nodes are away and at most {most} may be")
             }
             Spared::Nobody(target) => write!(f, "{target} is not to be found"),
         }
@@ -116,6 +128,7 @@ pub fn choose<'a>(
         Target::Leader => it.leads,
         Target::Follower => !it.leads,
         Target::Each | Target::Any => true,
+        Target::Node => false,
     };
     let fitting: Vec<&&Master> = there.iter().filter(fits).collect();
     // Without a leader, who looks like a follower may be about to lead.
@@ -128,6 +141,21 @@ pub fn choose<'a>(
         _ => (strike.draw % fitting.len() as u64) as usize,
     };
     Ok(fitting[nth])
+}
+
+/// Which node a fault hits. `hurt` are those that an earlier fault still holds, whatever they say.
+pub fn choose_node<'a>(
+    strike: &Strike,
+    nodes: &'a [Node],
+    hurt: &BTreeSet<String>,
+) -> Result<&'a Node, Spared> {
+    let there = |it: &&Node| it.ready && !hurt.contains(&it.name);
+    let (there, away): (Vec<&Node>, Vec<&Node>) = nodes.iter().partition(there);
+    if away.len() >= strike.at_most {
+        return Err(Spared::Nodes { away: away.len(), most: strike.at_most });
+    }
+    let nth = strike.draw.checked_rem(there.len() as u64);
+    nth.map(|nth| there[nth as usize]).ok_or(Spared::Nobody(strike.target))
 }
 
 #[cfg(test)]
@@ -193,6 +221,29 @@ mod tests {
                 assert_eq!(hit(target, "ffffL", &away, 9).is_ok(), hurt < 2, "{target} {hurt}");
             }
         }
+    }
+
+    #[test]
+    fn at_most_so_many_nodes_are_away() {
+        let node = |name: &str, ready| Node { name: name.into(), ready };
+        let nodes = [node("n1", true), node("n2", true), node("n3", false)];
+        let hit = |nodes: &[Node], hurt: &[&str], at_most, draw| {
+            let (harm, at, hold) = (Harm::NodeKill, Duration::ZERO, Duration::ZERO);
+            let strike = Strike { at, harm, target: Target::Node, hold, at_most, turn: 1, draw };
+            let hurt = hurt.iter().map(|name| name.to_string()).collect();
+            choose_node(&strike, nodes, &hurt).map(|it| it.name.clone())
+        };
+        assert_eq!(hit(&nodes[..2], &[], 1, 4), Ok("n1".into()), "the draw says which");
+        assert_eq!(hit(&nodes[..2], &[], 1, 5), Ok("n2".into()));
+        assert_eq!(hit(&nodes[..2], &["n1"], 1, 4), Err(Spared::Nodes { away: 1, most: 1 }));
+        assert_eq!(
+            hit(&nodes, &[], 1, 4),
+            Err(Spared::Nodes { away: 1, most: 1 }),
+            "n3 is not ready"
+        );
+        assert_eq!(hit(&nodes, &["n1"], 3, 4), Ok("n2".into()));
+        assert_eq!(hit(&nodes, &["n1", "n2"], 9, 4), Err(Spared::Nobody(Target::Node)));
+        assert_eq!(hit(&[], &[], 1, 4), Err(Spared::Nobody(Target::Node)));
     }
 
     #[test]

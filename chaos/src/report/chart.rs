@@ -67,8 +67,8 @@ fn bands(svg: &mut String, record: &Record, length: Duration, x: &dyn Fn(f64) ->
         let (from, end) = (strike.at as f64 / 1e9, length.as_secs_f64());
         let to = strike.over.map_or(end, |over| (over as f64 / 1e9).min(end));
         let class = match strike.harm {
-            Harm::Kill => "kill",
-            Harm::Pause => "pause",
+            Harm::Kill | Harm::NodeKill => "kill",
+            Harm::Pause | Harm::NodePause => "pause",
             other if other.is_of_network() => "network",
             _ => "disk",
         };

@@ -6,6 +6,7 @@ use super::{
     api::Shared,
     disks,
     network::{self, CutOff},
+    nodes,
     processes::{Paused, Process},
 };
 use crate::{
@@ -20,9 +21,10 @@ use ::chaos::{
     judge::seconds,
     record::Struck,
     scenario::Harm,
-    schedule::{Master, Spared, Strike, choose},
+    schedule::{Master, Spared, Strike, choose, choose_node},
 };
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -31,7 +33,7 @@ use std::{
 
 /// Whether a master is back is looked at this often; bounds how exact its absence is told.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two questions to a master that is cut off: each may take as long as `LOOK_TIMEOUT`, in which
 /// no fault begins or ends.
 const ASK_INTERVAL: Duration = Duration::from_secs(2);
@@ -50,18 +52,49 @@ pub(super) fn masters(members: &[Value]) -> Vec<Master> {
     members.iter().map(master).collect()
 }
 
-/// A master that was hit and is not back.
+/// Who was hit.
+#[derive(Clone, PartialEq, Eq)]
+enum Whom {
+    Master(u64),
+    Node(String),
+}
+
+/// A master or a node that was hit and is not back.
 struct Hurt {
-    id: u64,
+    whom: Whom,
     /// Of the record.
     strike: usize,
     /// `None` once that has ended, or if it was killed.
     held: Option<Held>,
     /// When it is to end.
     until: Duration,
+    /// When that was, or since when whom it hit may come back.
+    ended: Timestamp,
     /// When it is asked next whether it says that it is ready, though it is cut off from all others.
     asked_next: Option<Duration>,
     command: Vec<String>,
+}
+
+impl Hurt {
+    fn master(&self) -> Option<u64> {
+        match self.whom {
+            Whom::Master(id) => Some(id),
+            Whom::Node(_) => None,
+        }
+    }
+
+    fn node(&self) -> Option<String> {
+        match &self.whom {
+            Whom::Master(_) => None,
+            Whom::Node(name) => Some(name.clone()),
+        }
+    }
+
+    fn heal(&mut self) {
+        if self.held.take().is_some() {
+            self.ended = Timestamp::now();
+        }
+    }
 }
 
 /// What lasts until it is dropped.
@@ -110,6 +143,7 @@ impl<'a> Faults<'a> {
         };
         let members = members::ask(&self.shared.target).await;
         let struck = match &members {
+            Ok(members) if strike.harm.is_of_node() => self.strike_node(&strike, members).await?,
             Ok(members) => self.strike(&strike, members).await?,
             Err(_) => Err(Spared::Nobody(strike.target)),
         };
@@ -127,7 +161,7 @@ impl<'a> Faults<'a> {
     }
 
     async fn strike(&mut self, strike: &Strike, members: &[Value]) -> Result<Result<(), Spared>> {
-        let hurt: BTreeSet<u64> = self.hurt.iter().map(|it| it.id).collect();
+        let hurt: BTreeSet<u64> = self.hurt.iter().filter_map(Hurt::master).collect();
         let masters = masters(members);
         let master = match choose(strike, &masters, &hurt) {
             Ok(master) => master,
@@ -158,27 +192,61 @@ impl<'a> Faults<'a> {
             }
             (_, None, None) => return Ok(Err(Spared::Nobody(strike.target))),
         };
-        let until = self.elapsed() + strike.hold;
-        let asked_next = (strike.harm == Harm::Partition).then(|| self.elapsed());
         self.progress.say(&format!("{}, {role}", what.trim_end()));
-        self.shared.metrics.faults.with_label_values(&[&strike.harm.to_string()]).inc();
         let (harm, led, name) = (strike.harm, master.leads, master.name.clone());
-        let mut record = self.shared.record();
-        let number = record.strikes.len();
-        record.strikes.push(Struck { at, over: None, harm, detail, master: name, led });
-        drop(record);
-        let (id, strike) = (master.id, number);
-        self.hurt.push(Hurt { id, strike, held, until, asked_next, command });
-        self.shared.metrics.faults_active.set(self.hurt.len() as i64);
+        let struck = Struck { at, over: None, harm, detail, master: name, led };
+        self.has_struck(strike, Whom::Master(master.id), struck, held, command);
         Ok(Ok(()))
+    }
+
+    async fn strike_node(
+        &mut self,
+        strike: &Strike,
+        members: &[Value],
+    ) -> Result<Result<(), Spared>> {
+        let hurt: BTreeSet<String> = self.hurt.iter().filter_map(Hurt::node).collect();
+        // Whoever cannot be asked now may be a moment later.
+        let nodes = nodes::ask(&self.shared.target).await.unwrap_or_default();
+        let name = match choose_node(strike, &nodes, &hurt) {
+            Ok(node) => node.name.clone(),
+            Err(spared) => return Ok(Err(spared)),
+        };
+        let process = Process::of_node(&name, &nodes::machines(members)?)?;
+        let (command, pid, at) = (process.command.clone(), process.pid(), self.shared.now());
+        let held = match strike.harm {
+            Harm::NodePause => Some(Held::Paused(process.pause(strike.hold)?)),
+            _ => process.kill().map(|()| None)?,
+        };
+        self.progress.say(&format!("{} {name} (pid {pid}), a node", strike.harm));
+        let (harm, detail, whom) = (strike.harm, String::new(), Whom::Node(name.clone()));
+        let struck = Struck { at, over: None, harm, detail, master: name, led: false };
+        self.has_struck(strike, whom, struck, held, command);
+        Ok(Ok(()))
+    }
+
+    fn has_struck(
+        &mut self,
+        strike: &Strike,
+        whom: Whom,
+        struck: Struck,
+        held: Option<Held>,
+        command: Vec<String>,
+    ) {
+        let (until, ended) = (self.elapsed() + strike.hold, Timestamp::now());
+        let asked_next = (strike.harm == Harm::Partition).then(|| self.elapsed());
+        self.shared.metrics.faults.with_label_values(&[&strike.harm.to_string()]).inc();
+        let mut record = self.shared.record();
+        let strike = record.strikes.len();
+        record.strikes.push(struck);
+        drop(record);
+        self.hurt.push(Hurt { whom, strike, held, until, ended, asked_next, command });
+        self.shared.metrics.faults_active.set(self.hurt.len() as i64);
     }
 
     /// What has lasted long enough ends.
     fn heal(&mut self) {
         let now = self.elapsed();
-        for hurt in self.hurt.iter_mut().filter(|it| it.until <= now) {
-            hurt.held = None;
-        }
+        self.hurt.iter_mut().filter(|it| it.until <= now).for_each(Hurt::heal);
     }
 
     /// Clients still reach a master whom no other master reaches. It is ready if a read that must be
@@ -186,7 +254,8 @@ impl<'a> Faults<'a> {
     async fn ask_those_cut_off(&mut self) {
         let now = self.elapsed();
         for hurt in self.hurt.iter_mut().filter(|it| it.held.is_some()) {
-            let Some(server) = self.servers.get(&hurt.id) else { continue };
+            let server = hurt.master().and_then(|id| self.servers.get(&id));
+            let Some(server) = server else { continue };
             if hurt.asked_next.is_none_or(|at| at > now) {
                 continue;
             }
@@ -201,15 +270,21 @@ impl<'a> Faults<'a> {
     }
 
     async fn see_who_is_back(&mut self) {
-        let mut back = BTreeSet::new();
+        let (target, mut back) = (&self.shared.target, BTreeSet::new());
         for hurt in self.hurt.iter().filter(|it| it.held.is_none()) {
-            let Some(server) = self.servers.get(&hurt.id) else { continue };
-            if is_back(&self.shared.target, server).await {
+            let is_back = match &hurt.whom {
+                Whom::Master(id) => {
+                    let Some(server) = self.servers.get(id) else { continue };
+                    is_back(target, server).await
+                }
+                Whom::Node(name) => nodes::is_back(target, name, hurt.ended).await,
+            };
+            if is_back {
                 self.is_over(hurt);
-                back.insert(hurt.id);
+                back.insert(hurt.strike);
             }
         }
-        self.hurt.retain(|it| !back.contains(&it.id));
+        self.hurt.retain(|it| !back.contains(&it.strike));
         self.shared.metrics.faults_active.set(self.hurt.len() as i64);
     }
 
@@ -233,9 +308,7 @@ impl<'a> Faults<'a> {
     /// Ends every fault and waits until all masters are back, at most so long. Nothing more is struck.
     pub(super) async fn end(&mut self, within: Duration) {
         self.plan.clear();
-        for hurt in &mut self.hurt {
-            hurt.held = None;
-        }
+        self.hurt.iter_mut().for_each(Hurt::heal);
         let wait = async {
             while !self.hurt.is_empty() {
                 self.see_who_is_back().await;

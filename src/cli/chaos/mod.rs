@@ -9,6 +9,7 @@ mod informing;
 mod load;
 mod metrics;
 mod network;
+mod nodes;
 mod processes;
 mod run;
 mod watching;

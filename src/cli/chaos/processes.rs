@@ -1,8 +1,9 @@
-//! The masters' processes on this machine: which they are, and the signals they get. Only a pid that
-//! the cluster named, whose program is coxswain and whose command line is that master's, is ever
-//! signalled.
+//! The processes of masters and nodes' agents on this machine: which they are, and the signals they get.
+//! Only a process whose program is coxswain is ever signalled: that of a master has the pid that the
+//! cluster named, and the command line of that master; that of a node has the command line of that
+//! node's agent, and its data beside that of the cluster's masters.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -21,7 +22,7 @@ const DEAD_MAN: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const STOP_LOOK: Duration = Duration::from_millis(1);
 
-/// A process that is the master of a name.
+/// A process that is the master, or the node's agent, of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Process {
     pid: u32,
@@ -49,6 +50,28 @@ impl Process {
         let parent = fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
         let in_dev = words(&parent).get(1).is_some_and(|verb| verb == "machine");
         Ok(Process { pid, command, in_dev })
+    }
+
+    /// The agent of the node `name` of the `coxswain dev` whose machines are there.
+    pub(super) fn of_node(name: &str, machines: &Path) -> Result<Process> {
+        for entry in fs::read_dir("/proc")? {
+            let proc = entry?.path();
+            let pid = proc.file_name().and_then(|pid| pid.to_str()?.parse().ok());
+            let Some(pid) = pid else { continue };
+            // Those that have just ended are none.
+            let program = fs::read_link(proc.join("exe")).unwrap_or_default();
+            let command = words(&fs::read(proc.join("cmdline")).unwrap_or_default());
+            let process = Process { pid, command, in_dev: true };
+            let data = process.word("--data-dir").map(Path::new);
+            let there = data.is_some_and(|data| data.starts_with(machines.join(name)));
+            if there && is_agent(&program, &process.command, name) {
+                return Ok(process);
+            }
+        }
+        bail!(
+            "node {name} has no agent of this `coxswain dev` on this machine (under {}; root?)",
+            machines.display()
+        )
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -138,13 +161,25 @@ fn words(cmdline: &[u8]) -> Vec<String> {
 
 /// Whether a program with this command line is the master of this name.
 fn is_master(program: &Path, command: &[String], name: &str) -> bool {
+    let serves = command.iter().skip(1).any(|word| word == "server");
+    is_ours(program) && serves && is_named(command, name)
+}
+
+/// Whether a program with this command line is the agent of this node, and not the machine it runs on.
+fn is_agent(program: &Path, command: &[String], name: &str) -> bool {
+    let verb = command.get(1).is_some_and(|verb| verb == "agent");
+    is_ours(program) && verb && is_named(command, name)
+}
+
+fn is_ours(program: &Path) -> bool {
     let file = program.file_name().and_then(|file| file.to_str()).unwrap_or_default();
     // As the kernel says it when the file was replaced since.
-    let ours = file.strip_suffix(" (deleted)").unwrap_or(file) == "coxswain";
-    let serves = command.iter().skip(1).any(|word| word == "server");
-    let named = command.windows(2).any(|pair| pair[0] == "--name" && pair[1] == name)
-        || command.contains(&format!("--name={name}"));
-    ours && serves && named
+    file.strip_suffix(" (deleted)").unwrap_or(file) == "coxswain"
+}
+
+fn is_named(command: &[String], name: &str) -> bool {
+    command.windows(2).any(|pair| pair[0] == "--name" && pair[1] == name)
+        || command.contains(&format!("--name={name}"))
 }
 
 /// Of a `/proc/PID/stat`: the third field of all.
@@ -176,6 +211,21 @@ mod tests {
         assert!(!is("/x/sleep", server, "m2"));
         assert!(!is("/x/coxswain", "/x/coxswain agent --name m2", "m2"));
         assert!(!is("/x/coxswain", "server --name m2", "m2"), "the program's own name");
+    }
+
+    #[test]
+    fn only_the_agent_of_that_node_is_one() {
+        let is = |program: &str, command: &str, name: &str| {
+            is_agent(Path::new(program), &words(command.replace(' ', "\0").as_bytes()), name)
+        };
+        let agent = "/x/coxswain agent --name n2 --data-dir /d";
+        assert!(is("/x/coxswain", agent, "n2"));
+        assert!(!is("/x/coxswain", agent, "n1"));
+        assert!(!is("/x/sleep", agent, "n2"));
+        assert!(!is("/x/coxswain", &format!("coxswain machine -- {agent}"), "n2"));
+        assert!(!is("/x/coxswain", "coxswain server --name n2", "n2"));
+        let nowhere = Process::of_node("n1", Path::new("/nowhere")).expect_err("no such cluster");
+        assert!(format!("{nowhere:#}").contains("no agent"), "{nowhere:#}");
     }
 
     #[test]

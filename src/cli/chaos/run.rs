@@ -8,7 +8,7 @@ use super::{
     faults::{Faults, LOOK_INTERVAL, masters, servers},
     informing, load,
     metrics::Metrics,
-    network,
+    network, nodes,
     processes::Process,
     watching,
 };
@@ -126,7 +126,7 @@ async fn prepare(args: Args) -> Result<Option<Plan>> {
     let scenario = read(&args.scenario)?;
     let length = args.duration.unwrap_or(scenario.duration);
     let seed = args.seed.unwrap_or_else(|| rand::rng().random_range(1..1_000_000));
-    let strikes = schedule::plan(&scenario, seed, length);
+    let mut strikes = schedule::plan(&scenario, seed, length);
     ensure!(!strikes.is_empty(), "{} is too short for any fault", seconds(length));
     let target = Target::of_masters(args.kubeconfig.as_deref())?;
     let members = members::ask(&target).await?;
@@ -146,6 +146,11 @@ async fn prepare(args: Args) -> Result<Option<Plan>> {
     if scenario.faults.iter().any(|it| it.kind.is_of_disk()) {
         disks::check(&members)?;
     }
+    if strikes.iter().any(|it| it.harm.is_of_node())
+        && let Err(why) = nodes::check(&target, &members).await
+    {
+        leave_out(&mut strikes, |it| it.harm.is_of_node(), "of nodes", why)?;
+    }
     let plan = Plan { scenario, length, seed, strikes, target, masters: voters, args };
     plan.say(in_dev);
     if plan.args.dry_run {
@@ -153,6 +158,22 @@ async fn prepare(args: Args) -> Result<Option<Plan>> {
     }
     ensure!(in_dev || plan.args.yes || confirmed()?, "not confirmed");
     Ok(Some(plan))
+}
+
+/// Without what this cluster cannot show; an error if nothing would be left.
+fn leave_out(
+    strikes: &mut Vec<Strike>,
+    what: impl Fn(&Strike) -> bool,
+    named: &str,
+    why: anyhow::Error,
+) -> Result<()> {
+    strikes.retain(|it| !what(it));
+    let why = why.context(format!("faults {named} cannot be made here"));
+    if strikes.is_empty() {
+        return Err(why);
+    }
+    output::warn(&format!("{why:#}; the run goes without them"));
+    Ok(())
 }
 
 fn read(wanted: &str) -> Result<Scenario> {
