@@ -131,7 +131,8 @@ fn timeline(facts: &Facts, record: &Record) -> String {
          of faults. <span class=\"key key-kill\">killed</span> \
          <span class=\"key key-pause\">paused</span> \
          <span class=\"key key-network\">cut off</span> \
-         <span class=\"key key-disk\">trouble with its disk</span></p>\n{}",
+         <span class=\"key key-disk\">trouble with its disk</span> \
+         <span class=\"key key-flood\">flooded with requests</span></p>\n{}",
         chart::timeline(record, facts.length)
     )
 }

@@ -15,6 +15,7 @@ pub const SCENARIOS: &[(&str, &str)] = &[
     ("leader-pause", include_str!("../scenarios/leader-pause.toml")),
     ("node-loss", include_str!("../scenarios/node-loss.toml")),
     ("one-way-partition", include_str!("../scenarios/one-way-partition.toml")),
+    ("overload", include_str!("../scenarios/overload.toml")),
     ("partial-partition", include_str!("../scenarios/partial-partition.toml")),
     ("power-cut", include_str!("../scenarios/power-cut.toml")),
     ("rolling-kill", include_str!("../scenarios/rolling-kill.toml")),
@@ -104,7 +105,7 @@ pub struct Rule {
 }
 
 /// What is done to a master: to its process, to the network between it and other masters, or to its
-/// disk; or to the agent of a node.
+/// disk, or by its clients; or to the agent of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Harm {
@@ -132,6 +133,8 @@ pub enum Harm {
     NodeKill,
     /// SIGSTOP of a node's agent, and SIGCONT after a while.
     NodePause,
+    /// Many clients of low priority ask it, as fast as they can.
+    Overload,
 }
 
 impl Harm {
@@ -168,6 +171,7 @@ impl fmt::Display for Harm {
             Harm::FailingFsync => "failing-fsync",
             Harm::NodeKill => "node-kill",
             Harm::NodePause => "node-pause",
+            Harm::Overload => "overload",
         })
     }
 }

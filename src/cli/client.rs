@@ -133,6 +133,8 @@ pub(crate) struct Connection {
     pub(crate) accept: &'static str,
     /// A token to show with each request.
     pub(crate) bearer: Option<String>,
+    /// As whom each request is to be judged, if we may say that.
+    pub(crate) impersonate: Option<String>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -153,7 +155,8 @@ impl Connection {
         });
         // As a URL has it.
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        Ok(Connection { sender, host, accept: "application/json", bearer: None, task })
+        let (bearer, impersonate) = (None, None);
+        Ok(Connection { sender, host, accept: "application/json", bearer, impersonate, task })
     }
 
     /// To the first master that answers.
@@ -189,6 +192,9 @@ impl Connection {
             .header("content-type", content);
         if let Some(token) = &self.bearer {
             request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(user) = &self.impersonate {
+            request = request.header("impersonate-user", user);
         }
         let request = request.body(Full::new(Bytes::from(body)))?;
         self.sender.ready().await?;

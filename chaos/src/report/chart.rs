@@ -70,6 +70,7 @@ fn bands(svg: &mut String, record: &Record, length: Duration, x: &dyn Fn(f64) ->
             Harm::Kill | Harm::NodeKill => "kill",
             Harm::Pause | Harm::NodePause => "pause",
             other if other.is_of_network() => "network",
+            Harm::Overload => "flood",
             _ => "disk",
         };
         // Wide enough to be seen.

@@ -7,6 +7,7 @@ use super::{
     disks,
     network::{self, CutOff},
     nodes,
+    overload::Flood,
     processes::{Paused, Process},
 };
 use crate::{
@@ -90,19 +91,25 @@ impl Hurt {
         }
     }
 
-    fn heal(&mut self) {
-        if self.held.take().is_some() {
-            self.ended = Timestamp::now();
+    fn heal(&mut self, progress: &Progress) {
+        let Some(held) = self.held.take() else { return };
+        if let Held::Flooded(flood) = &held {
+            progress.say(&flood.told());
         }
+        drop(held);
+        self.ended = Timestamp::now();
     }
 }
 
 /// What lasts until it is dropped.
-#[expect(dead_code, reason = "only held")]
 enum Held {
+    #[expect(dead_code, reason = "only held")]
     Paused(Paused),
+    #[expect(dead_code, reason = "only held")]
     CutOff(CutOff),
+    #[expect(dead_code, reason = "only held")]
     Disk(Given),
+    Flooded(Flood),
 }
 
 /// The faults that are still to come, and those that are not over.
@@ -170,33 +177,52 @@ impl<'a> Faults<'a> {
         let member = members.iter().find(|it| members::id(it) == master.id);
         let member = member.context("a master that was chosen is in the list")?;
         let process = Process::of_master(&master.name, members::local_pid(member)?)?;
-        let command = process.command.clone();
-        let cut = cut(strike, master, &masters);
-        let trouble = trouble(strike);
-        let details = [cut.as_ref().map(|it| &it.detail), trouble.as_ref().map(|it| &it.1)];
-        let detail = details.into_iter().flatten().next().cloned().unwrap_or_default();
-        let what = format!("{} {} (pid {}) {detail}", strike.harm, master.name, process.pid());
+        let (command, pid, mut at) = (process.command.clone(), process.pid(), self.shared.now());
+        let begun = self.begin(strike, master, &masters, members, process).await?;
+        let Some((held, detail)) = begun else { return Ok(Err(Spared::Nobody(strike.target))) };
+        if matches!(held, Some(Held::CutOff(_))) {
+            at = self.shared.now();
+        }
+        let what = format!("{} {} (pid {pid}) {detail}", strike.harm, master.name);
         let role = if master.leads { "which leads" } else { "which follows" };
-        let mut at = self.shared.now();
-        let held = match (strike.harm, cut, trouble) {
-            (Harm::Kill, ..) => process.kill().map(|()| None)?,
-            (Harm::Pause, ..) => Some(Held::Paused(process.pause(strike.hold)?)),
-            (_, Some(cut), _) => {
-                let cut_off = cut_off(process, &master.name, cut, members, strike.hold).await?;
-                at = self.shared.now();
-                Some(Held::CutOff(cut_off))
-            }
-            (_, None, Some((trouble, _))) => {
-                let begin = move || disks::begin(&process, trouble);
-                tokio::task::spawn_blocking(begin).await??.map(Held::Disk)
-            }
-            (_, None, None) => return Ok(Err(Spared::Nobody(strike.target))),
-        };
         self.progress.say(&format!("{}, {role}", what.trim_end()));
         let (harm, led, name) = (strike.harm, master.leads, master.name.clone());
         let struck = Struck { at, over: None, harm, detail, master: name, led };
         self.has_struck(strike, Whom::Master(master.id), struck, held, command);
         Ok(Ok(()))
+    }
+
+    /// What lasts of it, and what the seed said of it, for people; `None` if there is nobody to be cut
+    /// off from.
+    async fn begin(
+        &self,
+        strike: &Strike,
+        master: &Master,
+        masters: &[Master],
+        members: &[Value],
+        process: Process,
+    ) -> Result<Option<(Option<Held>, String)>> {
+        let nothing = String::new();
+        if let Some((trouble, detail)) = trouble(strike) {
+            let begin = move || disks::begin(&process, trouble);
+            let held = tokio::task::spawn_blocking(begin).await??.map(Held::Disk);
+            return Ok(Some((held, detail)));
+        }
+        if let Some(cut) = cut(strike, master, masters) {
+            let detail = cut.detail.clone();
+            let cut_off = cut_off(process, &master.name, cut, members, strike.hold).await?;
+            return Ok(Some((Some(Held::CutOff(cut_off)), detail)));
+        }
+        Ok(match strike.harm {
+            Harm::Kill => process.kill().map(|()| Some((None, nothing)))?,
+            Harm::Pause => Some((Some(Held::Paused(process.pause(strike.hold)?)), nothing)),
+            Harm::Overload => {
+                let server = self.servers.get(&master.id);
+                let server = server.context("a master that was chosen is asked somewhere")?;
+                Some((Some(Held::Flooded(Flood::begin(self.shared, server))), nothing))
+            }
+            _ => None,
+        })
     }
 
     async fn strike_node(
@@ -246,7 +272,8 @@ impl<'a> Faults<'a> {
     /// What has lasted long enough ends.
     fn heal(&mut self) {
         let now = self.elapsed();
-        self.hurt.iter_mut().filter(|it| it.until <= now).for_each(Hurt::heal);
+        let due = self.hurt.iter_mut().filter(|it| it.until <= now);
+        due.for_each(|it| it.heal(self.progress));
     }
 
     /// Clients still reach a master whom no other master reaches. It is ready if a read that must be
@@ -308,7 +335,7 @@ impl<'a> Faults<'a> {
     /// Ends every fault and waits until all masters are back, at most so long. Nothing more is struck.
     pub(super) async fn end(&mut self, within: Duration) {
         self.plan.clear();
-        self.hurt.iter_mut().for_each(Hurt::heal);
+        self.hurt.iter_mut().for_each(|it| it.heal(self.progress));
         let wait = async {
             while !self.hurt.is_empty() {
                 self.see_who_is_back().await;

@@ -10,6 +10,7 @@ mod load;
 mod metrics;
 mod network;
 mod nodes;
+mod overload;
 mod processes;
 mod run;
 mod watching;

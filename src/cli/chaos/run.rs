@@ -8,7 +8,7 @@ use super::{
     faults::{Faults, LOOK_INTERVAL, masters, servers},
     informing, load,
     metrics::Metrics,
-    network, nodes,
+    network, nodes, overload,
     processes::Process,
     watching,
 };
@@ -28,7 +28,7 @@ use ::chaos::{
     judge::{self, State, Sum, Verdict, seconds},
     record::shown,
     report,
-    scenario::{self, Kind, Scenario, duration},
+    scenario::{self, Harm, Kind, Scenario, duration},
     schedule::{self, Strike},
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -250,7 +250,7 @@ impl Plan {
         let mut faults = Faults::new(&shared, &progress, strikes, servers);
         watching::start(&shared, self.looking().0, from, &mut helpers);
         informing::start(&shared, self.looking().1, &mut helpers);
-        let prepared = load::prepare(&shared, &self.scenario.workloads);
+        let prepared = self.prepare(&shared);
         let prepared = tokio::time::timeout(SETTLE_TIMEOUT, prepared).await;
         let ran = match prepared.context("no master takes the first writes").flatten() {
             Ok(()) => {
@@ -270,8 +270,11 @@ impl Plan {
         }
         let spared = std::mem::take(&mut faults.spared);
         helpers.shutdown().await;
-        if let Err(error) = remove_namespace(&shared).await {
-            output::warn(&format!("namespace {} is left: {error:#}", shared.namespace));
+        if let Err(error) = self.clean_up(&shared).await {
+            let left = &shared.namespace;
+            output::warn(&format!(
+                "namespace {left}, or what else is called so, is left: {error:#}"
+            ));
         }
         let cut_short = ran?;
         if let Some(why) = &cut_short {
@@ -291,6 +294,26 @@ impl Plan {
             (Sum::Held, Some(_)) => Sum::Unproven,
             (sum, _) => sum,
         })
+    }
+
+    /// Makes what the load and the faults need.
+    async fn prepare(&self, shared: &Shared) -> Result<()> {
+        if self.floods() {
+            overload::prepare(shared).await?;
+        }
+        load::prepare(shared, &self.scenario.workloads).await
+    }
+
+    async fn clean_up(&self, shared: &Shared) -> Result<()> {
+        let removed = remove_namespace(shared).await;
+        match self.floods() {
+            true => removed.and(overload::clean_up(shared).await),
+            false => removed,
+        }
+    }
+
+    fn floods(&self) -> bool {
+        self.scenario.faults.iter().any(|it| it.kind == Harm::Overload)
     }
 
     /// The time of the run; why it ended before its time, if it did.
@@ -487,7 +510,7 @@ async fn remove_namespace(shared: &Shared) -> Result<()> {
 }
 
 /// One request to the first master that takes connections; an error unless it says that it is done.
-async fn ask(target: &Target, method: Method, path: &str, body: Value) -> Result<Value> {
+pub(super) async fn ask(target: &Target, method: Method, path: &str, body: Value) -> Result<Value> {
     let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
     let asked = async {
         let mut connection = Connection::to_any(target).await?;
