@@ -203,7 +203,7 @@ pub(crate) fn renew(pki: &Path, whom: &Whom, life: Duration) -> Result<Signed> {
     Ok(Signed { name, addresses })
 }
 
-fn has_authorities(pki: &Path) -> bool {
+pub(crate) fn has_authorities(pki: &Path) -> bool {
     let signs = |name: &&str| Authority::read(pki, name).is_ok();
     ["ca", "peer-ca", "front-proxy-ca"].iter().all(signs)
 }

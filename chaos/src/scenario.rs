@@ -6,6 +6,7 @@ use std::{fmt, time::Duration};
 
 /// The scenarios in the binary, by name, sorted.
 pub const SCENARIOS: &[(&str, &str)] = &[
+    ("certificate-end", include_str!("../scenarios/certificate-end.toml")),
     ("everything", include_str!("../scenarios/everything.toml")),
     ("failing-fsync", include_str!("../scenarios/failing-fsync.toml")),
     ("follower-kill", include_str!("../scenarios/follower-kill.toml")),
@@ -105,7 +106,7 @@ pub struct Rule {
 }
 
 /// What is done to a master: to its process, to the network between it and other masters, or to its
-/// disk, or by its clients; or to the agent of a node.
+/// disk, its certificates, or by its clients; or to the agent of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Harm {
@@ -135,6 +136,9 @@ pub enum Harm {
     NodePause,
     /// Many clients of low priority ask it, as fast as they can.
     Overload,
+    /// All it proves itself with has ended, and it cannot sign that anew for a while; the seed says
+    /// whether it takes that up as it runs or starts again with it.
+    CertificateEnd,
 }
 
 impl Harm {
@@ -172,6 +176,7 @@ impl fmt::Display for Harm {
             Harm::NodeKill => "node-kill",
             Harm::NodePause => "node-pause",
             Harm::Overload => "overload",
+            Harm::CertificateEnd => "certificate-end",
         })
     }
 }
@@ -245,6 +250,9 @@ fn thirty_seconds() -> Duration {
     Duration::from_secs(30)
 }
 
+/// Masters look at their certificates every ten seconds.
+const CERTIFICATE_HOLD_MIN: Duration = Duration::from_secs(12);
+
 /// Clients of one workload: more would measure this program.
 const CLIENTS_MAX: usize = 256;
 
@@ -304,6 +312,10 @@ pub fn parse(text: &str) -> Result<Scenario, String> {
     if scenario.faults.iter().any(|it| it.at_most == 0) {
         return no("at-most is at least 1");
     }
+    let brief = |it: &Rule| it.kind == Harm::CertificateEnd && it.hold < CERTIFICATE_HOLD_MIN;
+    if scenario.faults.iter().any(brief) {
+        return no("certificate-end holds 12s at least: masters look at certificates every 10s");
+    }
     if scenario.faults.iter().any(|it| it.kind.is_of_node() != (it.target == Target::Node)) {
         return no("the target of node-kill and node-pause is node, and that of nothing else");
     }
@@ -354,6 +366,7 @@ mod tests {
         assert!(refused("kind = \"pause\"", "kind = \"clock\"").contains("unknown variant"));
         assert!(refused("target = \"leader\"", "target = \"node\"").contains("is node"));
         assert!(refused("kind = \"pause\"", "kind = \"node-pause\"").contains("is node"));
+        assert!(refused("kind = \"pause\"", "kind = \"certificate-end\"").contains("12s at least"));
         assert!(refused("longest-gap", "longest").contains("unknown field"));
         let watch = built_in("leader-pause").expect("in the binary");
         let watch = watch.replace("register", "watch-follow").replace("counter", "churn");

@@ -35,6 +35,13 @@ impl fmt::Display for Strike {
     }
 }
 
+impl Strike {
+    /// What is one thing or another, by another part of the draw than says whom it hits.
+    pub fn coin(&self) -> bool {
+        (self.draw >> 32) % 2 == 1
+    }
+}
+
 /// The faults of a run, in order of time: the same for the same seed.
 pub fn plan(scenario: &Scenario, seed: u64, length: Duration) -> Vec<Strike> {
     let mut random = StdRng::seed_from_u64(seed);

@@ -4,6 +4,7 @@
 
 use super::{
     api::Shared,
+    certificates::{self, Ended},
     disks,
     network::{self, CutOff},
     nodes,
@@ -35,7 +36,7 @@ use std::{
 /// Whether a master is back is looked at this often; bounds how exact its absence is told.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 pub(super) const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
-/// Between two questions to a master that is cut off: each may take as long as `LOOK_TIMEOUT`, in which
+/// Between two questions to a master whose fault goes on: each may take as long as `LOOK_TIMEOUT`, in which
 /// no fault begins or ends.
 const ASK_INTERVAL: Duration = Duration::from_secs(2);
 /// A fault waits so long for those before it to be over, then it is left out.
@@ -71,8 +72,10 @@ struct Hurt {
     until: Duration,
     /// When that was, or since when whom it hit may come back.
     ended: Timestamp,
-    /// When it is asked next whether it says that it is ready, though it is cut off from all others.
+    /// When it is asked next, while its fault goes on.
     asked_next: Option<Duration>,
+    /// So often it showed a certificate that has ended.
+    shown: usize,
     command: Vec<String>,
 }
 
@@ -93,8 +96,13 @@ impl Hurt {
 
     fn heal(&mut self, progress: &Progress) {
         let Some(held) = self.held.take() else { return };
-        if let Held::Flooded(flood) = &held {
-            progress.say(&flood.told());
+        match &held {
+            Held::Flooded(flood) => progress.say(&flood.told()),
+            Held::Ended(_) => progress.say(&format!(
+                "of those who connected meanwhile, {} were shown a certificate that has ended",
+                self.shown
+            )),
+            Held::Paused(_) | Held::CutOff(_) | Held::Disk(_) => {}
         }
         drop(held);
         self.ended = Timestamp::now();
@@ -110,6 +118,7 @@ enum Held {
     #[expect(dead_code, reason = "only held")]
     Disk(Given),
     Flooded(Flood),
+    Ended(#[expect(dead_code, reason = "only held")] Ended),
 }
 
 /// The faults that are still to come, and those that are not over.
@@ -142,7 +151,7 @@ impl<'a> Faults<'a> {
     /// Does what is due: ends what has lasted long enough, sees who is back, strikes.
     pub(super) async fn step(&mut self) -> Result<()> {
         self.heal();
-        self.ask_those_cut_off().await;
+        self.ask_meanwhile().await;
         self.see_who_is_back().await;
         let now = self.elapsed();
         let Some(strike) = self.plan.front().filter(|strike| strike.at <= now).cloned() else {
@@ -221,6 +230,13 @@ impl<'a> Faults<'a> {
                 let server = server.context("a master that was chosen is asked somewhere")?;
                 Some((Some(Held::Flooded(Flood::begin(self.shared, server))), nothing))
             }
+            Harm::CertificateEnd => {
+                let (again, hold) = (strike.coin(), strike.hold);
+                let begin = move || certificates::begin(&process, again, hold);
+                let ended = tokio::task::spawn_blocking(begin).await??;
+                let detail = if again { "and it starts with that" } else { "as it runs" };
+                Some((Some(Held::Ended(ended)), detail.to_owned()))
+            }
             _ => None,
         })
     }
@@ -259,13 +275,14 @@ impl<'a> Faults<'a> {
         command: Vec<String>,
     ) {
         let (until, ended) = (self.elapsed() + strike.hold, Timestamp::now());
-        let asked_next = (strike.harm == Harm::Partition).then(|| self.elapsed());
+        let asked = matches!(strike.harm, Harm::Partition | Harm::CertificateEnd);
+        let (asked_next, shown) = (asked.then(|| self.elapsed()), 0);
         self.shared.metrics.faults.with_label_values(&[&strike.harm.to_string()]).inc();
         let mut record = self.shared.record();
         let strike = record.strikes.len();
         record.strikes.push(struck);
         drop(record);
-        self.hurt.push(Hurt { whom, strike, held, until, ended, asked_next, command });
+        self.hurt.push(Hurt { whom, strike, held, until, ended, asked_next, shown, command });
         self.shared.metrics.faults_active.set(self.hurt.len() as i64);
     }
 
@@ -277,8 +294,9 @@ impl<'a> Faults<'a> {
     }
 
     /// Clients still reach a master whom no other master reaches. It is ready if a read that must be
-    /// new would be answered, and it can know of nothing new: it must not say so.
-    async fn ask_those_cut_off(&mut self) {
+    /// new would be answered, and it can know of nothing new: it must not say so. One whose certificates
+    /// have ended shows that to whoever connects, once it has taken them up.
+    async fn ask_meanwhile(&mut self) {
         let now = self.elapsed();
         for hurt in self.hurt.iter_mut().filter(|it| it.held.is_some()) {
             let server = hurt.master().and_then(|id| self.servers.get(&id));
@@ -287,6 +305,12 @@ impl<'a> Faults<'a> {
                 continue;
             }
             hurt.asked_next = Some(now + ASK_INTERVAL);
+            if matches!(hurt.held, Some(Held::Ended(_))) {
+                let asked = self.shared.target.get(server, "/readyz", LOOK_TIMEOUT).await;
+                let ended = asked.is_err_and(|error| certificates::says_ended(&error));
+                hurt.shown += usize::from(ended);
+                continue;
+            }
             if is_back(&self.shared.target, server).await {
                 let mut record = self.shared.record();
                 let name = &record.strikes[hurt.strike].master;

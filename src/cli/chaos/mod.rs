@@ -2,6 +2,7 @@
 //! holds. What is to happen and what must hold are values of the crate `chaos`; here it is done.
 
 mod api;
+mod certificates;
 mod disks;
 mod election;
 mod faults;
@@ -13,6 +14,7 @@ mod nodes;
 mod overload;
 mod processes;
 mod run;
+mod undo;
 mod watching;
 
 use super::output;

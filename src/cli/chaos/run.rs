@@ -4,7 +4,7 @@
 use super::{
     NotShown,
     api::{Client, LABEL, Shared, Write, revision},
-    disks,
+    certificates, disks,
     faults::{Faults, LOOK_INTERVAL, masters, servers},
     informing, load,
     metrics::Metrics,
@@ -145,6 +145,9 @@ async fn prepare(args: Args) -> Result<Option<Plan>> {
     }
     if scenario.faults.iter().any(|it| it.kind.is_of_disk()) {
         disks::check(&members)?;
+    }
+    if scenario.faults.iter().any(|it| it.kind == Harm::CertificateEnd) {
+        certificates::check(&members)?;
     }
     if strikes.iter().any(|it| it.harm.is_of_node())
         && let Err(why) = nodes::check(&target, &members).await
