@@ -5,6 +5,7 @@
 //! code that it checks.
 
 pub mod churn;
+pub mod clock;
 pub mod counter;
 pub mod cut;
 pub mod disk;

@@ -133,7 +133,7 @@ fn timeline(facts: &Facts, record: &Record) -> String {
          <span class=\"key key-network\">cut off</span> \
          <span class=\"key key-disk\">trouble with its disk</span> \
          <span class=\"key key-flood\">flooded with requests</span> \
-         <span class=\"key key-other\">its certificates have ended</span></p>\n{}",
+         <span class=\"key key-other\">its certificates have ended, or its clock is wrong</span></p>\n{}",
         chart::timeline(record, facts.length)
     )
 }

@@ -7,6 +7,7 @@ use std::{fmt, time::Duration};
 /// The scenarios in the binary, by name, sorted.
 pub const SCENARIOS: &[(&str, &str)] = &[
     ("certificate-end", include_str!("../scenarios/certificate-end.toml")),
+    ("clock-jump", include_str!("../scenarios/clock-jump.toml")),
     ("everything", include_str!("../scenarios/everything.toml")),
     ("failing-fsync", include_str!("../scenarios/failing-fsync.toml")),
     ("follower-kill", include_str!("../scenarios/follower-kill.toml")),
@@ -106,7 +107,7 @@ pub struct Rule {
 }
 
 /// What is done to a master: to its process, to the network between it and other masters, or to its
-/// disk, its certificates, or by its clients; or to the agent of a node.
+/// disk, its certificates, its clock, or by its clients; or to the agent of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Harm {
@@ -139,6 +140,8 @@ pub enum Harm {
     /// All it proves itself with has ended, and it cannot sign that anew for a while; the seed says
     /// whether it takes that up as it runs or starts again with it.
     CertificateEnd,
+    /// Its wall clock is wrong, how far and which way the seed says.
+    Clock,
 }
 
 impl Harm {
@@ -177,6 +180,7 @@ impl fmt::Display for Harm {
             Harm::NodePause => "node-pause",
             Harm::Overload => "overload",
             Harm::CertificateEnd => "certificate-end",
+            Harm::Clock => "clock",
         })
     }
 }
@@ -363,7 +367,7 @@ mod tests {
         assert!(refused("hold = \"4s\"", "hold = \"4\"").contains("is no duration"));
         assert!(refused("hold = \"4s\"", "at-most = 0").contains("at-most"));
         assert!(refused("clients = 6", "clients = 0").contains("1 to 256"));
-        assert!(refused("kind = \"pause\"", "kind = \"clock\"").contains("unknown variant"));
+        assert!(refused("kind = \"pause\"", "kind = \"clocks\"").contains("unknown variant"));
         assert!(refused("target = \"leader\"", "target = \"node\"").contains("is node"));
         assert!(refused("kind = \"pause\"", "kind = \"node-pause\"").contains("is node"));
         assert!(refused("kind = \"pause\"", "kind = \"certificate-end\"").contains("12s at least"));

@@ -24,6 +24,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) faulty_disks: bool,
 
+    /// Give each master a wall clock that `coxswain chaos` can make jump; needs libfaketime
+    #[arg(long)]
+    pub(crate) faulty_clocks: bool,
+
     /// Where everything of the cluster is kept (default: ~/.local/share/coxswain/dev)
     #[arg(long)]
     pub(crate) data_dir: Option<PathBuf>,

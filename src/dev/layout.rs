@@ -1,7 +1,7 @@
 //! Where everything of a development cluster is: names, addresses, directories, certificates, and
 //! the command line of each machine. A value worked out from the arguments, before anything runs.
 
-use super::{disk::SOCKET, fabric::Fabric, remove_tree};
+use super::{clock, disk::SOCKET, fabric::Fabric, remove_tree};
 use crate::{
     cli::client::{Target, client_tls},
     cli::dev::Args,
@@ -33,6 +33,8 @@ pub(super) struct Layout {
     pub(super) fabric: Option<Fabric>,
     /// Masters' data is on disks that can be made to fail.
     pub(super) faulty_disks: bool,
+    /// What makes masters' clocks jump, if they are to.
+    faulty_clocks: Option<PathBuf>,
 }
 
 pub(super) struct Master {
@@ -96,6 +98,7 @@ impl Layout {
             nodes: nodes.collect(),
             fabric,
             faulty_disks: args.faulty_disks,
+            faulty_clocks: clock::library().filter(|_| args.faulty_clocks),
             root,
         })
     }
@@ -233,6 +236,11 @@ impl Master {
     pub(super) fn command(&self, layout: &Layout) -> Result<Command> {
         let directory = layout.machine_dir(&self.name);
         let mut command = machine(self.netns.as_deref(), false)?;
+        if let Some(library) = &layout.faulty_clocks {
+            let file = directory.join("clock");
+            clock::set(&file, 0)?;
+            clock::apply(&mut command, library, &file);
+        }
         let members: Vec<String> = layout.masters.iter().map(Master::member).collect();
         let mut listen = vec![format!("127.0.0.1:{}", self.local_port)];
         if self.netns.is_some() {

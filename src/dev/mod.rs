@@ -1,6 +1,7 @@
 //! A development cluster on one machine: real masters and real nodes, each a process of its own, in
 //! a network of its own.
 
+pub(crate) mod clock;
 pub(crate) mod disk;
 pub(crate) mod fabric;
 mod front;

@@ -1,6 +1,7 @@
 //! What a development cluster needs from this machine, checked before anything is started, so that
 //! each missing thing is named with what to do about it.
 
+use super::clock;
 use crate::cli::dev::Args;
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -10,9 +11,6 @@ pub(super) fn check(args: &Args) -> Result<()> {
         bail!("--masters {}: a quorum wants 1, 3 or 5 masters", args.masters);
     }
     let networks = args.nodes > 0 || args.isolate;
-    if !networks && !args.faulty_disks {
-        return Ok(());
-    }
     if args.etcd_port.is_some() && networks {
         bail!(
             "--etcd-port: with nodes or --isolate, masters are in networks of their own; \
@@ -23,7 +21,10 @@ pub(super) fn check(args: &Args) -> Result<()> {
         bail!("--nodes {}: at most 20 on one machine", args.nodes);
     }
     let mut missing = Vec::new();
-    if !nix::unistd::geteuid().is_root() {
+    if args.faulty_clocks && clock::library().is_none() {
+        missing.push("libfaketime, for --faulty-clocks: `apt-get install libfaketime`");
+    }
+    if (networks || args.faulty_disks) && !nix::unistd::geteuid().is_root() {
         missing.push(match args.nodes {
             0 => {
                 "root (networks and disks): run it with sudo, without --isolate and --faulty-disks"

@@ -71,7 +71,7 @@ fn bands(svg: &mut String, record: &Record, length: Duration, x: &dyn Fn(f64) ->
             Harm::Pause | Harm::NodePause => "pause",
             other if other.is_of_network() => "network",
             Harm::Overload => "flood",
-            Harm::CertificateEnd => "other",
+            Harm::CertificateEnd | Harm::Clock => "other",
             _ => "disk",
         };
         // Wide enough to be seen.

@@ -5,6 +5,7 @@
 use super::{
     api::Shared,
     certificates::{self, Ended},
+    clocks::{self, Wrong},
     disks,
     network::{self, CutOff},
     nodes,
@@ -17,6 +18,7 @@ use crate::{
 };
 use ::chaos::{
     Violation,
+    clock::jump,
     cut::{Cut, cut},
     disk::trouble,
     figures::{acknowledgements, gap},
@@ -102,7 +104,7 @@ impl Hurt {
                 "of those who connected meanwhile, {} were shown a certificate that has ended",
                 self.shown
             )),
-            Held::Paused(_) | Held::CutOff(_) | Held::Disk(_) => {}
+            Held::Paused(_) | Held::CutOff(_) | Held::Disk(_) | Held::Clock(_) => {}
         }
         drop(held);
         self.ended = Timestamp::now();
@@ -118,6 +120,7 @@ enum Held {
     #[expect(dead_code, reason = "only held")]
     Disk(Given),
     Flooded(Flood),
+    Clock(#[expect(dead_code, reason = "only held")] Wrong),
     Ended(#[expect(dead_code, reason = "only held")] Ended),
 }
 
@@ -221,6 +224,10 @@ impl<'a> Faults<'a> {
             let detail = cut.detail.clone();
             let cut_off = cut_off(process, &master.name, cut, members, strike.hold).await?;
             return Ok(Some((Some(Held::CutOff(cut_off)), detail)));
+        }
+        if let Some((seconds, detail)) = jump(strike) {
+            let wrong = clocks::begin(&process, seconds, strike.hold)?;
+            return Ok(Some((Some(Held::Clock(wrong)), detail)));
         }
         Ok(match strike.harm {
             Harm::Kill => process.kill().map(|()| Some((None, nothing)))?,

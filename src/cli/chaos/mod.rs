@@ -3,6 +3,7 @@
 
 mod api;
 mod certificates;
+mod clocks;
 mod disks;
 mod election;
 mod faults;

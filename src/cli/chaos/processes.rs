@@ -88,6 +88,14 @@ impl Process {
         Some(&pair[1])
     }
 
+    /// What it was started with as the environment's variable of this name.
+    pub(super) fn variable(&self, name: &str) -> Result<Option<String>> {
+        let path = format!("/proc/{}/environ", self.pid);
+        let variables = words(&fs::read(&path).with_context(|| format!("cannot read {path}"))?);
+        let value = |it: &String| Some(it.strip_prefix(name)?.strip_prefix('=')?.to_owned());
+        Ok(variables.iter().find_map(value))
+    }
+
     /// Returns when none of its threads runs any more.
     pub(super) fn stand_still(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)?;

@@ -4,7 +4,7 @@
 use super::{
     NotShown,
     api::{Client, LABEL, Shared, Write, revision},
-    certificates, disks,
+    certificates, clocks, disks,
     faults::{Faults, LOOK_INTERVAL, masters, servers},
     informing, load,
     metrics::Metrics,
@@ -153,6 +153,11 @@ async fn prepare(args: Args) -> Result<Option<Plan>> {
         && let Err(why) = nodes::check(&target, &members).await
     {
         leave_out(&mut strikes, |it| it.harm.is_of_node(), "of nodes", why)?;
+    }
+    if strikes.iter().any(|it| it.harm == Harm::Clock)
+        && let Err(why) = clocks::check(&members)
+    {
+        leave_out(&mut strikes, |it| it.harm == Harm::Clock, "of clocks", why)?;
     }
     let plan = Plan { scenario, length, seed, strikes, target, masters: voters, args };
     plan.say(in_dev);
