@@ -188,8 +188,12 @@ impl<'a> Faults<'a> {
         };
         let member = members.iter().find(|it| members::id(it) == master.id);
         let member = member.context("a master that was chosen is in the list")?;
-        let process = Process::of_master(&master.name, members::local_pid(member)?)?;
-        let (command, pid, mut at) = (process.command.clone(), process.pid(), self.shared.now());
+        // One that is there for the others and does not answer by itself: perhaps a moment later.
+        let Ok(pid) = members::local_pid(member) else {
+            return Ok(Err(Spared::Nobody(strike.target)));
+        };
+        let process = Process::of_master(&master.name, pid)?;
+        let (command, mut at) = (process.command.clone(), self.shared.now());
         let begun = self.begin(strike, master, &masters, members, process).await?;
         let Some((held, detail)) = begun else { return Ok(Err(Spared::Nobody(strike.target))) };
         if matches!(held, Some(Held::CutOff(_))) {
@@ -260,7 +264,10 @@ impl<'a> Faults<'a> {
             Ok(node) => node.name.clone(),
             Err(spared) => return Ok(Err(spared)),
         };
-        let process = Process::of_node(&name, &nodes::machines(members)?)?;
+        let Ok(machines) = nodes::machines(members) else {
+            return Ok(Err(Spared::Nobody(strike.target)));
+        };
+        let process = Process::of_node(&name, &machines)?;
         let (command, pid, at) = (process.command.clone(), process.pid(), self.shared.now());
         let held = match strike.harm {
             Harm::NodePause => Some(Held::Paused(process.pause(strike.hold)?)),

@@ -36,8 +36,10 @@ pub(super) async fn ask(target: &Target) -> Result<Vec<Node>> {
 /// Where the machines of a `coxswain dev` are, by the data of one of its masters: its nodes are beside
 /// it, and those of another cluster on this machine, of the same names, are not.
 pub(super) fn machines(members: &[Value]) -> Result<PathBuf> {
-    let member = members.first().context("there is no master")?;
-    let master = Process::of_master(members::name(member), members::local_pid(member)?)?;
+    // Whoever is away says no pid.
+    let of = |member| Process::of_master(members::name(member), members::local_pid(member)?);
+    let master = members.iter().find_map(|member| of(member).ok());
+    let master = master.context("no master of this cluster is found on this machine")?;
     let data = master.word("--data-dir").context("a master was started without --data-dir")?;
     let machines = Path::new(data).parent().and_then(Path::parent);
     Ok(machines.context("a master's data is at /")?.to_owned())
