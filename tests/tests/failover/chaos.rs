@@ -72,6 +72,39 @@ fn power_is_cut_on_purpose_and_everything_holds() {
     assert_ne!(before, after, "a master lost its power, and is there again");
 }
 
+/// One of each that a run of twenty seconds has room for.
+const NODES_AND_CERTIFICATES: &str = r#"
+name = "nodes-and-certificates"
+description = "Agents of nodes are killed, and the certificates of a master have ended."
+duration = "20s"
+workloads = [{ kind = "register", clients = 4 }, { kind = "counter" }, { kind = "watch-follow" }]
+
+[[faults]]
+kind = "node-kill"
+target = "node"
+every = "6s"
+
+[[faults]]
+kind = "certificate-end"
+target = "any"
+every = "8s"
+hold = "12s"
+"#;
+
+#[test]
+fn nodes_are_killed_and_certificates_end_on_purpose_and_everything_holds() {
+    let cluster = Cluster::start(MASTERS as u8, 2);
+    let directory = tempfile::tempdir().expect("a directory for the scenario");
+    let scenario = directory.path().join("own.toml");
+    fs::write(&scenario, NODES_AND_CERTIFICATES).expect("written");
+    let words = format!("chaos run {} --seed 9", scenario.display());
+    let said = holds(&cluster, &words);
+    assert!(said.contains("node-kill n"), "{said}");
+    assert!(said.contains("and it starts with that"), "{said}");
+    let shown = said.split_once("of those who connected meanwhile, ").expect("how many").1;
+    assert!(!shown.starts_with("0 "), "nobody was shown that it had ended: {said}");
+}
+
 #[test]
 fn a_cluster_that_could_lose_nobody_is_left_alone() {
     let cluster = Cluster::start(1, 0);
