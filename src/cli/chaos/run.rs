@@ -546,6 +546,24 @@ mod tests {
     }
 
     #[test]
+    fn what_a_cluster_cannot_show_is_left_out_unless_nothing_remains() {
+        let strikes = |name: &str| {
+            let scenario = scenario::parse(scenario::built_in(name).unwrap()).unwrap();
+            schedule::plan(&scenario, 7, Duration::from_secs(600))
+        };
+        let without = |strikes: &mut Vec<Strike>| {
+            let why = anyhow::anyhow!("there are no nodes");
+            leave_out(strikes, |it| it.harm.is_of_node(), "of nodes", why)
+        };
+        let (all, mut some) = (strikes("everything"), strikes("everything"));
+        without(&mut some).unwrap();
+        assert!(!some.is_empty() && some.len() < all.len());
+        assert!(some.iter().all(|it| !it.harm.is_of_node() && all.contains(it)));
+        let refused = format!("{:#}", without(&mut strikes("node-loss")).unwrap_err());
+        assert_eq!(refused, "faults of nodes cannot be made here: there are no nodes");
+    }
+
+    #[test]
     fn a_scenario_is_found_by_name_or_in_a_file() {
         assert_eq!(read("leader-pause").unwrap().name, "leader-pause");
         let directory = tempfile::tempdir().unwrap();
