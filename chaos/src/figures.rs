@@ -2,6 +2,7 @@
 //! was acknowledged after each fault.
 
 use crate::{
+    objects::stalls,
     record::{Operation, Outcome, Record, Struck},
     scenario::Kind,
 };
@@ -90,6 +91,20 @@ pub fn failovers(record: &Record) -> Vec<(usize, Duration)> {
     let until = |n: usize| record.strikes.get(n + 1).map_or(u64::MAX, |next| next.at);
     let led = record.strikes.iter().enumerate().filter(|(_, strike)| strike.led);
     led.filter_map(|(n, strike)| Some((n, gap(&acknowledged, strike.at, until(n))?))).collect()
+}
+
+/// After each fault that hit the leader, how long no pod got a node, or no change of a Deployment was
+/// carried out, though somebody waited for one or had asked for one. A fault counts until the next.
+pub fn stalled(record: &Record, kind: Kind) -> Vec<(usize, Duration)> {
+    let stalls = stalls(record, kind);
+    let led = record.strikes.iter().enumerate().filter(|(_, strike)| strike.led);
+    led.filter_map(|(n, strike)| {
+        let until = record.strikes.get(n + 1).map_or(u64::MAX, |next| next.at);
+        let after = stalls.iter().filter(|(from, end)| *end > strike.at && *from < until);
+        let longest = after.map(|(from, end)| end - (*from).max(strike.at)).max()?;
+        Some((n, Duration::from_nanos(longest)))
+    })
+    .collect()
 }
 
 /// The longest time without an acknowledged write in the whole run, and when it began.

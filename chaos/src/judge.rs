@@ -2,8 +2,9 @@
 //! has shown nothing, and says so.
 
 use crate::{
-    Violation, churn, counter, figures, informer, lease, linear,
+    Violation, binding, churn, counter, figures, informer, lease, linear, objects,
     record::Record,
+    rollout,
     scenario::{Harm, Kind, Scenario},
     watched,
 };
@@ -56,7 +57,9 @@ pub fn sum(verdicts: &[Verdict]) -> Sum {
 pub fn violations(record: &Record, horizon: u64) -> Vec<Violation> {
     let safety = Safety::of(record, horizon);
     let Safety { linear, counter, watches, informers, leases, .. } = safety;
-    let all = [record.broken.clone(), linear, counter, watches, informers, leases];
+    let pods = binding::check(&record.objects.pods.shown);
+    let rollouts = rollout::check(&record.objects, record.objects.horizon());
+    let all = [record.broken.clone(), linear, counter, watches, informers, leases, pods, rollouts];
     all.into_iter().flatten().collect()
 }
 
@@ -146,6 +149,12 @@ pub fn verdicts(scenario: &Scenario, record: &Record, length: Duration) -> Vec<V
     if has(Kind::Churn) {
         verdicts.push(churn(record));
     }
+    if has(Kind::Binding) {
+        verdicts.push(bindings(scenario, record));
+    }
+    if has(Kind::RollingUpdate) {
+        verdicts.push(rolling_updates(scenario, record));
+    }
     verdicts.push(writes_go_on(scenario, record, length));
     verdicts.push(masters_come_back(scenario, record, broken));
     verdicts
@@ -192,6 +201,58 @@ fn churn(record: &Record) -> Verdict {
         looked_at: format!("{done} acknowledged creations and deletions; {remain} remain"),
         state: state(found, done > 0, "nothing was created"),
     }
+}
+
+fn bindings(scenario: &Scenario, record: &Record) -> Verdict {
+    const CHECK: &str = "binding";
+    let allowed = scenario.checks.reconciled_within;
+    let (waits, pods) = (objects::unbound(record), &record.objects.pods);
+    let mut found = binding::check(&pods.shown);
+    found.extend(objects::lost(CHECK, record, Kind::Binding, pods));
+    found.extend(objects::late(CHECK, &waits, record, allowed));
+    let bound = waits.iter().filter(|it| it.until.is_some()).count();
+    Verdict {
+        check: CHECK,
+        means: "Every pod got a node soon, and the same for good: none was bound twice.",
+        looked_at: format!("{} pods, {bound} were bound, {}", waits.len(), waited(&waits, allowed)),
+        state: state(found, bound > 0, "no pod was bound"),
+    }
+}
+
+fn rolling_updates(scenario: &Scenario, record: &Record) -> Verdict {
+    const CHECK: &str = "rolling updates";
+    let allowed = scenario.checks.reconciled_within;
+    let (waits, objects) = (objects::unreconciled(record), &record.objects);
+    let mut found = rollout::check(objects, objects.horizon());
+    found.extend(objects::lost(CHECK, record, Kind::RollingUpdate, &objects.deployments));
+    found.extend(objects::late(CHECK, &waits, record, allowed));
+    let done = waits.iter().filter(|it| it.until.is_some()).count();
+    Verdict {
+        check: CHECK,
+        means: "Every change of a Deployment was carried out soon, and never with more pods than it \
+                allows.",
+        looked_at: format!(
+            "{} changes, {done} were carried out, {}",
+            waits.len(),
+            waited(&waits, allowed)
+        ),
+        state: state(found, done > 0, "no change was carried out"),
+    }
+}
+
+/// How long somebody waited, for people.
+fn waited(waits: &[objects::Wait], allowed: Duration) -> String {
+    let took = waits.iter().filter_map(|it| Some(it.until?.saturating_sub(it.asked)));
+    let mut took: Vec<Duration> = took.map(Duration::from_nanos).collect();
+    took.sort_unstable();
+    let figure = |percent| figures::percentile(&took, percent).map_or("-".into(), seconds);
+    format!(
+        "after {} (p50), {} (p99), {} (longest); {} without any fault are allowed",
+        figure(50),
+        figure(99),
+        figure(100),
+        seconds(allowed)
+    )
 }
 
 fn state(found: Vec<Violation>, looked: bool, otherwise: &str) -> State {
@@ -266,6 +327,7 @@ pub(crate) mod tests {
     use crate::{
         history::{Event, Guard, Told, What},
         informer::Step,
+        objects::{Shown, State as Of},
         record::{Outcome, Struck},
         scenario::{Harm, built_in, parse},
         watched::Seen,
@@ -301,6 +363,37 @@ pub(crate) mod tests {
         record.told(number, (at + 3) * MS, Told::Done(Some(revision)));
     }
 
+    fn shown(at: u64, revision: u64, name: &str, state: Option<Of>) -> Shown {
+        let owner = (name == "set").then(|| "web".to_owned());
+        let (uid, name) = (name.to_owned(), name.to_owned());
+        Shown { at: at * MS, revision, uid, name, owner, state }
+    }
+
+    /// Two pods that each get a node, and two changes of a Deployment that are carried out: one each
+    /// before and after the fault at 1 s.
+    fn reconcile(record: &mut Record) {
+        for (n, asked, bound) in [(0, 500, 540), (1, 1_650, 2_200)] {
+            let (name, revision) = (format!("pod-{n}"), 1_001 + 10 * n);
+            let write = (name.as_str(), Some(name.clone()), Guard::Absent);
+            let number = record.write(Kind::Binding, 20, asked * MS, write);
+            record.told(number, (asked + 4) * MS, Told::Done(Some(revision)));
+            let pod =
+                |node: Option<&str>| Some(Of::Pod { node: node.map(str::to_owned), active: true });
+            let objects = &mut record.objects;
+            objects.pods.show(shown(asked + 5, revision, &name, pod(None)));
+            objects.pods.show(shown(bound, revision + 1, &name, pod(Some("n1"))));
+            let deployment = |done| Some(Of::Deployment { most: 3, generation: n + 1, done });
+            objects.deployments.show(shown(asked + 6, revision + 2, "web", deployment(false)));
+            objects.sets.show(shown(asked + 7, revision + 3, "set", Some(Of::Set { size: 2 })));
+            objects.deployments.show(shown(bound + 50, revision + 4, "web", deployment(true)));
+        }
+        let objects = &mut record.objects;
+        for stream in [&mut objects.pods, &mut objects.sets, &mut objects.deployments] {
+            stream.upto = 2_000;
+        }
+        record.ended = Some(60_000 * MS);
+    }
+
     /// A run of four seconds: a write every 20 ms by a register and a counter, but for 600 ms after
     /// the leader is killed at 1 s; a read after each write of the register; a lease that is held
     /// twice, an object that comes and goes; two watchers, and one who lists and watches.
@@ -308,6 +401,7 @@ pub(crate) mod tests {
         let mut record = Record::with_informers(2, 1);
         record.watchers.iter_mut().for_each(|seen| seen.push(Seen::From(10)));
         record.informers[0].push(Step::Listed { revision: 10, found: Vec::new() });
+        reconcile(&mut record);
         hold(&mut record, 7, 10, 3);
         hold(&mut record, 8, 3_100, 4);
         let mut found: Option<(String, u64)> = None;
@@ -413,6 +507,21 @@ pub(crate) mod tests {
             record.told(last.expect("a deletion"), 3_003 * MS, Told::Refused);
         });
         assert_eq!(denied, ["churn"]);
+        let bound_twice = with(|record| {
+            let mut again = record.objects.pods.shown[3].clone();
+            again.state = Some(Of::Pod { node: Some("n2".into()), active: true });
+            record.objects.pods.show(again);
+        });
+        assert_eq!(bound_twice, ["binding"]);
+        assert_eq!(with(|record| drop(record.objects.pods.shown.pop())), ["binding"], "never");
+        let lost = with(|record| drop(record.objects.pods.shown.drain(2..)));
+        assert_eq!(lost, ["binding"], "acknowledged and never shown");
+        let many = with(|record| {
+            record.objects.sets.show(shown(3_000, 1_900, "set", Some(Of::Set { size: 4 })));
+        });
+        assert_eq!(many, ["rolling updates"]);
+        let idle = with(|record| drop(record.objects.deployments.shown.pop()));
+        assert_eq!(idle, ["rolling updates"], "never carried out");
         let away = with(|record| record.strikes[0].over = None);
         assert_eq!(away, ["masters come back"]);
         let never = with(|record| record.broken.push(Violation::new("watches", "lost its place")));
@@ -441,6 +550,9 @@ pub(crate) mod tests {
         assert!(found[0].what.starts_with("from 0.98s on"), "{found:?}");
         let mut record = run();
         assert_eq!(figures::failovers(&record), [(0, Duration::from_millis(603))]);
+        let stalled = |kind| figures::stalled(&record, kind);
+        assert_eq!(stalled(Kind::Binding), [(0, Duration::from_millis(550))]);
+        assert_eq!(stalled(Kind::RollingUpdate), [(0, Duration::from_millis(594))]);
         // The last write, long after the load has stopped, ends no gap.
         let write = ("register-end", Some("end".to_owned()), Guard::Absent);
         let number = record.write(Kind::Register, 0, 9_000 * MS, write);

@@ -4,6 +4,7 @@
 //! Architecture invariant: it knows no crate of ours, so that a check cannot repeat a mistake of the
 //! code that it checks.
 
+pub mod binding;
 pub mod churn;
 pub mod clock;
 pub mod counter;
@@ -16,8 +17,10 @@ pub mod informer;
 pub mod judge;
 pub mod lease;
 pub mod linear;
+pub mod objects;
 pub mod record;
 pub mod report;
+pub mod rollout;
 pub mod scenario;
 pub mod schedule;
 pub mod shrink;

@@ -5,6 +5,7 @@ use crate::{
     Violation,
     history::{Event, Guard, Op, Told, Truth, What},
     informer::{self, Step},
+    objects::Objects,
     scenario::{Harm, Kind},
     watched::Seen,
 };
@@ -74,9 +75,13 @@ pub struct Record {
     pub watchers: Vec<Vec<Seen>>,
     /// Of each client that lists and watches.
     pub informers: Vec<Vec<Step>>,
+    /// What watches showed of what the scheduler and controllers work on.
+    pub objects: Objects,
     pub strikes: Vec<Struck>,
     /// When the load stopped; what is written later says nothing of gaps.
     pub load_ended: Option<u64>,
+    /// When nobody looked any more.
+    pub ended: Option<u64>,
     /// What whoever carried the run out saw broken by itself.
     pub broken: Vec<Violation>,
 }
@@ -173,7 +178,8 @@ impl Record {
     /// The other operations as they can be judged at `horizon`: what was answered with a later revision
     /// is as if it had no answer yet.
     pub fn judged(&self, horizon: u64) -> Vec<Op> {
-        let shown = self.operations.iter().filter(|it| it.workload != Kind::Lease);
+        let apart = |kind: Kind| kind == Kind::Lease || kind.needs_nodes();
+        let shown = self.operations.iter().filter(|it| !apart(it.workload));
         let judged = shown.filter_map(|operation| {
             let mut op = operation.op.clone();
             match &mut op.what {

@@ -7,7 +7,7 @@ use crate::{
     figures::{self, Totals, percentile},
     judge::{State, Sum, Verdict, seconds, sum},
     record::{Outcome, Record},
-    scenario::Scenario,
+    scenario::{Kind, Scenario},
     schedule::Strike,
 };
 use std::{fmt::Write as _, time::Duration};
@@ -27,6 +27,8 @@ pub struct Facts<'a> {
     pub environment: Vec<(String, String)>,
     /// Faults that were planned and left out, with the reason.
     pub spared: Vec<(Strike, String)>,
+    /// Workloads that did not run, with the reason.
+    pub left_out: Vec<(Kind, String)>,
 }
 
 const STYLE: &str = include_str!("report/style.css");
@@ -38,9 +40,9 @@ pub fn html(facts: &Facts, record: &Record, verdicts: &[Verdict]) -> String {
         head(facts, verdicts),
         checks(verdicts),
         timeline(facts, record),
-        failovers(record),
+        failovers(facts, record),
         faults(facts, record),
-        totals(record),
+        totals(facts, record),
         again(facts),
         words(),
     ];
@@ -138,19 +140,54 @@ fn timeline(facts: &Facts, record: &Record) -> String {
     )
 }
 
-fn failovers(record: &Record) -> String {
-    let all = figures::failovers(record);
-    let mut text = String::from("<h2>How long nobody could write</h2>\n");
+/// Of what the figures are: how it is called, the heading, what is meant.
+const FAILOVERS: [(Option<Kind>, &str, &str); 3] = [
+    (
+        None,
+        "How long nobody could write",
+        "the longest time in which no write of any client was acknowledged. In it, another master was \
+         elected and clients found it.",
+    ),
+    (
+        Some(Kind::Binding),
+        "How long no pod got a node",
+        "the longest time in which no pod was bound to a node, though one waited or a client had asked \
+         for one. In it, a write was possible again and another master&#39;s scheduler began.",
+    ),
+    (
+        Some(Kind::RollingUpdate),
+        "How long no Deployment was reconciled",
+        "the longest time in which no change of a Deployment was carried out, though one waited or a \
+         client had asked for one. In it, another master&#39;s controllers began, and the change was \
+         carried out step by step.",
+    ),
+];
+
+fn failovers(facts: &Facts, record: &Record) -> String {
+    let asked = |kind: &Option<Kind>| {
+        kind.is_none_or(|kind| facts.scenario.workloads.iter().any(|it| it.kind == kind))
+    };
+    let sections = FAILOVERS.iter().filter(|(kind, ..)| asked(kind)).map(|(kind, title, means)| {
+        let gaps = match kind {
+            None => figures::failovers(record),
+            Some(kind) => figures::stalled(record, *kind),
+        };
+        failover(&gaps, title, means)
+    });
+    sections.collect()
+}
+
+fn failover(all: &[(usize, Duration)], title: &str, means: &str) -> String {
+    let mut text = format!("<h2>{title}</h2>\n");
     if all.is_empty() {
-        return text + "<p>No fault hit the leader, or no write was acknowledged after it.</p>\n";
+        return text + "<p>No fault hit the leader, or nothing came about after it.</p>\n";
     }
     let mut gaps: Vec<Duration> = all.iter().map(|(_, gap)| *gap).collect();
     gaps.sort_unstable();
     let figure = |percent| percentile(&gaps, percent).map_or("-".to_owned(), seconds);
     let _ = write!(
         text,
-        "<p>After each fault that hit the leader: the longest time in which no write of any client was \
-         acknowledged. In it, another master was elected and clients found it.</p>\n\
+        "<p>After each fault that hit the leader: {means}</p>\n\
          <div class=\"tiles\"><div><b>{}</b>faults of the leader</div><div><b>{}</b>half are within \
          (p50)</div><div><b>{}</b>99 of 100 are within (p99)</div><div><b>{}</b>longest</div></div>\n",
         gaps.len(),
@@ -197,7 +234,7 @@ fn faults(facts: &Facts, record: &Record) -> String {
     text
 }
 
-fn totals(record: &Record) -> String {
+fn totals(facts: &Facts, record: &Record) -> String {
     let mut text = String::from(
         "<h2>What was done</h2>\n<table class=\"numbers\">\n<tr><th>workload</th><th></th>\
          <th>acknowledged</th><th>refused</th><th>unknown</th></tr>\n",
@@ -224,7 +261,11 @@ fn totals(record: &Record) -> String {
             moves.count().saturating_sub(1),
         );
     }
-    text + "</table>\n"
+    text += "</table>\n";
+    for (kind, why) in &facts.left_out {
+        let _ = writeln!(text, "<p class=\"quiet\">Not run: {kind} ({})</p>", escape(why));
+    }
+    text
 }
 
 fn again(facts: &Facts) -> String {
@@ -289,6 +330,7 @@ mod tests {
             replay: "coxswain chaos run leader-kill --duration 4s --seed 7".into(),
             environment: vec![("coxswain".into(), "0.1.0 <debug>".into())],
             spared: vec![(strike, "1 of 3 masters are away and at most 1 may be".into())],
+            left_out: vec![(Kind::Churn, "no node is ready".into())],
         };
         html(&facts, record, &verdicts(&scenario, record, planted::LENGTH))
     }

@@ -67,12 +67,21 @@ pub enum Kind {
     ListAndWatch,
     /// Creates ConfigMaps and deletes them.
     Churn,
+    /// Creates Pods, waits until each has a node, and deletes it.
+    Binding,
+    /// Changes a Deployment, and waits until that is carried out.
+    RollingUpdate,
 }
 
 impl Kind {
     /// Its clients only look.
     pub fn only_looks(self) -> bool {
         matches!(self, Kind::WatchFollow | Kind::ListAndWatch)
+    }
+
+    /// What it asks for is done on nodes.
+    pub fn needs_nodes(self) -> bool {
+        matches!(self, Kind::Binding | Kind::RollingUpdate)
     }
 }
 
@@ -85,6 +94,8 @@ impl fmt::Display for Kind {
             Kind::Lease => "lease",
             Kind::ListAndWatch => "list-and-watch",
             Kind::Churn => "churn",
+            Kind::Binding => "binding",
+            Kind::RollingUpdate => "rolling-update",
         })
     }
 }
@@ -222,11 +233,18 @@ pub struct Checks {
     /// Until a master whose fault is over must answer again.
     #[serde(default = "thirty_seconds", deserialize_with = "duration_of_text")]
     pub back_within: Duration,
+    /// Until a pod must have a node, or a change of a Deployment be carried out, while no fault is on.
+    #[serde(default = "thirty_seconds", deserialize_with = "duration_of_text")]
+    pub reconciled_within: Duration,
 }
 
 impl Default for Checks {
     fn default() -> Checks {
-        Checks { longest_gap: ten_seconds(), back_within: thirty_seconds() }
+        Checks {
+            longest_gap: ten_seconds(),
+            back_within: thirty_seconds(),
+            reconciled_within: thirty_seconds(),
+        }
     }
 }
 

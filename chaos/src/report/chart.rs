@@ -226,8 +226,7 @@ pub(super) fn histogram(gaps: &[Duration]) -> String {
     let pane = Pane { top: 24.0, height: 110.0 };
     let wide = PLOT / bars as f64;
     let mut svg = format!(
-        "<svg viewBox=\"0 0 {WIDTH} 168\" role=\"img\" aria-label=\"Histogram of times without an \
-         acknowledged write\">\n<text class=\"title\" x=\"{LEFT}\" y=\"12\">How often it was how \
+        "<svg viewBox=\"0 0 {WIDTH} 168\" role=\"img\" aria-label=\"Histogram of these times\">\n<text class=\"title\" x=\"{LEFT}\" y=\"12\">How often it was how \
          long, in milliseconds</text>\n"
     );
     for (bar, count) in counts.iter().enumerate() {

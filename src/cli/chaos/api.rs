@@ -1,7 +1,7 @@
 //! One client of a run: asks one master, and goes on with the next when that one fails. It never
 //! repeats a request by itself, and what had no clear answer is unknown, never failed.
 
-use super::metrics::Metrics;
+use super::{metrics::Metrics, objects};
 use crate::cli::client::{Connection, Target};
 use ::chaos::{
     history::{Guard, Told, What},
@@ -71,6 +71,10 @@ impl Shared {
         match workload {
             Kind::Lease => {
                 format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.namespace)
+            }
+            Kind::Binding => format!("/api/v1/namespaces/{}/pods", self.namespace),
+            Kind::RollingUpdate => {
+                format!("/apis/apps/v1/namespaces/{}/deployments", self.namespace)
             }
             _ => self.path(),
         }
@@ -184,6 +188,13 @@ impl<'a> Client<'a> {
         let Some(value) = &write.value else { return (Method::DELETE, one, Vec::new()) };
         let mut object = match self.workload {
             Kind::Lease => json!({"spec": spec_of_lease(lease::holder(value))}),
+            Kind::Binding => objects::pod(),
+            Kind::RollingUpdate if write.guard == Guard::Absent => {
+                objects::deployment(write.key, value)
+            }
+            Kind::RollingUpdate => {
+                return (Method::PATCH, one, objects::change(value).to_string().into_bytes());
+            }
             _ => json!({"data": {"value": value}}),
         };
         object["metadata"] =
@@ -257,6 +268,25 @@ impl<'a> Client<'a> {
         });
         self.has_read(begun?, what);
         read.ok()
+    }
+
+    /// One of what its workload writes, by name: the answer as [`Client::ask`] has it; `None` if the
+    /// load stopped first. No check looks at it.
+    pub(super) async fn look(&mut self, key: &str) -> Option<Option<(u16, Value)>> {
+        let path = format!("{}/{key}", self.shared.path_of(self.workload));
+        let (called, answer) = self.get(&path).await?;
+        let read = match &answer {
+            Some((200 | 404, _)) => Ok(What::Read {
+                prefix: key.to_owned(),
+                revision: 0,
+                found: Vec::new(),
+                linearizable: false,
+            }),
+            Some((400..500, _)) => Err(Outcome::Refused),
+            _ => Err(Outcome::Unknown),
+        };
+        self.has_read(called, read);
+        Some(answer)
     }
 
     /// When it was asked, and the answer as [`Client::ask`] has it; `None` if the load stopped first.

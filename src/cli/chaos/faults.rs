@@ -21,10 +21,10 @@ use ::chaos::{
     clock::jump,
     cut::{Cut, cut},
     disk::trouble,
-    figures::{acknowledgements, gap},
+    figures::{acknowledgements, gap, stalled},
     judge::seconds,
-    record::Struck,
-    scenario::Harm,
+    record::{Record, Struck},
+    scenario::{Harm, Kind},
     schedule::{Master, Spared, Strike, choose, choose_node},
 };
 use anyhow::{Context, Result};
@@ -295,9 +295,21 @@ impl<'a> Faults<'a> {
         let mut record = self.shared.record();
         let strike = record.strikes.len();
         record.strikes.push(struck);
+        self.tell_of_the_one_before(&record);
         drop(record);
         self.hurt.push(Hurt { whom, strike, held, until, ended, asked_next, shown, command });
         self.shared.metrics.faults_active.set(self.hurt.len() as i64);
+    }
+
+    /// The scheduler and controllers have had their time with a fault when the next begins.
+    fn tell_of_the_one_before(&self, record: &Record) {
+        let Some(before) = record.strikes.len().checked_sub(2) else { return };
+        for (kind, what) in [(Kind::Binding, "binding"), (Kind::RollingUpdate, "reconcile")] {
+            if let Some((_, gap)) = stalled(record, kind).iter().find(|(of, _)| *of == before) {
+                let metric = self.shared.metrics.failover.with_label_values(&[what]);
+                metric.observe(gap.as_secs_f64());
+            }
+        }
     }
 
     /// What has lasted long enough ends.
@@ -365,7 +377,8 @@ impl<'a> Faults<'a> {
             format!("no write was acknowledged for {}", seconds(longest))
         });
         if let (true, Some(longest)) = (strike.led, longest) {
-            self.shared.metrics.failover.observe(longest.as_secs_f64());
+            let metric = self.shared.metrics.failover.with_label_values(&["write"]);
+            metric.observe(longest.as_secs_f64());
         }
         self.progress.say(&format!("{} answers again after {away}; {without}", strike.master));
     }

@@ -4,7 +4,7 @@
 
 use super::{
     api::{CONNECT_PAUSE, Client, Shared},
-    watching::{Ended, watch},
+    watching::{Ended, read, watch},
 };
 use ::chaos::{
     informer::{Step, reached},
@@ -69,7 +69,8 @@ async fn follow(shared: &Shared, number: usize, until: Instant, server: &mut usi
             shared.record().informers[number].push(step);
         };
         let lasts = MOVE_AFTER.min(until.saturating_duration_since(Instant::now()));
-        match watch(shared, &servers[*server % servers.len()], after, lasts, take).await {
+        let at = &servers[*server % servers.len()];
+        match watch(shared, at, (&shared.path(), after, None), lasts, read, take).await {
             Ok(Ended::GoOn) => {}
             Ok(Ended::Lost(_)) => return true,
             Err(error) => tracing::debug!(%error, number, "an informer's watch ended"),

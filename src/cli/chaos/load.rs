@@ -4,6 +4,7 @@
 use super::{
     api::{Client, Shared, Write},
     election::Elector,
+    objects::{step_of_binding, step_of_rolling_update},
 };
 use ::chaos::{
     counter,
@@ -75,6 +76,7 @@ async fn work(shared: &Shared, kind: Kind, number: u64, pause: Duration) {
     let mut client = Client::new(shared, kind, number);
     let mut random = StdRng::seed_from_u64(shared.seed ^ number);
     let (mut known, mut elector, mut made) = (BTreeMap::new(), Elector::default(), Vec::new());
+    let mut deployed = false;
     let mut tick = tokio::time::interval(pause);
     // What was missed while nobody answered is not made up for.
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -88,6 +90,8 @@ async fn work(shared: &Shared, kind: Kind, number: u64, pause: Duration) {
             Kind::Counter => step_of_counter(&mut client, number, turn).await,
             Kind::Lease => elector.step(&mut client, &mut random, turn).await,
             Kind::Churn => step_of_churn(&mut client, &mut random, &mut made, turn).await,
+            Kind::Binding => step_of_binding(&mut client, turn).await,
+            Kind::RollingUpdate => step_of_rolling_update(&mut client, &mut deployed, turn).await,
             Kind::WatchFollow | Kind::ListAndWatch => return,
         }
     }

@@ -8,8 +8,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -27,7 +26,7 @@ pub(super) struct Metrics {
     seconds: HistogramVec,
     pub(super) faults: IntCounterVec,
     pub(super) faults_active: IntGauge,
-    pub(super) failover: Histogram,
+    pub(super) failover: HistogramVec,
     pub(super) violations: IntGauge,
     pub(super) checked_revision: IntGauge,
 }
@@ -58,10 +57,14 @@ impl Metrics {
             &["workload", "operation"],
         )?;
         registry.register(Box::new(seconds.clone()))?;
-        let failover = Histogram::with_opts(histogram(
-            "coxswain_chaos_failover_seconds",
-            "Longest time without an acknowledged write after each fault that hit the leader.",
-        )?)?;
+        let failover = HistogramVec::new(
+            histogram(
+                "coxswain_chaos_failover_seconds",
+                "Longest time in which nothing came about after each fault that hit the leader, by what: an \
+             acknowledged write, the binding of a pod, the reconciliation of a Deployment.",
+            )?,
+            &["what"],
+        )?;
         registry.register(Box::new(failover.clone()))?;
         Ok(Metrics {
             operations: counter(
@@ -170,11 +173,13 @@ mod tests {
         metrics.answered(Kind::Register, "write", Outcome::Acknowledged, 3_000_000);
         metrics.answered(Kind::Register, "write", Outcome::Unknown, 9);
         metrics.faults.with_label_values(&["kill"]).inc();
+        metrics.failover.with_label_values(&["write"]).observe(0.5);
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
         for line in [
             "coxswain_chaos_operations_total{operation=\"write\",outcome=\"unknown\",workload=\"register\"} 1",
             "coxswain_chaos_operation_seconds_count{operation=\"write\",workload=\"register\"} 1",
             "coxswain_chaos_faults_total{fault=\"kill\"} 1",
+            "coxswain_chaos_failover_seconds_count{what=\"write\"} 1",
             "coxswain_chaos_violations 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -12,6 +12,7 @@ mod load;
 mod metrics;
 mod network;
 mod nodes;
+mod objects;
 mod overload;
 mod processes;
 mod run;

@@ -8,7 +8,7 @@ use super::{
     faults::{Faults, LOOK_INTERVAL, masters, servers},
     informing, load,
     metrics::Metrics,
-    network, nodes, overload,
+    network, nodes, objects, overload,
     processes::Process,
     watching,
 };
@@ -22,13 +22,13 @@ use crate::{
 };
 use ::chaos::{
     Violation,
-    figures::{failovers, percentile, totals},
+    figures::{failovers, percentile, stalled, totals},
     history::{Guard, Told},
     informer::reached,
     judge::{self, State, Sum, Verdict, seconds},
-    record::shown,
+    record::{Record, shown},
     report,
-    scenario::{self, Harm, Kind, Scenario, duration},
+    scenario::{self, Harm, Kind, Scenario, Workload, duration},
     schedule::{self, Strike},
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -114,6 +114,8 @@ fn not_shown(why: &str) -> anyhow::Error {
 struct Plan {
     args: Args,
     scenario: Scenario,
+    /// Workloads of it that do not run, and why.
+    left_out: Vec<(Kind, String)>,
     length: Duration,
     seed: u64,
     strikes: Vec<Strike>,
@@ -123,7 +125,7 @@ struct Plan {
 
 /// Looks at the scenario and the cluster, says what will be done and asks; `None` if that is all.
 async fn prepare(args: Args) -> Result<Option<Plan>> {
-    let scenario = read(&args.scenario)?;
+    let mut scenario = read(&args.scenario)?;
     let length = args.duration.unwrap_or(scenario.duration);
     let seed = args.seed.unwrap_or_else(|| rand::rng().random_range(1..1_000_000));
     let mut strikes = schedule::plan(&scenario, seed, length);
@@ -159,13 +161,30 @@ async fn prepare(args: Args) -> Result<Option<Plan>> {
     {
         leave_out(&mut strikes, |it| it.harm == Harm::Clock, "of clocks", why)?;
     }
-    let plan = Plan { scenario, length, seed, strikes, target, masters: voters, args };
+    let left_out = without_nodes(&mut scenario, &target).await?;
+    let masters = voters;
+    let plan = Plan { scenario, left_out, length, seed, strikes, target, masters, args };
     plan.say(in_dev);
     if plan.args.dry_run {
         return Ok(None);
     }
     ensure!(in_dev || plan.args.yes || confirmed()?, "not confirmed");
     Ok(Some(plan))
+}
+
+/// Takes the workloads away that nodes are needed for, if there are none.
+async fn without_nodes(scenario: &mut Scenario, target: &Target) -> Result<Vec<(Kind, String)>> {
+    if !scenario.workloads.iter().any(|it| it.kind.needs_nodes()) {
+        return Ok(Vec::new());
+    }
+    if nodes::ask(target).await.context("which nodes are there?")?.iter().any(|it| it.ready) {
+        return Ok(Vec::new());
+    }
+    let all = std::mem::take(&mut scenario.workloads);
+    let (left_out, kept) = all.into_iter().partition(|it: &Workload| it.kind.needs_nodes());
+    scenario.workloads = kept;
+    let why = "no node is ready; `coxswain dev --nodes 3`, as root, has some";
+    Ok(left_out.into_iter().map(|it: Workload| (it.kind, why.to_owned())).collect())
 }
 
 /// Without what this cluster cannot show; an error if nothing would be left.
@@ -224,6 +243,9 @@ impl Plan {
             let (clients, kind) = (load.clients, load.kind);
             output::say(&format!("  load   {clients} clients: {kind}"));
         }
+        for (kind, why) in &self.left_out {
+            output::say(&format!("  not run: {kind} ({why})"));
+        }
         for strike in &self.strikes {
             output::say(&format!("  fault {strike}"));
         }
@@ -258,6 +280,7 @@ impl Plan {
         let mut faults = Faults::new(&shared, &progress, strikes, servers);
         watching::start(&shared, self.looking().0, from, &mut helpers);
         informing::start(&shared, self.looking().1, &mut helpers);
+        objects::start(&shared, &self.scenario.workloads, from, &mut helpers);
         let prepared = self.prepare(&shared);
         let prepared = tokio::time::timeout(SETTLE_TIMEOUT, prepared).await;
         let ran = match prepared.context("no master takes the first writes").flatten() {
@@ -274,8 +297,10 @@ impl Plan {
         faults.end(self.scenario.checks.back_within).await;
         if ran.is_ok() {
             progress.say("the load has ended and every fault too; looking at what is there");
+            objects::settle(&shared, self.scenario.checks.reconciled_within).await;
             settle(&shared).await;
         }
+        shared.record().ended = Some(shared.now());
         let spared = std::mem::take(&mut faults.spared);
         helpers.shutdown().await;
         if let Err(error) = self.clean_up(&shared).await {
@@ -290,7 +315,8 @@ impl Plan {
         }
         let record = shared.record();
         let verdicts = judge::verdicts(&self.scenario, &record, length);
-        say_verdicts(&record, &verdicts);
+        self.say_failovers(&record);
+        say_verdicts(&verdicts);
         if let Some(path) = &self.args.report {
             let facts = self.facts((started, length), cut_short.clone(), spared, version);
             let html = report::html(&facts, &record, &verdicts);
@@ -361,6 +387,19 @@ impl Plan {
         Ok(None)
     }
 
+    fn say_failovers(&self, record: &Record) {
+        output::say("");
+        failover("no write", failovers(record));
+        for (kind, what) in [
+            (Kind::Binding, "no pod was bound"),
+            (Kind::RollingUpdate, "no Deployment was reconciled"),
+        ] {
+            if self.scenario.workloads.iter().any(|it| it.kind == kind) {
+                failover(what, stalled(record, kind));
+            }
+        }
+    }
+
     fn facts(
         &self,
         (started, length): (jiff::Timestamp, Duration),
@@ -395,6 +434,7 @@ impl Plan {
             ),
             environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
             spared,
+            left_out: self.left_out.clone(),
         }
     }
 }
@@ -478,14 +518,23 @@ async fn settled(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-fn say_verdicts(record: &::chaos::record::Record, verdicts: &[Verdict]) {
-    let mut gaps: Vec<Duration> = failovers(record).into_iter().map(|(_, gap)| gap).collect();
+/// How long nothing of a kind came about after the faults that hit the leader, for people.
+fn failover(what: &str, all: Vec<(usize, Duration)>) {
+    let mut gaps: Vec<Duration> = all.into_iter().map(|(_, gap)| gap).collect();
     gaps.sort_unstable();
     let figure = |percent| percentile(&gaps, percent).map_or("-".into(), seconds);
     if !gaps.is_empty() {
-        let (count, p50, max) = (gaps.len(), figure(50), figure(100));
-        output::say(&format!("\n{count} failovers: no write for {p50} (p50), {max} (longest)"));
+        output::say(&format!(
+            "{} failovers: {what} for {} (p50), {} (p99), {} (longest)",
+            gaps.len(),
+            figure(50),
+            figure(99),
+            figure(100)
+        ));
     }
+}
+
+fn say_verdicts(verdicts: &[Verdict]) {
     for verdict in verdicts {
         let (mark, more) = match &verdict.state {
             State::Held => ("holds    ", Vec::new()),

@@ -34,7 +34,9 @@ async fn follow(shared: &Shared, number: usize) {
     for turn in number.. {
         let after = shown(&shared.record().watchers[number]);
         let take = &mut |seen| shared.record().watchers[number].push(seen);
-        match watch(shared, &servers[turn % servers.len()], after, MOVE_AFTER, take).await {
+        let server = &servers[turn % servers.len()];
+        let (path, begun) = (shared.path(), Some(Seen::From(after)));
+        match watch(shared, server, (&path, after, begun), MOVE_AFTER, read, take).await {
             Ok(Ended::GoOn) => {}
             Ok(Ended::Lost(why)) => {
                 let what = format!("watcher {} lost its place: {why}", number + 1);
@@ -53,25 +55,26 @@ pub(super) enum Ended {
     Lost(String),
 }
 
-/// One watch on one master of what is newer than `after`, for so long; or until it falls silent.
-pub(super) async fn watch(
+/// One watch on one master of what is newer than `after`, for so long; or until it falls silent. It
+/// takes `begun` first, once the master shows anything.
+pub(super) async fn watch<T>(
     shared: &Shared,
     server: &str,
-    after: u64,
+    (path, after, begun): (&str, u64, Option<T>),
     lasts: Duration,
-    take: &mut (dyn FnMut(Seen) + Send),
+    read: fn(&str, &Value) -> Shown<T>,
+    take: &mut (dyn FnMut(T) + Send),
 ) -> Result<Ended> {
     let open = Connection::open(server, shared.target.tls.clone());
     let mut connection = tokio::time::timeout(CONNECT_TIMEOUT, open).await??;
     let path = format!(
-        "{}?watch=1&allowWatchBookmarks=true&labelSelector={}&resourceVersion={after}",
-        shared.path(),
+        "{path}?watch=1&allowWatchBookmarks=true&labelSelector={}&resourceVersion={after}",
         LABEL.replace('/', "%2F")
     );
     let asked = connection.send(Method::GET, &path, Vec::new());
     let (code, mut stream) = tokio::time::timeout(SILENCE_MAX, asked).await??;
     match code {
-        200 => take(Seen::From(after)),
+        200 => begun.into_iter().for_each(&mut *take),
         410 => return Ok(Ended::Lost(format!("{server}: 410 after revision {after}"))),
         _ => anyhow::bail!("{server}: HTTP {code}"),
     }
@@ -83,7 +86,7 @@ pub(super) async fn watch(
         buffer.extend_from_slice(&data);
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = buffer.drain(..=end).collect();
-            match read(&serde_json::from_slice(&line)?) {
+            match event(&serde_json::from_slice(&line)?, read) {
                 Shown::Seen(seen) => take(seen),
                 Shown::Gone(why) => return Ok(Ended::Lost(format!("{server}: {why}"))),
                 Shown::Odd(why) => anyhow::bail!("{server}: {why}"),
@@ -94,20 +97,25 @@ pub(super) async fn watch(
 }
 
 #[derive(Debug, PartialEq)]
-enum Shown {
-    Seen(Seen),
+pub(super) enum Shown<T> {
+    Seen(T),
     Gone(String),
     Odd(String),
 }
 
-fn read(event: &Value) -> Shown {
+fn event<T>(event: &Value, read: fn(&str, &Value) -> Shown<T>) -> Shown<T> {
     let (kind, object) = (event["type"].as_str().unwrap_or_default(), &event["object"]);
     if kind == "ERROR" {
         let message = object["message"].as_str().unwrap_or_default().to_owned();
         return if object["code"] == 410 { Shown::Gone(message) } else { Shown::Odd(message) };
     }
+    read(kind, object)
+}
+
+/// An event of a ConfigMap.
+pub(super) fn read(kind: &str, object: &Value) -> Shown<Seen> {
     let (Some(revision), key) = (revision(object), object["metadata"]["name"].as_str()) else {
-        return Shown::Odd(format!("no revision: {event}"));
+        return Shown::Odd(format!("no revision: {object}"));
     };
     let value = object["data"]["value"].as_str().map(str::to_owned);
     let event = |value| {
@@ -131,16 +139,16 @@ mod tests {
     fn events_are_read_as_the_checks_want_them() {
         let object = json!({"metadata": {"name": "counter", "resourceVersion": "7"},
                             "data": {"value": "1 2-3"}});
-        let told = |kind: &str| read(&json!({"type": kind, "object": object}));
-        let event = |value: Option<&str>| {
+        let told = |kind: &str| event(&json!({"type": kind, "object": object}), read);
+        let shown = |value: Option<&str>| {
             let (key, value) = ("counter".into(), value.map(str::to_owned));
             Shown::Seen(Seen::Event(Event { revision: 7, place: 0, key, value, term: 0 }))
         };
-        assert_eq!(told("MODIFIED"), event(Some("1 2-3")));
-        assert_eq!(told("DELETED"), event(None));
+        assert_eq!(told("MODIFIED"), shown(Some("1 2-3")));
+        assert_eq!(told("DELETED"), shown(None));
         assert_eq!(told("BOOKMARK"), Shown::Seen(Seen::UpTo(7)));
         assert!(matches!(told("RENAMED"), Shown::Odd(_)));
-        let error = |code: u16| read(&json!({"type": "ERROR", "object": {"code": code}}));
+        let error = |code: u16| event(&json!({"type": "ERROR", "object": {"code": code}}), read);
         assert!(matches!(error(410), Shown::Gone(_)));
         assert!(matches!(error(500), Shown::Odd(_)));
     }

@@ -27,11 +27,15 @@ fn the_leader_is_killed_on_purpose_and_everything_holds() {
     let report = directory.path().join("report.html");
     let words = "chaos run leader-kill --duration 20s --seed 7 --report";
     let before: Vec<_> = cluster.members().iter().map(|it| it["pid"].clone()).collect();
-    holds(&cluster, &format!("{words} {}", report.display()));
+    let said = holds(&cluster, &format!("{words} {}", report.display()));
+    for left_out in ["not run: binding (no node is ready", "not run: rolling-update"] {
+        assert!(said.contains(left_out), "{left_out}:\n{said}");
+    }
     let after: Vec<_> = cluster.members().iter().map(|it| it["pid"].clone()).collect();
     assert_ne!(before, after, "a master was killed, and is there again");
     let html = fs::read_to_string(&report).expect("the report");
     assert!(html.contains("All checks hold.") && html.contains("--duration 20s --seed 7"));
+    assert!(html.contains("Not run: binding (no node is ready"));
 
     // The cluster is left as it was: the run's namespace goes.
     cluster.eventually("the namespace of the run to be gone", || {
