@@ -27,6 +27,8 @@ pub(crate) struct Credentials {
     held: Held,
     /// To other masters: what `held.peer` says.
     peer: OwnTls,
+    /// To clients who must show a certificate of the same CA: what `held.server` says.
+    mutual: OwnTls,
     expiry: IntGaugeVec,
 }
 
@@ -64,8 +66,8 @@ impl Credentials {
         );
         let expiry = IntGaugeVec::new(expiry, &["name"])?;
         registry.register(Box::new(expiry.clone()))?;
-        let peer = OwnTls::from(held.peer_tls());
-        let credentials = Credentials { pki: pki.into(), held, peer, expiry };
+        let [peer, mutual] = [&held.peer, &held.server].map(|pair| OwnTls::from(tls(pair)));
+        let credentials = Credentials { pki: pki.into(), held, peer, mutual, expiry };
         credentials.show_expiry();
         Ok(credentials)
     }
@@ -84,6 +86,11 @@ impl Credentials {
 
     pub(crate) fn peer(&self) -> OwnTls {
         self.peer.clone()
+    }
+
+    /// Of etcd's API.
+    pub(crate) fn mutual(&self) -> OwnTls {
+        self.mutual.clone()
     }
 
     /// Keeps them valid and takes up what was written, until `shutdown`.
@@ -115,11 +122,13 @@ impl Credentials {
 
     fn take_up(&mut self) {
         let Held { server, kubelet_client, proxy_client, peer } = &mut self.held;
-        for pair in [server, kubelet_client].into_iter().chain(proxy_client) {
+        for pair in [kubelet_client].into_iter().chain(proxy_client) {
             pair.look();
         }
-        if peer.look() {
-            self.peer.replace(self.held.peer_tls());
+        for (pair, shown) in [(server, &self.mutual), (peer, &self.peer)] {
+            if pair.look() {
+                shown.replace(tls(pair));
+            }
         }
     }
 
@@ -165,11 +174,12 @@ impl Held {
     fn is_due(&self, now: OffsetDateTime) -> bool {
         self.lives().flatten().any(|(from, until)| until - now < (until - from) / 3)
     }
+}
 
-    fn peer_tls(&self) -> Tls {
-        let Files { cert, key, authority } = self.peer.files();
-        Tls { ca: authority.clone(), cert: cert.clone(), key: key.clone() }
-    }
+/// As it is shown to those whose certificates are of the same CA.
+fn tls(pair: &Pair) -> Tls {
+    let Files { cert, key, authority } = pair.files();
+    Tls { ca: authority.clone(), cert: cert.clone(), key: key.clone() }
 }
 
 /// Whom a master's certificates are for. What is not said is read in those it has.

@@ -16,7 +16,7 @@ mod txn;
 pub mod unary;
 mod watch;
 
-pub use serve::{Config, Door, OpenError, ROLE, Tls};
+pub use serve::{Config, Door, OpenError, ROLE};
 
 #[cfg(test)]
 mod tests;

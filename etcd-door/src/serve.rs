@@ -12,18 +12,27 @@ use crate::{
     },
     unary::{self, MESSAGE_BYTES_MAX},
 };
+use futures::{
+    Stream,
+    stream::{BoxStream, StreamExt as _},
+};
 use http::{Request, Response};
-use raft_store::Store;
+use raft_store::{OwnTls, Store, connections};
 use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, time::Duration};
-use tokio::{net::TcpListener, time::MissedTickBehavior};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::MissedTickBehavior,
+};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status,
     body::Body,
     service::Routes,
     transport::{
-        Certificate, Identity, Server, ServerTlsConfig,
-        server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo},
+        Server,
+        server::{Connected, TcpConnectInfo, TcpIncoming, TlsConnectInfo},
     },
 };
 use tower::{Service as _, service_fn};
@@ -35,21 +44,14 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 /// How often leases and compaction are looked at.
 const TEND_EVERY: Duration = Duration::from_millis(500);
 
-/// PEM material of the listener.
-pub struct Tls {
-    /// The CA of clients.
-    pub client_ca: Vec<u8>,
-    pub cert: Vec<u8>,
-    pub key: Vec<u8>,
-}
-
 /// What the door needs.
 pub struct Config {
     pub store: Store,
     /// Where to listen. Anything but loopback needs `tls`.
     pub listen: SocketAddr,
-    /// Given, it is used on loopback too.
-    pub tls: Option<Tls>,
+    /// The listener's certificate and the CA of clients; given, it is used on loopback too. Who connects
+    /// after it was replaced is shown the newest.
+    pub tls: Option<OwnTls>,
     /// Where the store keeps its files, to tell their size; `None` in memory.
     pub data_dir: Option<PathBuf>,
 }
@@ -62,7 +64,7 @@ pub enum OpenError {
     NeedsTls(SocketAddr),
     /// Correct the certificates.
     #[error("TLS of etcd's API")]
-    Tls(#[source] tonic::transport::Error),
+    Tls(#[source] io::Error),
     /// Choose another address.
     #[error("listen for etcd's API on {address}")]
     Listen { address: SocketAddr, source: io::Error },
@@ -70,12 +72,16 @@ pub enum OpenError {
 
 /// A listener that is bound, and not yet served.
 pub struct Door {
-    listener: TcpListener,
+    incoming: Incoming,
     address: SocketAddr,
-    server: Server,
     store: Store,
-    tls: bool,
     data_dir: Option<PathBuf>,
+}
+
+/// Who connects.
+enum Incoming {
+    Loopback(TcpIncoming),
+    Tls(BoxStream<'static, io::Result<TlsStream<TcpStream>>>),
 }
 
 impl Door {
@@ -88,18 +94,12 @@ impl Door {
         let failed = |source| OpenError::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let mut server = Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keepalive_interval(Some(Duration::from_secs(10)));
-        let has_tls = tls.is_some();
-        if let Some(tls) = tls {
-            let settings = ServerTlsConfig::new()
-                .identity(Identity::from_pem(tls.cert, tls.key))
-                .client_ca_root(Certificate::from_pem(tls.client_ca));
-            server = server.tls_config(settings).map_err(OpenError::Tls)?;
-        }
-        Ok(Door { listener, address, server, store, tls: has_tls, data_dir })
+        let incoming = match tls {
+            // Without it an answer waits for the delayed acknowledgement of the one before: 40 ms.
+            None => Incoming::Loopback(TcpIncoming::from(listener).with_nodelay(Some(true))),
+            Some(tls) => Incoming::Tls(connections(listener, tls).map_err(OpenError::Tls)?.boxed()),
+        };
+        Ok(Door { incoming, address, store, data_dir })
     }
 
     /// Where it listens.
@@ -109,31 +109,52 @@ impl Door {
 
     /// Serves until `shutdown`; streams end with it.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), tonic::transport::Error> {
-        let scheme = if self.tls { "https" } else { "http" };
+        let tls = matches!(self.incoming, Incoming::Tls(_));
+        let scheme = if tls { "https" } else { "http" };
         let about =
             About { client_url: format!("{scheme}://{}", self.address), data_dir: self.data_dir };
         let door = Services::new(self.store, about, shutdown.child_token());
-        // Without it an answer waits for the delayed acknowledgement of the one before: 40 ms.
-        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
-        let kv = KvServer::new(door.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let services = Routes::new(kv)
-            .add_service(WatchServer::new(door.clone()))
-            .add_service(LeaseServer::new(door.clone()))
-            .add_service(ClusterServer::new(door.clone()))
-            .add_service(MaintenanceServer::new(door.clone()))
-            .prepare();
-        let (inside, tls) = (door.clone(), self.tls);
-        let served = self.server.serve_with_incoming_shutdown(
-            service_fn(move |request| answer(inside.clone(), services.clone(), tls, request)),
-            incoming,
-            shutdown.clone().cancelled_owned(),
-        );
-        tracing::info!(address = %self.address, tls = self.tls, "serving etcd's API");
+        tracing::info!(address = %self.address, tls, "serving etcd's API");
+        let answers = async {
+            match self.incoming {
+                Incoming::Loopback(incoming) => answer_all(&door, tls, incoming, shutdown).await,
+                Incoming::Tls(incoming) => answer_all(&door, tls, incoming, shutdown).await,
+            }
+        };
         tokio::select! {
-            served = served => served,
+            ended = answers => ended,
             () = tend(&door) => Ok(()),
         }
     }
+}
+
+async fn answer_all<IO>(
+    door: &Services,
+    tls: bool,
+    incoming: impl Stream<Item = io::Result<IO>>,
+    shutdown: CancellationToken,
+) -> Result<(), tonic::transport::Error>
+where
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let kv = KvServer::new(door.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let services = Routes::new(kv)
+        .add_service(WatchServer::new(door.clone()))
+        .add_service(LeaseServer::new(door.clone()))
+        .add_service(ClusterServer::new(door.clone()))
+        .add_service(MaintenanceServer::new(door.clone()))
+        .prepare();
+    let inside = door.clone();
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .serve_with_incoming_shutdown(
+            service_fn(move |request| answer(inside.clone(), services.clone(), tls, request)),
+            incoming,
+            shutdown.cancelled_owned(),
+        )
+        .await
 }
 
 /// Lets in whoever may come in. Without TLS the address is loopback: everybody on this machine may.

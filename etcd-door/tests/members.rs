@@ -2,12 +2,12 @@
 //! by whoever leads, and who has no role stays outside.
 
 use etcd_door::{
-    Config, Door, ROLE, Tls,
+    Config, Door, ROLE,
     proto::rpc::{
         kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient, *,
     },
 };
-use raft_store::{MemberId, Peer, Retention, Store, Timers};
+use raft_store::{MemberId, OwnTls, Peer, Retention, Store, Timers, Tls};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair,
@@ -47,6 +47,30 @@ impl Authority {
         let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
         (cert.pem(), key.serialize_pem())
     }
+
+    /// It vouches for a listener, and for who may connect to it.
+    fn of_listener(&self) -> Tls {
+        let (cert, key) = self.issue(&["localhost"], "masters");
+        Tls { ca: self.pem.clone().into(), cert: cert.into(), key: key.into() }
+    }
+}
+
+/// Over a new connection, with a certificate of this organization.
+async fn get(
+    address: SocketAddr,
+    authority: &Authority,
+    organization: Option<&str>,
+) -> Result<tonic::Response<RangeResponse>, tonic::Status> {
+    let mut tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(&authority.pem))
+        .domain_name("localhost");
+    if let Some(organization) = organization {
+        let (cert, key) = authority.issue(&["client"], organization);
+        tls = tls.identity(Identity::from_pem(cert, key));
+    }
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).expect("an address");
+    let channel = endpoint.tls_config(tls).expect("certificates").connect_lazy();
+    KvClient::new(channel).range(all()).await
 }
 
 /// Loopback addresses of this process alone.
@@ -68,12 +92,7 @@ async fn open(dir: &Path, authority: &Authority, id: u64) -> Store {
         initial_members: (1..=3).map(|id| (MemberId(id), peer(id))).collect(),
         joins: false,
         listen: address(id),
-        tls: raft_store::Tls {
-            ca: authority.pem.clone().into(),
-            cert: cert.into(),
-            key: key.into(),
-        }
-        .into(),
+        tls: Tls { ca: authority.pem.clone().into(), cert: cert.into(), key: key.into() }.into(),
         timers: Timers { request: PATIENCE, ..Timers::default() },
         retention: Retention::default(),
         disk: raft_store::Disk::default(),
@@ -83,7 +102,7 @@ async fn open(dir: &Path, authority: &Authority, id: u64) -> Store {
     Store::open(config).await.expect("a member")
 }
 
-async fn door(store: &Store, tls: Option<Tls>) -> (SocketAddr, DropGuard) {
+async fn door(store: &Store, tls: Option<OwnTls>) -> (SocketAddr, DropGuard) {
     let listen = ([127, 0, 0, 1], 0).into();
     let config = Config { store: store.clone(), listen, tls, data_dir: None };
     let door = Door::open(config).await.expect("a free port");
@@ -167,26 +186,24 @@ async fn every_member_serves_everything() {
 #[tokio::test]
 async fn who_has_no_role_stays_outside() {
     let authority = Authority::new();
-    let (cert, key) = authority.issue(&["localhost"], "masters");
-    let tls = Tls { client_ca: authority.pem.clone().into(), cert: cert.into(), key: key.into() };
-    let (address, _open) = door(&Store::in_memory(), Some(tls)).await;
-    let client = async |organization: Option<&str>| {
-        let mut tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&authority.pem))
-            .domain_name("localhost");
-        if let Some(organization) = organization {
-            let (cert, key) = authority.issue(&["client"], organization);
-            tls = tls.identity(Identity::from_pem(cert, key));
-        }
-        let endpoint = Endpoint::from_shared(format!("https://{address}")).expect("an address");
-        let channel = endpoint.tls_config(tls).expect("certificates").connect_lazy();
-        KvClient::new(channel).range(all()).await
-    };
-    assert!(client(Some(ROLE)).await.is_ok());
-    let refused = client(Some("system:masters")).await.expect_err("another role");
+    let (address, _open) = door(&Store::in_memory(), Some(authority.of_listener().into())).await;
+    assert!(get(address, &authority, Some(ROLE)).await.is_ok());
+    let refused = get(address, &authority, Some("system:masters")).await.expect_err("another role");
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains(ROLE), "{refused}");
-    assert!(client(None).await.is_err(), "no certificate");
+    assert!(get(address, &authority, None).await.is_err(), "no certificate");
+}
+
+#[tokio::test]
+async fn a_listener_shows_and_trusts_what_is_newest() {
+    let [old, new] = [(); 2].map(|()| Authority::new());
+    let tls = OwnTls::from(old.of_listener());
+    let (address, _open) = door(&Store::in_memory(), Some(tls.clone())).await;
+    assert!(get(address, &old, Some(ROLE)).await.is_ok());
+    assert!(get(address, &new, Some(ROLE)).await.is_err(), "not known yet");
+    tls.replace(new.of_listener());
+    assert!(get(address, &new, Some(ROLE)).await.is_ok());
+    assert!(get(address, &old, Some(ROLE)).await.is_err(), "not trusted any more");
 }
 
 #[tokio::test]

@@ -20,12 +20,12 @@ pub struct Peer {
     pub api_address: String,
 }
 
-/// PEM material of the peer connections. Both sides prove themselves to the same CA.
+/// PEM material of connections on which both sides prove themselves.
 #[derive(Clone)]
 pub struct Tls {
-    /// The CA of the peers, and of nobody else.
+    /// Who may connect shows a certificate of this one. Between members: the CA of the peers, and of nobody else.
     pub ca: Vec<u8>,
-    /// This member's certificate: its DNS names contain `Peer::name`; for server and client use.
+    /// This member's certificate. Between members: its DNS names contain `Peer::name`; for server and client use.
     pub cert: Vec<u8>,
     pub key: Vec<u8>,
 }

@@ -1,10 +1,9 @@
-//! Flags of `coxswain server` that open etcd's API on it, and the certificates it is given.
+//! Flags of `coxswain server` that open etcd's API on it.
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use etcd_door::{Config, Door};
-use raft_store::Store;
+use raft_store::{OwnTls, Store};
 use std::{
-    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -24,15 +23,12 @@ impl EtcdArgs {
     pub(super) async fn serve(
         &self,
         store: &Store,
-        (pki, data_dir): (&Path, &Path),
+        (tls, data_dir): (OwnTls, &Path),
         shutdown: &CancellationToken,
         tasks: &mut JoinSet<()>,
     ) -> Result<()> {
         let Some(listen) = self.etcd_listen else { return Ok(()) };
-        let tls = match listen.ip().is_loopback() {
-            true => None,
-            false => Some(tls(pki)?),
-        };
+        let tls = (!listen.ip().is_loopback()).then_some(tls);
         let data_dir = Some(PathBuf::from(data_dir));
         let door = Door::open(Config { store: store.clone(), listen, tls, data_dir })
             .await
@@ -45,16 +41,4 @@ impl EtcdArgs {
         });
         Ok(())
     }
-}
-
-fn tls(pki: &Path) -> Result<etcd_door::Tls> {
-    let read = |name: &str| {
-        let path = pki.join(name);
-        fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    Ok(etcd_door::Tls {
-        client_ca: read("ca.crt")?,
-        cert: read("apiserver.crt")?,
-        key: read("apiserver.key")?,
-    })
 }

@@ -181,6 +181,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
     config.keyring = Some(keyring);
     let server = apiserver::Server::new(config);
     let tls = server_tls(&args.pki, credentials.server())?;
+    let mutual = credentials.mutual();
     tasks.spawn(credentials.keep(shutdown.clone()));
     for address in &args.listen {
         let listener = bind(address).await?;
@@ -190,7 +191,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
     tracing::info!(name = args.name, id = %place.id, listen = ?args.listen, "serving the API");
     background(&server, &shutdown, &mut tasks);
     args.backups.start(&store, &registry, &shutdown, &mut tasks)?;
-    args.etcd.serve(&store, (&args.pki, &args.data_dir), &shutdown, &mut tasks).await?;
+    args.etcd.serve(&store, (mutual, &args.data_dir), &shutdown, &mut tasks).await?;
     let gate = gate(&store, &shutdown, &mut tasks);
     tasks.spawn(bootstrap(server.clone(), gate.clone(), args.cluster_dns, shutdown.clone()));
     start_controllers(&args, &members, &store, &server, gate, &registry, &shutdown, &mut tasks)?;

@@ -1,5 +1,5 @@
-//! Connections that others of the group open to this member: mutual TLS with the newest certificate, and no
-//! slow handshake that holds up another.
+//! Connections that others open to this member: mutual TLS with the newest certificate, and no slow handshake
+//! that holds up another.
 
 use crate::config::{OwnTls, Tls};
 use futures::{Stream, StreamExt};
@@ -16,11 +16,12 @@ use tokio_stream::wrappers::TcpListenerStream;
 /// Longer than a handshake between members takes on the slowest link that Raft's timers allow.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 
-/// More wait in the kernel. Members open a handful each; strangers must not be able to keep them out.
+/// More wait in the kernel. Those who belong here open a handful each; strangers must not be able to keep them out.
 const HANDSHAKES_MAX: usize = 1024;
 
-/// Those whose handshake went well, until `listener` fails.
-pub(super) fn connections(
+/// Those who showed a certificate of `tls`'s CA in HTTP/2's handshake, until `listener` fails. For other members, and for
+/// other listeners that ask the same of who connects.
+pub fn connections(
     listener: TcpListener,
     tls: OwnTls,
 ) -> io::Result<impl Stream<Item = io::Result<TlsStream<TcpStream>>>> {
@@ -31,7 +32,7 @@ pub(super) fn connections(
         if !Arc::ptr_eq(&newest, &shown) {
             match self::acceptor(&newest) {
                 Ok(made) => acceptor = made,
-                Err(error) => tracing::error!(%error, "kept the old certificate for peers"),
+                Err(error) => tracing::error!(%error, "kept the old certificate"),
             }
             shown = newest;
         }
@@ -54,9 +55,9 @@ async fn handshake(
     }
     match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(tcp)).await {
         Ok(Ok(stream)) => Some(Ok(stream)),
-        // A stranger, or a member that gave up: nothing that ends the listening.
+        // A stranger, or one who gave up: nothing that ends the listening.
         Ok(Err(error)) => {
-            tracing::debug!(%error, "a peer's handshake failed");
+            tracing::debug!(%error, "a handshake failed");
             None
         }
         Err(_) => None,

@@ -1,6 +1,6 @@
 //! The one place that knows openraft: types, settings, conversions to what goes over the wire.
 
-mod accept;
+pub(crate) mod accept;
 pub(crate) mod convert;
 pub(crate) mod log;
 pub(crate) mod machine;
