@@ -43,7 +43,8 @@ pub enum State {
     },
 }
 
-/// What one watch showed, in order, and up to which revision.
+/// What watches of the same showed, each in order: every change once, when the first of them showed it, and up
+/// to which revision all is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stream {
     pub shown: Vec<Shown>,
@@ -51,8 +52,15 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// One of the watches showed that. Each shows all that is newer than what was known when it began, so
+    /// what is not newer now was shown by another.
     pub fn show(&mut self, shown: Shown) {
-        self.upto = self.upto.max(shown.revision);
+        let mut of_the_same = self.shown.iter().rev().take_while(|it| it.revision == self.upto);
+        let known = |it: &Shown| (it.revision, &it.uid) == (shown.revision, &shown.uid);
+        if shown.revision < self.upto || of_the_same.any(known) {
+            return;
+        }
+        self.upto = shown.revision;
         self.shown.push(shown);
     }
 }
@@ -253,6 +261,21 @@ mod tests {
     fn struck(at: u64, over: Option<u64>) -> Struck {
         let (detail, master) = (String::new(), "m1".to_owned());
         Struck { at, over, harm: Harm::Kill, detail, master, led: true }
+    }
+
+    #[test]
+    fn what_several_watches_show_counts_once_and_when_the_first_showed_it() {
+        let at = |at, revision, uid| Shown { revision, ..pod(at, uid, None) };
+        let mut stream = Stream { upto: 4, ..Stream::default() };
+        // The second is behind the first, overtakes it, and falls behind again.
+        for shown in [at(10, 5, "a"), at(11, 5, "b"), at(12, 5, "a"), at(13, 5, "b")] {
+            stream.show(shown);
+        }
+        for shown in [at(14, 7, "a"), at(15, 9, "b"), at(16, 7, "a"), at(17, 9, "b")] {
+            stream.show(shown);
+        }
+        let seen: Vec<_> = stream.shown.iter().map(|it| (it.at, it.revision)).collect();
+        assert_eq!((&seen[..], stream.upto), (&[(10, 5), (11, 5), (14, 7), (15, 9)][..], 9));
     }
 
     #[test]

@@ -27,8 +27,8 @@ const REPLICAS: u64 = 2;
 const MAX_SURGE: u64 = 1;
 /// Between two looks at what a client waits for.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// A watch goes on with the next master after that.
-const MOVE_AFTER: Duration = Duration::from_secs(5);
+/// A watch begins anew after that.
+const RENEW_AFTER: Duration = Duration::from_secs(30);
 
 /// One that costs a node little, and goes at once when it is deleted.
 fn pod_spec() -> Value {
@@ -131,8 +131,9 @@ const WATCHED: [(&str, Fills); 3] = [
     ("/apis/apps/v1/namespaces/{}/deployments", |objects| &mut objects.deployments),
 ];
 
-/// Starts the watches, of what is newer than `from`, if there is a workload that wants them; they go on
-/// until the tasks are ended.
+/// Starts the watches, of what is newer than `from`, if there is a workload that wants them: one for each
+/// master, so that what happened is known from whoever shows it first, and not late because the one who is
+/// asked is away. They go on until the tasks are ended.
 pub(super) fn start(
     shared: &Arc<Shared>,
     workloads: &[Workload],
@@ -143,15 +144,17 @@ pub(super) fn start(
         return;
     }
     for (path, stream) in WATCHED {
-        let (shared, path) = (shared.clone(), path.replace("{}", &shared.namespace));
         stream(&mut shared.record().objects).upto = from;
-        tasks.spawn(async move { follow(&shared, &path, stream).await });
+        for server in &shared.target.servers {
+            let (shared, server) = (shared.clone(), server.clone());
+            let path = path.replace("{}", &shared.namespace);
+            tasks.spawn(async move { follow(&shared, &server, &path, stream).await });
+        }
     }
 }
 
-async fn follow(shared: &Shared, path: &str, stream: Fills) {
-    let servers = &shared.target.servers;
-    for turn in 0.. {
+async fn follow(shared: &Shared, server: &str, path: &str, stream: Fills) {
+    loop {
         let after = stream(&mut shared.record().objects).upto;
         let take = &mut |seen| {
             let at = shared.now();
@@ -162,8 +165,7 @@ async fn follow(shared: &Shared, path: &str, stream: Fills) {
                 Seen::UpTo(revision) => stream.upto = stream.upto.max(revision),
             }
         };
-        let server = &servers[turn % servers.len()];
-        match watch(shared, server, (path, after, None), MOVE_AFTER, read, take).await {
+        match watch(shared, server, (path, after, None), RENEW_AFTER, read, take).await {
             Ok(Ended::GoOn) => {}
             Ok(Ended::Lost(why)) => {
                 let what = format!("the watch of {path} lost its place: {why}");
