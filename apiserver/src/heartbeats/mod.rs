@@ -34,7 +34,8 @@ const TOPIC: &str = "heartbeats";
 /// How often masters ask each other.
 // A new leader's ages are off by as much; a node is silent for 40 s before anybody acts on it.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// How long after its last contact with the cluster a master still answers for it.
+/// How long after its last contact with the cluster a master still answers for it, and keeps those who
+/// watch what no longer changes there.
 // A node whose master is cut off must notice it and go to another, well within its 40 s.
 const CONTACT_MAX: Duration = Duration::from_secs(5);
 /// How often nodes that are no more are forgotten, in rounds of asking.
@@ -98,6 +99,18 @@ impl Heartbeats {
         *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
+    /// Waits until this master has had no contact for that long, after it had some; if it has none already,
+    /// until that is so for as long again.
+    pub(crate) async fn cut_off(&self) {
+        loop {
+            let contact = *self.contact.lock().unwrap_or_else(PoisonError::into_inner);
+            tokio::time::sleep(next_look(contact.map(|contact| contact.elapsed()))).await;
+            if contact.is_some() && !self.in_contact() {
+                return;
+            }
+        }
+    }
+
     /// What is stored, with the time of the last heartbeat.
     pub(crate) fn shown(&self, stored: Arc<Stored>) -> Arc<Stored> {
         let Some(name) = lease_of_node(&stored.key) else { return stored };
@@ -134,6 +147,14 @@ impl Heartbeats {
                 return since;
             }
         }
+    }
+}
+
+/// When to look whether contact was lost, by how long ago it was.
+fn next_look(contact: Option<Duration>) -> Duration {
+    match contact.map(|age| CONTACT_MAX.saturating_sub(age)) {
+        Some(left) if !left.is_zero() => left,
+        _ => CONTACT_MAX,
     }
 }
 
@@ -197,11 +218,13 @@ impl Core {
                 let since = known.get(&member.id).copied().unwrap_or_default();
                 async move { (member.id, self.heartbeats.ask(&self.store, member.id, since).await) }
             });
-            let (asked, contact) = tokio::join!(join_all(asked), self.store.barrier());
+            let contact = async {
+                if self.store.barrier().await.is_ok() {
+                    self.heartbeats.touch();
+                }
+            };
+            let (asked, ()) = tokio::join!(join_all(asked), contact);
             known = asked.into_iter().collect();
-            if contact.is_ok() {
-                self.heartbeats.touch();
-            }
             if round % FORGET_EVERY == 0 {
                 let exists = |name: &str| {
                     let key = Key::new(SPACE, format!("{NAMESPACE}/{name}"));
@@ -228,6 +251,17 @@ mod tests {
             "spec": {"holderIdentity": "n1", "leaseDurationSeconds": 40, "renewTime": time},
         });
         k8s::patch::merge(lease.take(), &more).ok().and_then(Object::from_value).expect("an object")
+    }
+
+    #[test]
+    fn contact_is_looked_at_when_it_may_have_been_lost() {
+        let seconds = Duration::from_secs;
+        assert_eq!(next_look(Some(seconds(2))), seconds(3));
+        for (since, why) in
+            [(None, "never had any"), (Some(5), "lost"), (Some(60), "lost long ago")]
+        {
+            assert_eq!(next_look(since.map(seconds)), CONTACT_MAX, "{why}");
+        }
     }
 
     #[test]

@@ -398,8 +398,8 @@ async fn watch(
         Ok(feed) => {
             let version = info.version.clone();
             let metrics = core.metrics.clone();
-            let draining = connection.draining;
-            Ok(render::watch(feed, kind, version, format, metrics, running, draining))
+            let ends = connection.stale;
+            Ok(render::watch(feed, kind, version, format, metrics, running, ends))
         }
         Err(status) if matches!(status.code, 410 | 504) => Ok(render::watch_error(&status, format)),
         Err(status) => Err(status),

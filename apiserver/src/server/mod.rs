@@ -76,6 +76,8 @@ pub(crate) struct Connection {
     pub(crate) may_pause: Arc<AtomicBool>,
     /// Cancelled when the server drains: long-running requests end then.
     pub(crate) draining: CancellationToken,
+    /// Cancelled with it, and when this master is cut off from the others: watches would show nothing more.
+    pub(crate) stale: CancellationToken,
 }
 
 impl Server {
@@ -91,12 +93,15 @@ impl Server {
     ) {
         let acceptor = TlsAcceptor::from(with_alpn(tls));
         let mut connections = JoinSet::new();
+        let mut stale = shutdown.child_token();
+        let mut cut_off = std::pin::pin!(self.core.heartbeats.cut_off());
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((tcp, peer)) => {
                         let (core, acceptor) = (self.core.clone(), acceptor.clone());
-                        connections.spawn(connection(core, acceptor, tcp, peer, shutdown.clone()));
+                        let ends = (shutdown.clone(), stale.clone());
+                        connections.spawn(connection(core, acceptor, tcp, peer, ends));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
@@ -104,6 +109,13 @@ impl Server {
                     }
                 },
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                () = &mut cut_off => {
+                    let open = connections.len();
+                    tracing::warn!(open, "no contact with a quorum: watches end here, clients may go elsewhere");
+                    stale.cancel();
+                    stale = shutdown.child_token();
+                    cut_off.set(self.core.heartbeats.cut_off());
+                }
                 () = shutdown.cancelled() => break,
             }
         }
@@ -130,7 +142,7 @@ async fn connection(
     acceptor: TlsAcceptor,
     tcp: TcpStream,
     peer: SocketAddr,
-    draining: CancellationToken,
+    (draining, stale): (CancellationToken, CancellationToken),
 ) {
     // Small frames (watch events) must not wait for an acknowledgement.
     if let Err(error) = tcp.set_nodelay(true) {
@@ -154,16 +166,17 @@ async fn connection(
         front_proxy,
         peer,
         may_pause: may_pause.clone(),
-        draining: draining.clone(),
+        draining,
+        stale: stale.clone(),
     };
-    serve_connection(core, Stall::new(stream, may_pause), connection, draining).await;
+    serve_connection(core, Stall::new(stream, may_pause), connection, stale).await;
 }
 
 async fn serve_connection(
     core: Arc<Core>,
     stream: Stall<TlsStream<TcpStream>>,
     connection: Connection,
-    draining: CancellationToken,
+    stale: CancellationToken,
 ) {
     let peer = connection.peer;
     let leave = Arc::new(Notify::new());
@@ -199,7 +212,7 @@ async fn serve_connection(
                 return;
             }
             () = async { tokio::select! {
-                () = draining.cancelled() => {}
+                () = stale.cancelled() => {}
                 () = leave.notified() => {}
             }}, if !told => {
                 told = true;

@@ -300,19 +300,19 @@ pub(super) fn watch(
     format: Format,
     metrics: Metrics,
     running: Running,
-    draining: CancellationToken,
+    ends: CancellationToken,
 ) -> Response<Body> {
     let warned = deprecated(&kind, &version);
     let head = encode::object_head(&kind, &version);
     let writer = Writer { kind, version, format, head, first: true };
     let begin = Some((feed, writer, running));
     let pieces = futures::stream::unfold(begin, move |state| {
-        let (metrics, draining) = (metrics.clone(), draining.clone());
+        let (metrics, ends) = (metrics.clone(), ends.clone());
         async move {
             let (mut feed, mut writer, running) = state?;
             let next = tokio::select! {
                 next = feed.next() => next?,
-                () = draining.cancelled() => return None,
+                () = ends.cancelled() => return None,
             };
             match next.and_then(|events| Ok((writer.events(&events)?, events.len()))) {
                 Ok((out, count)) => {

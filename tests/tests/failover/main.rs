@@ -11,9 +11,10 @@ mod members;
 mod rebuilding;
 mod replacing;
 
+use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchParams};
 use kube::{Client, ResourceExt};
 use load::{BOUND, Load, MASTERS, REQUEST_TIMEOUT, clients, eventually, index_of, runtime};
 use serde_json::json;
@@ -112,6 +113,31 @@ fn a_leader_that_slept_through_its_deposition_writes_nothing() {
     });
 }
 
+/// Its watches would show nothing for as long as that lasts, however much the others write.
+#[test]
+fn a_master_without_a_quorum_sends_away_who_watches() {
+    let cluster = Arc::new(Cluster::start(MASTERS as u8, 0));
+    runtime().block_on(async {
+        let clients = clients(&cluster).await;
+        let deployment = make_deployment(&clients).await;
+        let (name, _) = leader(&cluster).await;
+        let stays = (0..MASTERS).find(|index| *index != index_of(&name)).expect("a follower");
+        let mut others = pids(&cluster).await;
+        others.remove(stays);
+        let watched: Api<Deployment> = Api::default_namespaced(clients[stays].clone());
+        let mut watch = watched.watch(&WatchParams::default(), "0").await.expect("a watch").boxed();
+        watch.next().await.expect("what is there").expect("an event");
+        others.iter().for_each(|pid| signal(*pid, "STOP"));
+        let ends = async { while watch.next().await.is_some_and(|event| event.is_ok()) {} };
+        let ended = tokio::time::timeout(BOUND, ends).await;
+        others.iter().for_each(|pid| signal(*pid, "CONT"));
+        ended.expect("the watch ends");
+        wait_for_everybody(&cluster).await;
+        scale(&clients, &deployment, 2).await;
+        wait_for_size(&clients[stays..=stays], &deployment, 2, &cluster).await;
+    });
+}
+
 async fn leader(cluster: &Arc<Cluster>) -> (String, i32) {
     let cluster = cluster.clone();
     tokio::task::spawn_blocking(move || cluster.leader()).await.expect("no panic")
@@ -125,20 +151,25 @@ async fn kill_leader(cluster: &Arc<Cluster>) -> Instant {
     killed
 }
 
-/// All masters with one call; their machines start them again.
-async fn kill_all(cluster: &Arc<Cluster>) -> Instant {
+/// Of all masters, in the order of their names.
+async fn pids(cluster: &Arc<Cluster>) -> Vec<i32> {
     let masters = cluster.clone();
     let find = tokio::task::spawn_blocking(move || {
         let mut pids = Vec::new();
         masters.eventually("every master to say its pid", || {
             let members = masters.members();
-            let found = members.iter().filter_map(|it| Some(it["pid"].as_i64()?.to_string()));
+            let found = members.iter().filter_map(|it| i32::try_from(it["pid"].as_i64()?).ok());
             pids = found.collect();
             (pids.len() == MASTERS).then_some(()).ok_or_else(|| format!("{members:?}"))
         });
         pids
     });
-    let pids = find.await.expect("no panic");
+    find.await.expect("no panic")
+}
+
+/// All masters with one call; their machines start them again.
+async fn kill_all(cluster: &Arc<Cluster>) -> Instant {
+    let pids: Vec<String> = pids(cluster).await.iter().map(i32::to_string).collect();
     let killed = Instant::now();
     let status = std::process::Command::new("kill").arg("-KILL").args(&pids).status();
     assert!(status.expect("kill runs").success());
