@@ -13,11 +13,14 @@ use tokio_util::sync::CancellationToken;
 mod backends;
 #[cfg(test)]
 mod backends_tests;
+mod catching_up;
 mod ownership;
 mod pods;
 pub mod scheduler;
 #[cfg(test)]
 mod testing;
+
+pub use catching_up::History;
 
 macro_rules! controllers {
     ($($module:ident)*) => {
@@ -75,6 +78,8 @@ pub struct Config {
     pub api_addresses: watch::Receiver<Vec<SocketAddr>>,
     /// Heartbeats of nodes that are not written to their Leases.
     pub heartbeats: Heartbeats,
+    /// How a new leader knows that its cache shows what was written before; `None`: it does not ask.
+    pub history: Option<Arc<dyn History>>,
 }
 
 /// A fact of the world: how long ago a heartbeat of a node (by name) was last heard by any master;
@@ -107,6 +112,7 @@ impl Config {
             scheduler: None,
             api_addresses,
             heartbeats: Heartbeats::default(),
+            history: None,
         }
     }
 }
@@ -163,12 +169,16 @@ pub async fn run(
         }
     };
     let cache = cache.build();
+    let mut tasks = JoinSet::new();
+    let gate = match config.history {
+        Some(history) => catching_up::behind(gate, cache.clone(), history, &mut tasks, &shutdown),
+        None => gate,
+    };
     let mut runner = Runner::new(cache.clone(), gate.clone());
     for controller in controllers {
         runner.add(controller, api.clone());
     }
     let wake = runner.waker(kubernetes_service::CONTROLLER.name);
-    let mut tasks = JoinSet::new();
     let (watching, stop) = (cache.clone(), shutdown.clone());
     tasks.spawn(async move { watching.run(stop).await });
     tasks.spawn(runner.run(api, shutdown.clone()));

@@ -127,6 +127,12 @@ impl Store {
         self.inner.shared.read().state.revision()
     }
 
+    /// The newest revision up to which nothing in `space` changed after `after`, on this member; `after`
+    /// itself if that is longer ago than memory reaches.
+    pub fn quiet_until(&self, space: &str, after: Revision) -> Revision {
+        self.inner.shared.read().hub.quiet_until(space, after)
+    }
+
     /// Waits until this member has applied `revision`; `Unavailable` after `timeout`.
     pub async fn wait_for(&self, revision: Revision, timeout: Duration) -> Result<(), Error> {
         let mut applied = self.inner.shared.applied();

@@ -545,6 +545,7 @@ fn start_controllers(
     let hearing = server.clone();
     config.heartbeats = controllers::Heartbeats(Arc::new(move |node| hearing.heartbeat_age(node)));
     config.custom_kinds = custom_kinds(server, shutdown, tasks);
+    config.history = Some(Arc::new(Changes(store.clone())));
     config.api_addresses = reachable_api_addresses(store, addresses, shutdown, tasks);
     let as_user = |user: &str| server.client(Identity::authenticated(user, &[]));
     let manager = as_user("system:kube-controller-manager");
@@ -565,6 +566,23 @@ fn kinds() -> Vec<reconcile::KindInfo> {
     let stored = |kind: &&KindDef| matches!(kind.verbs, Verbs::All | Verbs::NoDeleteCollection);
     let kinds = apiserver::kinds::BUILT_IN.iter().filter(stored);
     kinds.map(info).collect()
+}
+
+/// What a new leader's controllers ask the store about.
+struct Changes(Store);
+
+impl controllers::History for Changes {
+    fn revision(&self) -> k8s::Revision {
+        k8s::Revision(self.0.revision().0)
+    }
+
+    fn quiet_until(&self, kind: &reconcile::KindInfo, after: k8s::Revision) -> k8s::Revision {
+        let is_it = |it: &&KindDef| (it.group, it.plural) == (kind.group, kind.plural);
+        let built_in = apiserver::kinds::BUILT_IN.iter().find(is_it).map(KindDef::space);
+        // As `KindDef::space` has it for those that users define.
+        let space = built_in.unwrap_or_else(|| format!("{}/{}", kind.group, kind.plural));
+        k8s::Revision(self.0.quiet_until(&space, raft_store::Revision(after.0)).0)
+    }
 }
 
 fn info(kind: &KindDef) -> reconcile::KindInfo {

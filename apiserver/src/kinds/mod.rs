@@ -283,12 +283,10 @@ impl KindDef {
 
     /// Where its objects live in the store: `pods`, `apps/deployments`.
     pub fn space(&self) -> String {
-        if let Some(space) = self.shares {
-            space.to_string()
-        } else if self.group.is_empty() {
-            self.plural.to_string()
-        } else {
-            format!("{}/{}", self.group, self.plural)
+        match self.shares {
+            Some(space) => space.to_string(),
+            None if self.group.is_empty() => self.plural.to_string(),
+            None => format!("{}/{}", self.group, self.plural),
         }
     }
 
