@@ -510,14 +510,15 @@ pub(crate) mod tests {
         let bound_twice = with(|record| {
             let mut again = record.objects.pods.shown[3].clone();
             again.state = Some(Of::Pod { node: Some("n2".into()), active: true });
-            record.objects.pods.show(again);
+            record.objects.pods.shown.push(again);
         });
         assert_eq!(bound_twice, ["binding"]);
         assert_eq!(with(|record| drop(record.objects.pods.shown.pop())), ["binding"], "never");
         let lost = with(|record| drop(record.objects.pods.shown.drain(2..)));
         assert_eq!(lost, ["binding"], "acknowledged and never shown");
         let many = with(|record| {
-            record.objects.sets.show(shown(3_000, 1_900, "set", Some(Of::Set { size: 4 })));
+            let state = Some(Of::Set { size: 4 });
+            record.objects.sets.shown.push(shown(3_000, 1_900, "set", state));
         });
         assert_eq!(many, ["rolling updates"]);
         let idle = with(|record| drop(record.objects.deployments.shown.pop()));
