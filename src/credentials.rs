@@ -263,17 +263,13 @@ pub(crate) fn names_in(path: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::write_pair;
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     fn master(life: Duration) -> tempfile::TempDir {
         let directory = tempfile::tempdir().expect("a directory");
         let pki = directory.path();
-        for name in ["ca", "peer-ca", "front-proxy-ca"] {
-            let authority = Authority::open(&pki.join("made").join(name)).expect("made");
-            write_pair(pki, name, &authority.pair).expect("written");
-        }
+        pki::write_authorities(pki);
         let addresses = vec!["10.0.0.1".parse().expect("an address")];
         let whom = Whom { name: Some("m1".into()), addresses };
         renew(pki, &whom, life).expect("signed");

@@ -249,6 +249,15 @@ fn alternative_names(names: &[String], addresses: &[IpAddr]) -> Result<Vec<rcgen
     dns.chain(addresses.iter().map(|address| Ok(rcgen::SanType::IpAddress(*address)))).collect()
 }
 
+/// Those that sign what a master proves itself with.
+#[cfg(test)]
+pub(crate) fn write_authorities(pki: &Path) {
+    for name in ["ca", "peer-ca", "front-proxy-ca"] {
+        let authority = Authority::open(&pki.join("made").join(name)).expect("made");
+        write_pair(pki, name, &authority.pair).expect("written");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -243,16 +243,15 @@ fn rolling_updates(scenario: &Scenario, record: &Record) -> Verdict {
 /// How long somebody waited, for people.
 fn waited(waits: &[objects::Wait], allowed: Duration) -> String {
     let took = waits.iter().filter_map(|it| Some(it.until?.saturating_sub(it.asked)));
-    let mut took: Vec<Duration> = took.map(Duration::from_nanos).collect();
-    took.sort_unstable();
-    let figure = |percent| figures::percentile(&took, percent).map_or("-".into(), seconds);
-    format!(
-        "after {} (p50), {} (p99), {} (longest); {} without any fault are allowed",
-        figure(50),
-        figure(99),
-        figure(100),
-        seconds(allowed)
-    )
+    let spread = spread(took.map(Duration::from_nanos).collect());
+    format!("after {spread}; {} without any fault are allowed", seconds(allowed))
+}
+
+/// How they are spread, for people.
+pub fn spread(mut all: Vec<Duration>) -> String {
+    all.sort_unstable();
+    let figure = |percent| figures::percentile(&all, percent).map_or("-".into(), seconds);
+    format!("{} (p50), {} (p99), {} (longest)", figure(50), figure(99), figure(100))
 }
 
 fn state(found: Vec<Violation>, looked: bool, otherwise: &str) -> State {

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use crate::{
         credentials::{addresses_in, common_name},
-        pki::write_pair,
+        pki::write_authorities,
     };
 
     fn address(text: &str) -> IpAddr {
@@ -145,10 +145,7 @@ mod tests {
     fn a_master_gets_new_certificates_for_who_it_was_and_where_it_is_now() {
         let directory = tempfile::tempdir().expect("a directory");
         let pki = directory.path();
-        for name in ["ca", "peer-ca", "front-proxy-ca"] {
-            let authority = Authority::open(&pki.join("made").join(name)).expect("made");
-            write_pair(pki, name, &authority.pair).expect("written");
-        }
+        write_authorities(pki);
         let whom = |name: Option<&str>, addresses: &[&str]| Whom {
             name: name.map(Into::into),
             addresses: addresses.iter().map(|text| address(text)).collect(),

@@ -577,10 +577,7 @@ impl controllers::History for Changes {
     }
 
     fn quiet_until(&self, kind: &reconcile::KindInfo, after: k8s::Revision) -> k8s::Revision {
-        let is_it = |it: &&KindDef| (it.group, it.plural) == (kind.group, kind.plural);
-        let built_in = apiserver::kinds::BUILT_IN.iter().find(is_it).map(KindDef::space);
-        // As `KindDef::space` has it for those that users define.
-        let space = built_in.unwrap_or_else(|| format!("{}/{}", kind.group, kind.plural));
+        let space = apiserver::kinds::space(kind.group, kind.plural);
         k8s::Revision(self.0.quiet_until(&space, raft_store::Revision(after.0)).0)
     }
 }

@@ -283,11 +283,7 @@ impl KindDef {
 
     /// Where its objects live in the store: `pods`, `apps/deployments`.
     pub fn space(&self) -> String {
-        match self.shares {
-            Some(space) => space.to_string(),
-            None if self.group.is_empty() => self.plural.to_string(),
-            None => format!("{}/{}", self.group, self.plural),
-        }
+        self.shares.map_or_else(|| own_space(self.group, self.plural), str::to_string)
     }
 
     /// How objects of `version` become what is stored, if they look otherwise.
@@ -308,6 +304,16 @@ impl KindDef {
 /// The built-in kind with this group and plural name.
 pub fn find(group: &str, plural: &str) -> Option<&'static KindDef> {
     BUILT_IN.iter().find(|kind| kind.group == group && kind.plural == plural)
+}
+
+/// Where objects of a kind live in the store, built in or defined by users.
+pub fn space(group: &str, plural: &str) -> String {
+    find(group, plural).map_or_else(|| own_space(group, plural), KindDef::space)
+}
+
+/// Of one that shares it with no other kind.
+fn own_space(group: &str, plural: &str) -> String {
+    if group.is_empty() { plural.to_string() } else { format!("{group}/{plural}") }
 }
 
 macro_rules! kinds {

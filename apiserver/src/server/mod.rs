@@ -167,18 +167,17 @@ async fn connection(
         peer,
         may_pause: may_pause.clone(),
         draining,
-        stale: stale.clone(),
+        stale,
     };
-    serve_connection(core, Stall::new(stream, may_pause), connection, stale).await;
+    serve_connection(core, Stall::new(stream, may_pause), connection).await;
 }
 
 async fn serve_connection(
     core: Arc<Core>,
     stream: Stall<TlsStream<TcpStream>>,
     connection: Connection,
-    stale: CancellationToken,
 ) {
-    let peer = connection.peer;
+    let (peer, stale) = (connection.peer, connection.stale.clone());
     let leave = Arc::new(Notify::new());
     let sends_away = leave.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {

@@ -19,7 +19,7 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// More wait in the kernel. Those who belong here open a handful each; strangers must not be able to keep them out.
 const HANDSHAKES_MAX: usize = 1024;
 
-/// Those who showed a certificate of `tls`'s CA in HTTP/2's handshake, until `listener` fails. For other members, and for
+/// Those who showed a certificate of `tls`'s CA, for HTTP/2, until `listener` fails. For other members, and for
 /// other listeners that ask the same of who connects.
 pub fn connections(
     listener: TcpListener,

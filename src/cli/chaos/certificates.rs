@@ -25,7 +25,7 @@ const WRITE_TIME: Duration = Duration::from_secs(1);
 pub(super) fn check(members: &[Value]) -> Result<()> {
     for member in members {
         let name = members::name(member);
-        let process = Process::of_master(name, members::local_pid(member)?)?;
+        let process = Process::of_member(member)?;
         let pki = directory(&process)?;
         let missing = || {
             format!(
@@ -54,7 +54,7 @@ pub(super) struct Ended {
 pub(super) fn begin(process: &Process, again: bool, hold: Duration) -> Result<Ended> {
     let pki = directory(process)?;
     // It must not sign anything between the two steps.
-    let paused = process.clone().pause(WRITE_TIME)?;
+    let paused = process.pause(WRITE_TIME)?;
     process.stand_still()?;
     let ended = end(&pki, hold)?;
     drop(paused);
@@ -92,16 +92,13 @@ pub(super) fn says_ended(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::{self, Authority, MasterNames, write_pair};
+    use crate::pki::{self, MasterNames};
 
     #[test]
     fn what_has_ended_is_signed_anew_only_when_the_key_is_back() {
         let directory = tempfile::tempdir().unwrap();
         let pki = directory.path();
-        for name in ["ca", "peer-ca", "front-proxy-ca"] {
-            let authority = Authority::open(&pki.join("made").join(name)).unwrap();
-            write_pair(pki, name, &authority.pair).unwrap();
-        }
+        pki::write_authorities(pki);
         let names = MasterNames { name: "m1", addresses: &["10.0.0.1".parse().unwrap()] };
         pki::issue_master(pki, &names, pki::CERTIFICATE_LIFE).unwrap();
         let is_valid = || {

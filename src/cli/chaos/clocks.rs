@@ -10,7 +10,7 @@ use std::{path::PathBuf, time::Duration};
 pub(super) fn check(members: &[Value]) -> Result<()> {
     for member in members {
         let name = members::name(member);
-        let process = Process::of_master(name, members::local_pid(member)?)?;
+        let process = Process::of_member(member)?;
         file(&process).with_context(|| {
             format!(
                 "the clock of master {name} cannot be set: start the cluster with `coxswain dev \

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub(super) fn check(members: &[Value]) -> Result<()> {
     for member in members {
         let name = members::name(member);
-        let process = Process::of_master(name, members::local_pid(member)?)?;
+        let process = Process::of_member(member)?;
         socket(&process).and_then(|socket| tell(&socket, Order::Ping)).with_context(|| {
             format!(
                 "the disk of master {name} cannot be made to fail: start the cluster with `coxswain \

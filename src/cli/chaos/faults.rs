@@ -10,7 +10,8 @@ use super::{
     network::{self, CutOff},
     nodes,
     overload::Flood,
-    processes::{Paused, Process},
+    processes::Process,
+    undo::Undo,
 };
 use crate::{
     cli::{client::Target, members},
@@ -114,7 +115,7 @@ impl Hurt {
 /// What lasts until it is dropped.
 enum Held {
     #[expect(dead_code, reason = "only held")]
-    Paused(Paused),
+    Paused(Undo),
     #[expect(dead_code, reason = "only held")]
     CutOff(CutOff),
     #[expect(dead_code, reason = "only held")]

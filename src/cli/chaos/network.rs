@@ -2,7 +2,10 @@
 //! namespace, in a table of our own. The table belongs to a process that ends with this program,
 //! however that ends, and the kernel drops it then. The machine's own namespace is never touched.
 
-use super::processes::{Process, is_of_master};
+use super::{
+    processes::{Process, is_of_master},
+    undo::DEAD_MAN,
+};
 use crate::{cli::members, dev::fabric::spawn_in};
 use ::chaos::cut::Cut;
 use anyhow::{Context, Result, bail, ensure};
@@ -21,8 +24,6 @@ use std::{
 
 const TABLE: &str = "coxswain_chaos";
 
-/// The table goes so long after its time by itself, should this program stand still.
-const DEAD_MAN: Duration = Duration::from_secs(10);
 /// Until the packet filter has the rules, at most.
 const RULES_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at whether it has.
@@ -33,7 +34,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 pub(super) fn check(members: &[Value]) -> Result<()> {
     addresses(members)?;
     for member in members {
-        let process = Process::of_master(members::name(member), members::local_pid(member)?)?;
+        let process = Process::of_member(member)?;
         let namespace = namespace_of(&process, members::name(member))?;
         let listed = run_in(&namespace, &["list", "tables"])?;
         ensure!(listed.0, "cannot see the packet filter's tables: {}", listed.1);

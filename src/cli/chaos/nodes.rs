@@ -2,7 +2,7 @@
 //! which only a `coxswain dev` has on this machine.
 
 use super::{faults::LOOK_TIMEOUT, processes::Process};
-use crate::cli::{client::Target, members};
+use crate::cli::client::Target;
 use ::chaos::schedule::Node;
 use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
@@ -37,8 +37,7 @@ pub(super) async fn ask(target: &Target) -> Result<Vec<Node>> {
 /// it, and those of another cluster on this machine, of the same names, are not.
 pub(super) fn machines(members: &[Value]) -> Result<PathBuf> {
     // Whoever is away says no pid.
-    let of = |member| Process::of_master(members::name(member), members::local_pid(member)?);
-    let master = members.iter().find_map(|member| of(member).ok());
+    let master = members.iter().find_map(|member| Process::of_member(member).ok());
     let master = master.context("no master of this cluster is found on this machine")?;
     let data = master.word("--data-dir").context("a master was started without --data-dir")?;
     let machines = Path::new(data).parent().and_then(Path::parent);

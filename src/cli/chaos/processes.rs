@@ -3,20 +3,19 @@
 //! cluster named, and the command line of that master; that of a node has the command line of that
 //! node's agent, and its data beside that of the cluster's masters.
 
+use super::undo::Undo;
+use crate::cli::members;
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::Value;
 use std::{
     fs,
     path::Path,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-
-/// A paused master goes on so long after its time by itself, should this program be killed.
-const DEAD_MAN: Duration = Duration::from_secs(10);
 
 /// Until a process that was stopped stands still, at most; and between two looks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,6 +49,11 @@ impl Process {
         let parent = fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
         let in_dev = words(&parent).get(1).is_some_and(|verb| verb == "machine");
         Ok(Process { pid, command, in_dev })
+    }
+
+    /// The process of a master, as it says itself which it is.
+    pub(super) fn of_member(member: &Value) -> Result<Process> {
+        Process::of_master(members::name(member), members::local_pid(member)?)
     }
 
     /// The agent of the node `name` of the `coxswain dev` whose machines are there.
@@ -115,43 +119,16 @@ impl Process {
         }
     }
 
-    /// Stands still until the guard is dropped, and `DEAD_MAN` longer than `hold` at most.
-    pub(super) fn pause(self, hold: Duration) -> Result<Paused> {
-        let limit = (hold + DEAD_MAN).as_secs();
-        let script = format!("sleep {limit}; kill -CONT {}", self.pid);
-        let mut dead_man = Command::new("sh");
-        dead_man.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::null());
-        // In a group of its own: Ctrl-C is not for it.
-        std::os::unix::process::CommandExt::process_group(&mut dead_man, 0);
-        let dead_man = dead_man.spawn().context("cannot start who wakes a paused master")?;
-        let paused = Paused { process: self, dead_man };
-        paused.process.signal(Signal::SIGSTOP)?;
-        Ok(paused)
+    /// Stands still until that is dropped, and little longer than `hold` at most.
+    pub(super) fn pause(&self, hold: Duration) -> Result<Undo> {
+        let undo = Undo::new(&format!("kill -CONT {}", self.pid), &[], hold)?;
+        self.signal(Signal::SIGSTOP)?;
+        Ok(undo)
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.pid)?);
         kill(pid, signal).with_context(|| format!("cannot send {signal} to pid {}", self.pid))
-    }
-}
-
-/// A process that stands still; dropped, it goes on.
-pub(super) struct Paused {
-    process: Process,
-    dead_man: Child,
-}
-
-impl Drop for Paused {
-    fn drop(&mut self) {
-        if let Err(error) = self.process.signal(Signal::SIGCONT) {
-            tracing::warn!("{error:#}: wake it with kill -CONT {}", self.process.pid);
-            return;
-        }
-        // Its whole group: the shell and what it waits for.
-        let _ = i32::try_from(self.dead_man.id()).map(|group| {
-            let _ = kill(Pid::from_raw(-group), Signal::SIGTERM);
-        });
-        let _ = self.dead_man.wait();
     }
 }
 

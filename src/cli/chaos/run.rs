@@ -22,10 +22,10 @@ use crate::{
 };
 use ::chaos::{
     Violation,
-    figures::{failovers, percentile, stalled, totals},
+    figures::{failovers, stalled, totals},
     history::{Guard, Told},
     informer::reached,
-    judge::{self, State, Sum, Verdict, seconds},
+    judge::{self, State, Sum, Verdict, seconds, spread},
     record::{Record, shown},
     report,
     scenario::{self, Harm, Kind, Scenario, Workload, duration},
@@ -139,7 +139,7 @@ async fn prepare(args: Args) -> Result<Option<Plan>> {
     );
     let mut in_dev = true;
     for member in &members {
-        let process = Process::of_master(members::name(member), members::local_pid(member)?)?;
+        let process = Process::of_member(member)?;
         in_dev &= process.in_dev;
     }
     if scenario.faults.iter().any(|it| it.kind.is_of_network()) {
@@ -520,17 +520,9 @@ async fn settled(shared: &Shared) -> Result<()> {
 
 /// How long nothing of a kind came about after the faults that hit the leader, for people.
 fn failover(what: &str, all: Vec<(usize, Duration)>) {
-    let mut gaps: Vec<Duration> = all.into_iter().map(|(_, gap)| gap).collect();
-    gaps.sort_unstable();
-    let figure = |percent| percentile(&gaps, percent).map_or("-".into(), seconds);
+    let gaps: Vec<Duration> = all.into_iter().map(|(_, gap)| gap).collect();
     if !gaps.is_empty() {
-        output::say(&format!(
-            "{} failovers: {what} for {} (p50), {} (p99), {} (longest)",
-            gaps.len(),
-            figure(50),
-            figure(99),
-            figure(100)
-        ));
+        output::say(&format!("{} failovers: {what} for {}", gaps.len(), spread(gaps)));
     }
 }
 

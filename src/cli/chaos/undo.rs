@@ -9,11 +9,13 @@ use std::{
 };
 
 /// It is done so long after its time by itself, should this program stand still.
-const DEAD_MAN: Duration = Duration::from_secs(10);
+pub(super) const DEAD_MAN: Duration = Duration::from_secs(10);
 
 /// A step that is taken when this is dropped, or when this program ends.
 pub(super) struct Undo {
     waits: Child,
+    /// For who has to take the step by hand.
+    step: String,
 }
 
 impl Undo {
@@ -21,6 +23,7 @@ impl Undo {
     /// `hold` and a little more.
     pub(super) fn new(script: &str, words: &[&OsStr], hold: Duration) -> Result<Undo> {
         let limit = (hold + DEAD_MAN).as_secs();
+        let step = format!("{script} {words:?}");
         let script = format!("timeout {limit} cat > /dev/null; {script}");
         let mut waits = Command::new("sh");
         waits.arg("-c").arg(script).arg("sh").args(words);
@@ -28,7 +31,7 @@ impl Undo {
         // In a group of its own: Ctrl-C is not for it.
         std::os::unix::process::CommandExt::process_group(&mut waits, 0);
         let waits = waits.spawn().context("cannot start who sets right what a fault does")?;
-        Ok(Undo { waits })
+        Ok(Undo { waits, step })
     }
 }
 
@@ -37,7 +40,9 @@ impl Drop for Undo {
         drop(self.waits.stdin.take());
         match self.waits.wait() {
             Ok(status) if status.success() => {}
-            other => tracing::warn!(?other, "what a fault did is not set right"),
+            other => {
+                tracing::warn!(?other, step = self.step, "what a fault did is not set right");
+            }
         }
     }
 }
