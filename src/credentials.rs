@@ -214,8 +214,7 @@ pub(crate) fn renew(pki: &Path, whom: &Whom, life: Duration) -> Result<Signed> {
 }
 
 pub(crate) fn has_authorities(pki: &Path) -> bool {
-    let signs = |name: &&str| Authority::read(pki, name).is_ok();
-    ["ca", "peer-ca", "front-proxy-ca"].iter().all(signs)
+    pki::AUTHORITIES.iter().all(|name| Authority::read(pki, name).is_ok())
 }
 
 fn file(pki: &Path, name: &str, extension: &str) -> PathBuf {

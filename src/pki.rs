@@ -25,6 +25,10 @@ const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Clocks differ: a certificate counts from a little before now (upstream's backdate).
 const BACKDATE: Duration = Duration::from_secs(5 * 60);
 
+/// Those that sign what a master proves itself with: its API and calls to nodes, its place among the
+/// masters, its calls to aggregated servers.
+pub(crate) const AUTHORITIES: [&str; 3] = ["ca", "peer-ca", "front-proxy-ca"];
+
 /// A certificate and its private key, as PEM.
 #[derive(Clone)]
 pub(crate) struct Pair {
@@ -135,9 +139,8 @@ pub(crate) struct MasterNames<'a> {
     pub(crate) addresses: &'a [IpAddr],
 }
 
-/// Signs everything a master proves itself with, by the authorities that lie in `directory` (`ca`,
-/// `peer-ca`, `front-proxy-ca`): its API, its place among the masters, its calls to nodes and to
-/// aggregated servers. All of it is good for `life`.
+/// Signs everything a master proves itself with, by the [`AUTHORITIES`] that lie in `directory`. All of
+/// it is good for `life`.
 pub(crate) fn issue_master(directory: &Path, master: &MasterNames, life: Duration) -> Result<()> {
     let names = [
         "localhost",
@@ -249,10 +252,10 @@ fn alternative_names(names: &[String], addresses: &[IpAddr]) -> Result<Vec<rcgen
     dns.chain(addresses.iter().map(|address| Ok(rcgen::SanType::IpAddress(*address)))).collect()
 }
 
-/// Those that sign what a master proves itself with.
+/// The [`AUTHORITIES`], made anew.
 #[cfg(test)]
 pub(crate) fn write_authorities(pki: &Path) {
-    for name in ["ca", "peer-ca", "front-proxy-ca"] {
+    for name in AUTHORITIES {
         let authority = Authority::open(&pki.join("made").join(name)).expect("made");
         write_pair(pki, name, &authority.pair).expect("written");
     }

@@ -11,6 +11,7 @@ use crate::{
     Server,
     catalog::Catalog,
     kind::Kind,
+    kinds::own_space,
     memo,
     pipeline::{Body, Call, Core},
 };
@@ -154,7 +155,7 @@ async fn remove_instances(
     let (group, plural) =
         (definition.str_at("/spec/group"), definition.str_at("/spec/names/plural"));
     let catalog = core.catalogs.current();
-    let space = format!("{group}/{plural}");
+    let space = own_space(group, plural);
     let instances = core.store.range(&space, "", None, None).items;
     if instances.is_empty() {
         return Ok(true);

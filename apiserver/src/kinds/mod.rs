@@ -311,8 +311,8 @@ pub fn space(group: &str, plural: &str) -> String {
     find(group, plural).map_or_else(|| own_space(group, plural), KindDef::space)
 }
 
-/// Of one that shares it with no other kind.
-fn own_space(group: &str, plural: &str) -> String {
+/// Of one that shares it with no other kind, as none does that users define.
+pub(crate) fn own_space(group: &str, plural: &str) -> String {
     if group.is_empty() { plural.to_string() } else { format!("{group}/{plural}") }
 }
 
