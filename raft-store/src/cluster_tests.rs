@@ -348,6 +348,10 @@ async fn a_leader_whose_process_ended_is_succeeded_before_its_lease_ends() {
         let leader = cluster.leader().await;
         let (before, after) = (format!("before {round}"), format!("after {round}"));
         cluster.store(leader).txn(put("a", &before)).await.expect("a write");
+        // Only who has been under a leader misses it.
+        for id in 1..=3 {
+            cluster.store(id).barrier().await.expect("a barrier");
+        }
         cluster.kill(leader).await;
         // It is there again before the others agree, or only after they have elected another.
         if round % 2 == 0 {

@@ -9,7 +9,8 @@ use crate::{
     quarantine,
     raft::{
         convert,
-        network::{self, Link},
+        network::{self, Link, NoAnswer},
+        wire::BadPeer,
     },
     steward::Steward,
     time::Ticks,
@@ -25,6 +26,8 @@ use wire::peer::{StatusRequest, StatusResponse};
 
 /// How often members ask each other how they are.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// One that was asked so often in vain is said to be silent: a single answer may be late.
+const MISSES_SAID: u32 = 2;
 
 /// Where else members may be looked for. Clones share what they know.
 #[derive(Clone, Default)]
@@ -91,35 +94,71 @@ impl Statuses {
     }
 }
 
+/// Who does not answer: how often in a row. It is said once, and not twice a second.
+#[derive(Default)]
+struct Silent(BTreeMap<u64, u32>);
+
+impl Silent {
+    /// What an operator should know of this answer.
+    fn hear<E>(&mut self, id: u64, answer: Result<(), E>) -> Option<Result<(), E>> {
+        match answer {
+            Ok(()) => {
+                let missed = self.0.remove(&id);
+                missed.is_some_and(|missed| missed >= MISSES_SAID).then_some(Ok(()))
+            }
+            Err(why) => {
+                let missed = self.0.entry(id).or_default();
+                *missed = missed.saturating_add(1);
+                (*missed == MISSES_SAID).then_some(Err(why))
+            }
+        }
+    }
+}
+
 /// The task that asks.
 pub(crate) struct Peers {
     hints: Hints,
     steward: Steward,
     metrics: Metrics,
+    silent: Silent,
 }
 
 impl Peers {
     pub(crate) fn new(hints: Hints, steward: &Steward, metrics: &Metrics) -> Peers {
-        Peers { hints, steward: steward.clone(), metrics: metrics.clone() }
+        let (steward, metrics) = (steward.clone(), metrics.clone());
+        Peers { hints, steward, metrics, silent: Silent::default() }
     }
 
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         let mut tick = Ticks::every(STATUS_EVERY);
         loop {
             tick.tick().await;
             let members = self.members();
             let this = &self;
-            let asked = members.iter().map(|(id, peer)| async move {
-                let status = this.ask(*id, peer).await?;
-                Some((*id, status))
-            });
-            let heard: BTreeMap<u64, StatusResponse> =
-                futures::future::join_all(asked).await.into_iter().flatten().collect();
+            let asked = members.iter().map(|(id, peer)| this.ask(*id, peer));
+            let answers = futures::future::join_all(asked).await;
+            let mut heard = BTreeMap::new();
+            for ((id, peer), answer) in members.iter().zip(answers) {
+                self.say(*id, peer, answer.as_ref());
+                heard.extend(answer.ok().map(|status| (*id, status)));
+            }
             if let Some(by) = heard.values().find(|status| status.removed) {
                 return self.steward.bury(&format!("{} says so", by.name));
             }
             self.compare_voters(&heard);
             self.steward.statuses.replace(heard);
+        }
+    }
+
+    fn say(&mut self, id: u64, peer: &Peer, answer: Result<&StatusResponse, &NoAnswer>) {
+        let name = &peer.name;
+        match self.silent.hear(id, answer.map(|_| ())) {
+            Some(Ok(())) => tracing::info!(member = id, name, "a member answers again"),
+            Some(Err(error)) => {
+                let address = self.steward.links.address(id);
+                tracing::warn!(member = id, name, address, %error, "a member does not answer");
+            }
+            None => {}
         }
     }
 
@@ -171,25 +210,28 @@ impl Peers {
         members
     }
 
-    async fn ask(&self, id: u64, peer: &Peer) -> Option<StatusResponse> {
-        let dialled = self.steward.links.address(id)?;
-        if let Some(status) = self.look(id, peer, &dialled, STATUS_EVERY).await {
-            let says = &status.peer_address;
-            if !says.is_empty() && *says != dialled {
-                self.try_address(id, peer, says).await;
+    async fn ask(&self, id: u64, peer: &Peer) -> Result<StatusResponse, NoAnswer> {
+        let dialled = self.steward.links.address(id).ok_or(BadPeer::Unknown(id))?;
+        let error = match self.look(id, peer, &dialled, STATUS_EVERY).await {
+            Ok(status) => {
+                let says = &status.peer_address;
+                if !says.is_empty() && *says != dialled {
+                    self.try_address(id, peer, says).await;
+                }
+                return Ok(status);
             }
-            return Some(status);
-        }
+            Err(error) => error,
+        };
         for address in self.hints.elsewhere(id, peer, &dialled) {
             if let Some(status) = self.try_address(id, peer, &address).await {
-                return Some(status);
+                return Ok(status);
             }
         }
-        None
+        Err(error)
     }
 
     async fn try_address(&self, id: u64, peer: &Peer, address: &str) -> Option<StatusResponse> {
-        let status = self.look(id, peer, address, self.steward.timers.election_max).await?;
+        let status = self.look(id, peer, address, self.steward.timers.election_max).await.ok()?;
         tracing::info!(member = id, name = peer.name, address, "a member answers at a new address");
         self.steward.links.found(id, address);
         Some(status)
@@ -202,30 +244,24 @@ impl Peers {
         peer: &Peer,
         address: &str,
         deadline: Duration,
-    ) -> Option<StatusResponse> {
-        let link = match self.steward.links.address(id).as_deref() == Some(address) {
-            true => self
-                .steward
-                .links
-                .to_member(&self.steward.raft, id)
-                .or_else(|| self.fresh(peer, address))?,
-            false => self.fresh(peer, address)?,
+    ) -> Result<StatusResponse, NoAnswer> {
+        let known = self.steward.links.address(id).as_deref() == Some(address);
+        let held = known.then(|| self.steward.links.to_member(&self.steward.raft, id)).flatten();
+        let link = match held {
+            Some(link) => link,
+            None => self.fresh(peer, address)?,
         };
         let (member, peer_address) = (self.steward.id.0, self.steward.own.peer_address.clone());
         let request = StatusRequest { member, peer_address };
         let status = network::ask_status(&link, request, deadline).await?;
-        (status.member == id).then_some(status)
+        match status.member == id {
+            true => Ok(status),
+            false => Err(NoAnswer::Another(status.member)),
+        }
     }
 
-    fn fresh(&self, peer: &Peer, address: &str) -> Option<Link> {
-        let peer = Peer { peer_address: address.into(), ..peer.clone() };
-        match self.steward.links.link(peer) {
-            Ok(link) => Some(link),
-            Err(error) => {
-                tracing::debug!(%error, "not dialled");
-                None
-            }
-        }
+    fn fresh(&self, peer: &Peer, address: &str) -> Result<Link, BadPeer> {
+        self.steward.links.link(Peer { peer_address: address.into(), ..peer.clone() })
     }
 }
 
@@ -242,5 +278,17 @@ mod tests {
         hints.announced(0, "nobody");
         assert_eq!(hints.elsewhere(2, &peer("b"), "d"), ["b", "c"]);
         assert_eq!(hints.elsewhere(3, &peer("x"), "x"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn that_a_member_is_silent_is_said_once() {
+        let mut silent = Silent::default();
+        let mut hear = |answer| silent.hear(2, answer);
+        assert_eq!(hear(Ok(())), None);
+        assert_eq!(hear(Err("late")), None, "a single one");
+        assert_eq!(hear(Ok(())), None);
+        assert_eq!([hear(Err("late")), hear(Err("gone"))], [None, Some(Err("gone"))]);
+        assert_eq!(hear(Err("gone")), None);
+        assert_eq!([hear(Ok(())), hear(Ok(()))], [Some(Ok(())), None]);
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     config::Timers,
     members::Leadership,
     raft::{LogId, Raft, network},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
     types::{MemberId, Term},
 };
 use network::{Link, Links};
@@ -68,8 +68,7 @@ impl Succession {
     pub(crate) async fn run(self) {
         loop {
             self.signs.lost.notified().await;
-            let before = *self.leadership.borrow();
-            let Some(leader) = before.leader.filter(|leader| *leader != self.id) else { continue };
+            let Some((before, leader)) = self.led().await else { continue };
             let Some(link) = self.links.to_member(&self.raft, leader.0) else { continue };
             let noticed = Instant::now();
             let found = self.look(&link).await;
@@ -89,6 +88,16 @@ impl Succession {
                 () = self.succeed(before.term, leader, noticed, found) => {}
             }
         }
+    }
+
+    /// Under whom this member is. A connection may end before it has heard who leads: it does so soon, or
+    /// nobody leads.
+    async fn led(&self) -> Option<(Leadership, MemberId)> {
+        let mut leadership = self.leadership.clone();
+        let known = leadership.wait_for(|now| now.leader.is_some());
+        let known = *timeout(self.timers.election_max, known).await.ok()?.ok()?;
+        let leader = known.leader.filter(|leader| *leader != self.id)?;
+        Some((known, leader))
     }
 
     /// More than once: a process that is ending loses its connections before its port is closed.

@@ -37,7 +37,7 @@ pub(crate) struct Cli {
     #[arg(
         long,
         global = true,
-        default_value = "info,openraft=warn,hickory_server=warn",
+        default_value = "info,openraft=error,hickory_server=warn",
         env = "COXSWAIN_LOG"
     )]
     log: String,

@@ -182,13 +182,15 @@ impl RaftNetworkFactory<Types> for Links {
 
 /// Why a peer gave no answer.
 #[derive(Debug, thiserror::Error)]
-enum NoAnswer {
+pub(crate) enum NoAnswer {
     #[error(transparent)]
     Peer(#[from] BadPeer),
     #[error("{}: {}", .0.code(), .0.message())]
     Status(Box<Status>),
     #[error("no answer within {0:?}")]
     Deadline(Duration),
+    #[error("member {0} answers there")]
+    Another(u64),
     #[error(transparent)]
     Malformed(#[from] convert::Malformed),
     #[error(transparent)]
@@ -457,7 +459,7 @@ pub(crate) async fn refuses(link: &Link, deadline: Duration) -> bool {
 
 /// How a peer is doing.
 pub(crate) async fn status(link: &Link, deadline: Duration) -> Option<peer::StatusResponse> {
-    ask_status(link, peer::StatusRequest::default(), deadline).await
+    ask_status(link, peer::StatusRequest::default(), deadline).await.ok()
 }
 
 /// The same, and the peer learns who asks and where that one is.
@@ -465,17 +467,15 @@ pub(crate) async fn ask_status(
     link: &Link,
     request: peer::StatusRequest,
     deadline: Duration,
-) -> Option<peer::StatusResponse> {
-    match within(deadline, link.control.status(request)).await {
-        Ok(answer) => Some(answer),
-        Err(NoAnswer::Status(refusal)) if refusal.code() == Code::FailedPrecondition => {
-            if !link.said.swap(true, Ordering::Relaxed) {
-                tracing::error!(?link, why = refusal.message(), "a peer refuses this member");
-            }
-            None
-        }
-        Err(_) => None,
+) -> Result<peer::StatusResponse, NoAnswer> {
+    let asked = within(deadline, link.control.status(request)).await;
+    if let Err(NoAnswer::Status(refusal)) = &asked
+        && refusal.code() == Code::FailedPrecondition
+        && !link.said.swap(true, Ordering::Relaxed)
+    {
+        tracing::error!(?link, why = refusal.message(), "a peer refuses this member");
     }
+    asked
 }
 
 /// What the leader makes of a request about the members; `None` if it did not say.
