@@ -2,9 +2,10 @@
 //! was acknowledged after each fault.
 
 use crate::{
+    growing::Growing,
     objects::stalls,
     record::{Operation, Outcome, Record, Struck},
-    scenario::Kind,
+    scenario::{Kind, Workload},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,12 +28,12 @@ pub fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
 }
 
 /// A run of `length` in slices of `width`; the last may be a part of one.
-pub fn slices(operations: &[Operation], length: Duration, width: Duration) -> Vec<Slice> {
+pub fn slices(operations: &Growing<Operation>, length: Duration, width: Duration) -> Vec<Slice> {
     let width = width.as_nanos().max(1) as u64;
     let count = (length.as_nanos() as u64).div_ceil(width) as usize;
     let mut slices = vec![Slice::default(); count];
     let mut took: Vec<Vec<u64>> = vec![Vec::new(); count];
-    for operation in operations {
+    for operation in operations.iter() {
         let at = (operation.op.returned / width) as usize;
         let (Some(outcome), Some(slice)) = (operation.outcome, slices.get_mut(at)) else {
             continue;
@@ -58,53 +59,103 @@ fn milliseconds(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
-/// When writes were acknowledged, sorted.
-pub fn acknowledgements(operations: &[Operation]) -> Vec<u64> {
-    let writes = operations.iter().filter(|it| it.writes());
+/// When writes were acknowledged after `from`, sorted.
+pub fn acknowledgements(operations: &Growing<Operation>, from: u64) -> Vec<u64> {
+    let writes = operations.iter().filter(|it| it.writes() && it.op.returned > from);
     let acknowledged = writes.filter(|it| it.outcome == Some(Outcome::Acknowledged));
     let mut times: Vec<u64> = acknowledged.map(|it| it.op.returned).collect();
     times.sort_unstable();
     times
 }
 
-/// The longest time without an acknowledged write that ended after `from` and began before `to`; what
-/// of it was before `from` does not count. `None` if no write was acknowledged after `from`.
-pub fn gap(acknowledged: &[u64], from: u64, to: u64) -> Option<Duration> {
-    let after = acknowledged.partition_point(|at| *at <= from);
-    let mut last = from;
-    let mut longest = None;
-    for at in &acknowledged[after..] {
-        if last >= to {
-            break;
-        }
-        longest = longest.max(Some(at - last));
-        last = *at;
+/// What can stand still after a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// No write of any client is acknowledged.
+    Writes,
+    /// No pod gets a node, though somebody waits for one or has asked for one.
+    Binding,
+    /// No change of a Deployment is carried out, though somebody waits for one or has asked for one.
+    Reconcile,
+}
+
+impl Work {
+    /// Those that a run with these workloads shows.
+    pub fn of(workloads: &[Workload]) -> Vec<Work> {
+        let runs = |kind| workloads.iter().any(|it| it.kind == kind);
+        let shown = [
+            (Work::Writes, true),
+            (Work::Binding, runs(Kind::Binding)),
+            (Work::Reconcile, runs(Kind::RollingUpdate)),
+        ];
+        shown.into_iter().filter(|(_, shown)| *shown).map(|(work, _)| work).collect()
     }
-    longest.map(Duration::from_nanos)
+
+    /// As the label of a metric.
+    pub fn name(self) -> &'static str {
+        match self {
+            Work::Writes => "write",
+            Work::Binding => "binding",
+            Work::Reconcile => "reconcile",
+        }
+    }
+
+    /// That it stood still, for people.
+    pub fn stood_still(self) -> &'static str {
+        match self {
+            Work::Writes => "no write was acknowledged",
+            Work::Binding => "no pod was bound",
+            Work::Reconcile => "no Deployment was reconciled",
+        }
+    }
 }
 
-/// After each fault that hit the leader, how long no write was acknowledged; in order of time. A fault
-/// counts until the next, or until the load stopped.
-pub fn failovers(record: &Record) -> Vec<(usize, Duration)> {
-    let mut acknowledged = acknowledgements(&record.operations);
-    acknowledged.retain(|at| record.load_ended.is_none_or(|ended| *at <= ended));
-    let until = |n: usize| record.strikes.get(n + 1).map_or(u64::MAX, |next| next.at);
-    let led = record.strikes.iter().enumerate().filter(|(_, strike)| strike.led);
-    led.filter_map(|(n, strike)| Some((n, gap(&acknowledged, strike.at, until(n))?))).collect()
+/// The times in which the work stood still while the load ran and that ended after `from`, in order: each
+/// from when something came about, or the first asked for it, until something did.
+fn stills(record: &Record, work: Work, from: u64) -> Vec<(u64, u64)> {
+    let of_kind = |kind| {
+        let mut stalls = stalls(record, kind);
+        stalls.retain(|(_, ended)| *ended > from);
+        stalls
+    };
+    match work {
+        Work::Writes => {
+            let mut acknowledged = acknowledgements(&record.operations, from);
+            acknowledged.retain(|at| record.load_ended.is_none_or(|ended| *at <= ended));
+            let before = [from].into_iter().chain(acknowledged.clone());
+            before.zip(acknowledged).collect()
+        }
+        Work::Binding => of_kind(Kind::Binding),
+        Work::Reconcile => of_kind(Kind::RollingUpdate),
+    }
 }
 
-/// After each fault that hit the leader, how long no pod got a node, or no change of a Deployment was
-/// carried out, though somebody waited for one or had asked for one. A fault counts until the next.
-pub fn stalled(record: &Record, kind: Kind) -> Vec<(usize, Duration)> {
-    let stalls = stalls(record, kind);
-    let led = record.strikes.iter().enumerate().filter(|(_, strike)| strike.led);
-    led.filter_map(|(n, strike)| {
-        let until = record.strikes.get(n + 1).map_or(u64::MAX, |next| next.at);
-        let after = stalls.iter().filter(|(from, end)| *end > strike.at && *from < until);
-        let longest = after.map(|(from, end)| end - (*from).max(strike.at)).max()?;
-        Some((n, Duration::from_nanos(longest)))
-    })
-    .collect()
+/// The longest of these times that ended after `from` and began before `to`; what of it was before
+/// `from` does not count. `None` if nothing came about after `from`.
+fn longest_still(stills: &[(u64, u64)], from: u64, to: u64) -> Option<Duration> {
+    let after = stills.partition_point(|(_, ended)| *ended <= from);
+    let within = stills[after..].iter().take_while(|(begun, _)| *begun < to);
+    within.map(|(begun, ended)| ended - (*begun).max(from)).max().map(Duration::from_nanos)
+}
+
+/// How long the work stood still at most between two moments, of which the first is a fault's. `None` if
+/// nothing came about any more, or nobody asked for anything.
+pub fn standstill(record: &Record, work: Work, from: u64, to: u64) -> Option<Duration> {
+    longest_still(&stills(record, work, from), from, to)
+}
+
+/// The same for each fault, which counts until the next.
+pub fn standstills(record: &Record, work: Work) -> Vec<Option<Duration>> {
+    let stills = stills(record, work, 0);
+    let ends = record.strikes.iter().skip(1).map(|next| next.at).chain([u64::MAX]);
+    let spans = record.strikes.iter().map(|it| it.at).zip(ends);
+    spans.map(|(from, to)| longest_still(&stills, from, to)).collect()
+}
+
+/// The standstills after faults that hit the leader, in order of time.
+pub fn failovers(record: &Record, work: Work) -> Vec<Duration> {
+    let all = record.strikes.iter().zip(standstills(record, work));
+    all.filter(|(strike, _)| strike.led).filter_map(|(_, standstill)| standstill).collect()
 }
 
 /// The longest time without an acknowledged write in the whole run, and when it began.
@@ -132,9 +183,9 @@ pub struct Totals {
     pub reads: [usize; 3],
 }
 
-pub fn totals(operations: &[Operation]) -> BTreeMap<Kind, Totals> {
+pub fn totals(operations: &Growing<Operation>) -> BTreeMap<Kind, Totals> {
     let mut totals: BTreeMap<Kind, Totals> = BTreeMap::new();
-    for operation in operations {
+    for operation in operations.iter() {
         let of = totals.entry(operation.workload).or_default();
         // What has no answer when the run ends has none.
         let outcome = operation.outcome.unwrap_or(Outcome::Unknown) as usize;
@@ -156,7 +207,8 @@ mod tests {
     #[test]
     fn a_gap_is_counted_from_the_fault() {
         let at = [10, 20, 90, 100, 300];
-        let gap = |from, to| gap(&at, from, to).map(|it| it.as_nanos());
+        let stills = [(0, 10), (10, 20), (20, 90), (90, 100), (100, 300)];
+        let gap = |from, to| longest_still(&stills, from, to).map(|it| it.as_nanos());
         assert_eq!(gap(25, 95), Some(65), "from the fault, not from the answer before it");
         assert_eq!(gap(25, 1_000), Some(200));
         assert_eq!(gap(15, 18), Some(5), "the first answer after it ends it");

@@ -1,6 +1,6 @@
 //! What clients did and were told, and what was committed: the two that checks compare.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 /// One committed change, in the order of revisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +105,17 @@ impl Truth {
         &self.events
     }
 
+    /// What was so at one revision after the other.
+    pub fn tour(&self) -> Tour<'_> {
+        let versions = self.keys.iter().flat_map(|(key, versions)| {
+            versions.iter().map(|(since, value)| (*since, key.as_str(), value.as_deref()))
+        });
+        let mut changes: Vec<_> = versions.collect();
+        // Those of one key stay in order.
+        changes.sort_by_key(|(since, ..)| *since);
+        Tour { changes, next: 0, now: BTreeMap::new() }
+    }
+
     /// The newest revision.
     pub fn end(&self) -> u64 {
         self.events.last().map_or(self.begin, |event| event.revision)
@@ -128,5 +139,74 @@ impl Truth {
             Some((key.clone(), value.clone()?, *since))
         })
         .collect()
+    }
+}
+
+/// Everything as it was at a revision. To go on to the next costs what changed in between; to go back, as
+/// much as from the beginning.
+#[derive(Debug)]
+pub struct Tour<'a> {
+    /// In order of revisions: since when a key has had which value.
+    changes: Vec<(u64, &'a str, Option<&'a str>)>,
+    /// The first of them that is not applied.
+    next: usize,
+    now: BTreeMap<&'a str, (&'a str, u64)>,
+}
+
+impl<'a> Tour<'a> {
+    /// On, or back, to a revision.
+    pub fn go(&mut self, revision: u64) {
+        let back = self.next.checked_sub(1).is_some_and(|last| self.changes[last].0 > revision);
+        if back {
+            (self.next, self.now) = (0, BTreeMap::new());
+        }
+        let later = self.changes[self.next..].iter().take_while(|(since, ..)| *since <= revision);
+        for (since, key, value) in later {
+            match value {
+                Some(value) => self.now.insert(key, (value, *since)),
+                None => self.now.remove(key),
+            };
+            self.next += 1;
+        }
+    }
+
+    /// What is under a prefix now, in order of keys, as [`Truth::at`].
+    pub fn under(&self, prefix: &str) -> impl Iterator<Item = (&'a str, &'a str, u64)> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let keys =
+            self.now.range::<str, _>(from).take_while(move |(key, _)| key.starts_with(prefix));
+        keys.map(|(key, (value, since))| (*key, *value, *since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Wherever a tour goes, it finds what is found by looking there.
+        #[test]
+        fn a_tour_sees_what_was_so(
+            begun in prop::collection::btree_map("[ab]{1,2}", 1_u64..5, 0..4),
+            changes in prop::collection::vec(("[ab]{1,2}", any::<bool>()), 0..12),
+            stops in prop::collection::vec(0_u64..20, 1..8),
+        ) {
+            let objects = begun.into_iter().map(|(key, since)| (key, since.to_string(), since));
+            let events = changes.into_iter().zip(6..).map(|((key, there), revision)| {
+                let value = there.then(|| revision.to_string());
+                Event { revision, place: 0, key, value, term: 1 }
+            });
+            let truth = Truth::after(5, objects.collect(), events.collect());
+            let mut tour = truth.tour();
+            for revision in stops {
+                tour.go(revision);
+                for prefix in ["", "a", "ab"] {
+                    let right = truth.at(prefix, revision);
+                    let right = right.iter().map(|(key, value, since)| (&**key, &**value, *since));
+                    prop_assert!(tour.under(prefix).eq(right), "{prefix:?} at {revision}");
+                }
+            }
+        }
     }
 }

@@ -3,7 +3,8 @@
 
 use crate::{
     Violation,
-    history::{Event, Truth},
+    growing::Growing,
+    history::{Event, Tour, Truth},
     watched::{self, Seen},
 };
 use std::collections::BTreeMap;
@@ -31,30 +32,35 @@ impl Step {
 }
 
 /// As of which revision an informer is.
-pub fn reached(steps: &[Step]) -> u64 {
+pub fn reached(steps: &Growing<Step>) -> u64 {
     steps.last().map_or(0, Step::revision)
 }
 
 /// Everything wrong with what one informer was given up to a revision, up to which `truth` is known.
-pub fn check(steps: &[Step], truth: &Truth, horizon: u64) -> Vec<Violation> {
+pub fn check<'a>(
+    steps: impl Iterator<Item = &'a Step> + Clone,
+    truth: &Truth,
+    horizon: u64,
+) -> Vec<Violation> {
     let mut cache: BTreeMap<String, (String, u64)> = BTreeMap::new();
-    let (mut at, mut found) = (None, Vec::new());
+    let (mut tour, mut at, mut found) = (truth.tour(), None, Vec::new());
     let mut add = |what: String| found.push(Violation::new("informers", what));
-    for step in steps.iter().take_while(|step| step.revision() <= horizon) {
+    let steps = steps.take_while(|step| step.revision() <= horizon);
+    for step in steps.clone() {
         if let Some(at) = at.filter(|at| step.revision() < *at) {
             add(format!("it was as of {at} and went back to {}", step.revision()));
         }
         match step {
             Step::Listed { revision, found } => {
                 // What it had so far is forgotten now: was it right?
-                if let Some(why) = at.and_then(|at| differs(&cache, truth, at)) {
+                if let Some(why) = at.and_then(|at| differs(&cache, &mut tour, at)) {
                     add(why);
                 }
                 let entry = |(key, value, revision): &(String, String, u64)| {
                     (key.clone(), (value.clone(), *revision))
                 };
                 cache = found.iter().map(entry).collect();
-                if let Some(why) = differs(&cache, truth, *revision) {
+                if let Some(why) = differs(&cache, &mut tour, *revision) {
                     add(format!("listed: {why}"));
                 }
             }
@@ -70,19 +76,18 @@ pub fn check(steps: &[Step], truth: &Truth, horizon: u64) -> Vec<Violation> {
         }
         at = at.max(Some(step.revision()));
     }
-    if let Some(why) = at.and_then(|at| differs(&cache, truth, at)) {
+    if let Some(why) = at.and_then(|at| differs(&cache, &mut tour, at)) {
         add(why);
     }
     // What was missed and then overwritten is no difference in the end.
-    let watched = watched::check("", &shown(steps, horizon), truth);
+    let watched = watched::check("", &shown(steps), truth);
     found.extend(watched.into_iter().map(|it| Violation::new("informers", it.what)));
     found
 }
 
 /// As what a watcher sees that begins again at each list.
-fn shown(steps: &[Step], horizon: u64) -> Vec<Seen> {
-    let known = steps.iter().take_while(|step| step.revision() <= horizon);
-    let seen = known.map(|step| match step {
+fn shown<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<Seen> {
+    let seen = steps.map(|step| match step {
         Step::Listed { revision, .. } => Seen::From(*revision),
         Step::Event(event) => Seen::Event(event.clone()),
         Step::UpTo(revision) => Seen::UpTo(*revision),
@@ -93,19 +98,24 @@ fn shown(steps: &[Step], horizon: u64) -> Vec<Seen> {
 /// What is first found to be in one and not in the other.
 fn differs(
     cache: &BTreeMap<String, (String, u64)>,
-    truth: &Truth,
+    tour: &mut Tour,
     revision: u64,
 ) -> Option<String> {
-    let right = truth.at("", revision);
+    tour.go(revision);
+    let cached = cache.iter().map(|(key, (value, since))| (key.as_str(), value.as_str(), *since));
+    if tour.under("").eq(cached) {
+        return None;
+    }
+    let right: Vec<_> = tour
+        .under("")
+        .map(|(key, value, since)| (key.to_owned(), value.to_owned(), since))
+        .collect();
     let has = |(key, value, since): &(String, String, u64)| {
         cache.get(key).is_some_and(|(v, r)| (v, r) == (value, since))
     };
     let missing = right.iter().find(|it| !has(it));
     let known: BTreeMap<&str, ()> = right.iter().map(|(key, ..)| (&**key, ())).collect();
     let odd = cache.iter().find(|(key, _)| !known.contains_key(key.as_str()));
-    if missing.is_none() && odd.is_none() {
-        return None;
-    }
     Some(format!("as of {revision} there is {missing:?}, which it has not, or it has {odd:?}"))
 }
 
@@ -127,7 +137,7 @@ mod tests {
 
     fn found(steps: &[Step]) -> Vec<String> {
         let truth = Truth::new(events(&SIGNS));
-        check(steps, &truth, 99).into_iter().map(|it| it.what).collect()
+        check(steps.iter(), &truth, 99).into_iter().map(|it| it.what).collect()
     }
 
     fn listed(revision: u64) -> Step {
@@ -171,6 +181,6 @@ mod tests {
     #[test]
     fn what_is_newer_than_what_is_known_is_not_judged() {
         let truth = Truth::new(events(&SIGNS[..2]));
-        assert_eq!(check(&[listed(1), shown(2), shown(3), shown(4)], &truth, 2), []);
+        assert_eq!(check([listed(1), shown(2), shown(3), shown(4)].iter(), &truth, 2), []);
     }
 }

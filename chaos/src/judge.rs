@@ -2,7 +2,9 @@
 //! has shown nothing, and says so.
 
 use crate::{
-    Violation, binding, churn, counter, figures, informer, lease, linear, objects,
+    Violation, binding, churn, counter, figures,
+    growing::Growing,
+    informer, lease, linear, objects,
     record::Record,
     rollout,
     scenario::{Harm, Kind, Scenario},
@@ -79,13 +81,8 @@ impl Safety {
         let (truth, mut watches) = record.truth(horizon);
         let ops = record.judged(horizon);
         for seen in &record.watchers {
-            let until = seen.iter().position(|it| match it {
-                watched::Seen::Event(event) => event.revision > horizon,
-                watched::Seen::From(revision) | watched::Seen::UpTo(revision) => {
-                    *revision > horizon
-                }
-            });
-            watches.extend(watched::check("", &seen[..until.unwrap_or(seen.len())], &truth));
+            let seen = seen.iter().take_while(|it| it.revision() <= horizon);
+            watches.extend(watched::check("", seen, &truth));
         }
         let reads = ops.iter().filter(|op| matches!(op.what, crate::history::What::Read { .. }));
         let reads = reads.count();
@@ -97,7 +94,7 @@ impl Safety {
             informers: record
                 .informers
                 .iter()
-                .flat_map(|steps| informer::check(steps, &truth, horizon))
+                .flat_map(|steps| informer::check(steps.iter(), &truth, horizon))
                 .collect(),
             leases: lease::check(&record.of_lease()),
         }
@@ -161,7 +158,7 @@ pub fn verdicts(scenario: &Scenario, record: &Record, length: Duration) -> Vec<V
 }
 
 fn informers(record: &Record, found: Vec<Violation>) -> Verdict {
-    let steps = || record.informers.iter().flatten();
+    let steps = || record.informers.iter().flat_map(Growing::iter);
     let lists = steps().filter(|step| matches!(step, informer::Step::Listed { .. })).count();
     let events = steps().filter(|step| matches!(step, informer::Step::Event(_))).count();
     Verdict {
@@ -263,7 +260,7 @@ fn state(found: Vec<Violation>, looked: bool, otherwise: &str) -> State {
 }
 
 fn writes_go_on(scenario: &Scenario, record: &Record, length: Duration) -> Verdict {
-    let acknowledged = figures::acknowledgements(&record.operations);
+    let acknowledged = figures::acknowledgements(&record.operations, 0);
     let end = length.as_nanos() as u64;
     let (since, longest) = figures::longest_gap(&acknowledged, end);
     let allowed = scenario.checks.longest_gap;
@@ -324,6 +321,7 @@ pub fn seconds(length: Duration) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::{
+        figures::Work,
         history::{Event, Guard, Told, What},
         informer::Step,
         objects::{Shown, State as Of},
@@ -479,31 +477,33 @@ pub(crate) mod tests {
         };
         let lost = with(|record| {
             for seen in &mut record.watchers {
-                seen.remove(20);
+                seen.edit(|seen| drop(seen.remove(20)));
             }
-            record.informers[0].remove(20);
+            record.informers[0].edit(|steps| drop(steps.remove(20)));
         });
         assert_eq!(lost, ["linearizable", "counter"], "acknowledged and never there");
-        let skipped = with(|record| drop(record.watchers[1].remove(20)));
+        let skipped = with(|record| record.watchers[1].edit(|seen| drop(seen.remove(20))));
         assert_eq!(skipped, ["watches"]);
         let twice = with(|record| {
-            let again = record.watchers[0][20].clone();
-            record.watchers[0].insert(21, again);
+            record.watchers[0].edit(|seen| seen.insert(21, seen[20].clone()));
         });
         assert_eq!(twice, ["watches"]);
         let stale = with(|record| {
-            let reads = record.operations.iter_mut().filter(|it| !it.writes());
-            let late = reads.map(|it| &mut it.op).nth(30).expect("a read");
+            let reads = record.operations.iter().enumerate().filter(|(_, it)| !it.writes());
+            let (late, _) = reads.into_iter().nth(30).expect("a read");
+            let late = &mut record.operations.get_mut(late).expect("it is there").op;
             let What::Read { revision, found, .. } = &mut late.what else { panic!("a read") };
             (*revision, *found) = (10, Vec::new());
         });
         assert_eq!(stale, ["linearizable"]);
-        let missed = with(|record| drop(record.informers[0].remove(20)));
+        let missed = with(|record| record.informers[0].edit(|steps| drop(steps.remove(20))));
         assert_eq!(missed, ["informers"]);
         assert_eq!(with(|record| hold(record, 9, 1_500, 5)), ["leases"], "held at the time");
         let denied = with(|record| {
-            let last = record.operations.iter().rposition(|it| it.workload == Kind::Churn);
-            record.told(last.expect("a deletion"), 3_003 * MS, Told::Refused);
+            let numbered = record.operations.iter().enumerate();
+            let of_churn = numbered.filter(|(_, it)| it.workload == Kind::Churn);
+            let (last, _) = of_churn.last().expect("a deletion");
+            record.told(last, 3_003 * MS, Told::Refused);
         });
         assert_eq!(denied, ["churn"]);
         let bound_twice = with(|record| {
@@ -533,8 +533,8 @@ pub(crate) mod tests {
         let mut record = run();
         let all = record.horizon();
         // They are behind; what is newer than what they saw has no verdict yet.
-        record.watchers.iter_mut().for_each(|seen| seen.truncate(40));
-        record.informers[0].truncate(40);
+        record.watchers.iter_mut().for_each(|seen| seen.edit(|seen| seen.truncate(40)));
+        record.informers[0].edit(|steps| steps.truncate(40));
         assert!(record.horizon() < all);
         assert_eq!(violations(&record, record.horizon()), []);
         assert_ne!(violations(&record, all), []);
@@ -549,15 +549,19 @@ pub(crate) mod tests {
         let State::Broken(found) = &verdict.state else { panic!("{verdict:?}") };
         assert!(found[0].what.starts_with("from 0.98s on"), "{found:?}");
         let mut record = run();
-        assert_eq!(figures::failovers(&record), [(0, Duration::from_millis(603))]);
-        let stalled = |kind| figures::stalled(&record, kind);
-        assert_eq!(stalled(Kind::Binding), [(0, Duration::from_millis(550))]);
-        assert_eq!(stalled(Kind::RollingUpdate), [(0, Duration::from_millis(594))]);
+        let failovers = |work| figures::failovers(&record, work);
+        assert_eq!(failovers(Work::Writes), [Duration::from_millis(603)]);
+        assert_eq!(failovers(Work::Binding), [Duration::from_millis(550)]);
+        assert_eq!(failovers(Work::Reconcile), [Duration::from_millis(594)]);
+        record.strikes[0].led = false;
+        assert_eq!(figures::failovers(&record, Work::Writes), []);
+        let standstills = figures::standstills(&record, Work::Writes);
+        assert_eq!(standstills, [Some(Duration::from_millis(603))], "whoever was hit");
         // The last write, long after the load has stopped, ends no gap.
         let write = ("register-end", Some("end".to_owned()), Guard::Absent);
         let number = record.write(Kind::Register, 0, 9_000 * MS, write);
         record.told(number, 9_001 * MS, Told::Done(Some(999)));
         record.load_ended = Some(LENGTH.as_nanos() as u64);
-        assert_eq!(figures::failovers(&record), [(0, Duration::from_millis(603))]);
+        assert_eq!(figures::standstills(&record, Work::Writes), standstills);
     }
 }

@@ -12,6 +12,7 @@ pub mod cut;
 pub mod disk;
 pub mod faults;
 pub mod figures;
+pub mod growing;
 pub mod history;
 pub mod informer;
 pub mod judge;

@@ -3,6 +3,7 @@
 
 use crate::{
     Violation,
+    growing::Growing,
     history::{Event, Guard, Op, Told, Truth, What},
     informer::{self, Step},
     objects::Objects,
@@ -71,10 +72,10 @@ pub struct Struck {
 /// Everything that was seen.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
-    pub operations: Vec<Operation>,
-    pub watchers: Vec<Vec<Seen>>,
+    pub operations: Growing<Operation>,
+    pub watchers: Vec<Growing<Seen>>,
     /// Of each client that lists and watches.
-    pub informers: Vec<Vec<Step>>,
+    pub informers: Vec<Growing<Step>>,
     /// What watches showed of what the scheduler and controllers work on.
     pub objects: Objects,
     pub strikes: Vec<Struck>,
@@ -92,7 +93,8 @@ impl Record {
     }
 
     pub fn with_informers(watchers: usize, informers: usize) -> Record {
-        let (watchers, informers) = (vec![Vec::new(); watchers], vec![Vec::new(); informers]);
+        let (watchers, informers) =
+            (vec![Growing::default(); watchers], vec![Growing::default(); informers]);
         Record { watchers, informers, ..Record::default() }
     }
 
@@ -145,8 +147,8 @@ impl Record {
     /// Up to which revision every watcher and informer was shown everything; what is newer cannot be
     /// judged yet.
     pub fn horizon(&self) -> u64 {
-        let watchers = self.watchers.iter().map(|seen| shown(seen));
-        let informers = self.informers.iter().map(|steps| informer::reached(steps));
+        let watchers = self.watchers.iter().map(shown);
+        let informers = self.informers.iter().map(informer::reached);
         watchers.chain(informers).min().unwrap_or(0)
     }
 
@@ -155,7 +157,7 @@ impl Record {
     pub fn truth(&self, horizon: u64) -> (Truth, Vec<Violation>) {
         let mut events: BTreeMap<u64, &Event> = BTreeMap::new();
         let mut found = Vec::new();
-        for seen in self.watchers.iter().flatten() {
+        for seen in self.watchers.iter().flat_map(Growing::iter) {
             let Seen::Event(event) = seen else { continue };
             if event.revision > horizon {
                 continue;
@@ -200,10 +202,6 @@ impl Record {
 }
 
 /// The last revision that a watcher was shown.
-pub fn shown(seen: &[Seen]) -> u64 {
-    let revision = |seen: &Seen| match seen {
-        Seen::From(revision) | Seen::UpTo(revision) => *revision,
-        Seen::Event(event) => event.revision,
-    };
-    seen.last().map_or(0, revision)
+pub fn shown(seen: &Growing<Seen>) -> u64 {
+    seen.last().map_or(0, Seen::revision)
 }

@@ -4,7 +4,7 @@
 mod chart;
 
 use crate::{
-    figures::{self, Totals, percentile},
+    figures::{self, Totals, Work, percentile},
     judge::{State, Sum, Verdict, seconds, sum},
     record::{Outcome, Record},
     scenario::{Kind, Scenario},
@@ -140,49 +140,38 @@ fn timeline(facts: &Facts, record: &Record) -> String {
     )
 }
 
-/// Of what the figures are: how it is called, the heading, what is meant.
-const FAILOVERS: [(Option<Kind>, &str, &str); 3] = [
-    (
-        None,
-        "How long nobody could write",
-        "the longest time in which no write of any client was acknowledged. In it, another master was \
-         elected and clients found it.",
-    ),
-    (
-        Some(Kind::Binding),
-        "How long no pod got a node",
-        "the longest time in which no pod was bound to a node, though one waited or a client had asked \
-         for one. In it, a write was possible again and another master&#39;s scheduler began.",
-    ),
-    (
-        Some(Kind::RollingUpdate),
-        "How long no Deployment was reconciled",
-        "the longest time in which no change of a Deployment was carried out, though one waited or a \
-         client had asked for one. In it, another master&#39;s controllers began, and the change was \
-         carried out step by step.",
-    ),
-];
-
-fn failovers(facts: &Facts, record: &Record) -> String {
-    let asked = |kind: &Option<Kind>| {
-        kind.is_none_or(|kind| facts.scenario.workloads.iter().any(|it| it.kind == kind))
-    };
-    let sections = FAILOVERS.iter().filter(|(kind, ..)| asked(kind)).map(|(kind, title, means)| {
-        let gaps = match kind {
-            None => figures::failovers(record),
-            Some(kind) => figures::stalled(record, *kind),
-        };
-        failover(&gaps, title, means)
-    });
-    sections.collect()
+/// Of what the figures are: the heading, and what is meant.
+fn in_words(work: Work) -> (&'static str, &'static str) {
+    match work {
+        Work::Writes => (
+            "How long nobody could write",
+            "the longest time in which no write of any client was acknowledged. In it, another master \
+             was elected and clients found it.",
+        ),
+        Work::Binding => (
+            "How long no pod got a node",
+            "the longest time in which no pod was bound to a node, though one waited or a client had \
+             asked for one. In it, a write was possible again and another master&#39;s scheduler began.",
+        ),
+        Work::Reconcile => (
+            "How long no Deployment was reconciled",
+            "the longest time in which no change of a Deployment was carried out, though one waited or \
+             a client had asked for one. In it, another master&#39;s controllers began, and the change \
+             was carried out step by step.",
+        ),
+    }
 }
 
-fn failover(all: &[(usize, Duration)], title: &str, means: &str) -> String {
+fn failovers(facts: &Facts, record: &Record) -> String {
+    let works = Work::of(&facts.scenario.workloads).into_iter();
+    works.map(|work| failover(figures::failovers(record, work), in_words(work))).collect()
+}
+
+fn failover(mut gaps: Vec<Duration>, (title, means): (&str, &str)) -> String {
     let mut text = format!("<h2>{title}</h2>\n");
-    if all.is_empty() {
+    if gaps.is_empty() {
         return text + "<p>No fault hit the leader, or nothing came about after it.</p>\n";
     }
-    let mut gaps: Vec<Duration> = all.iter().map(|(_, gap)| *gap).collect();
     gaps.sort_unstable();
     let figure = |percent| percentile(&gaps, percent).map_or("-".to_owned(), seconds);
     let _ = write!(
@@ -199,13 +188,19 @@ fn failover(all: &[(usize, Duration)], title: &str, means: &str) -> String {
 }
 
 fn faults(facts: &Facts, record: &Record) -> String {
-    let mut text = String::from(
-        "<h2>Faults</h2>\n<table>\n<tr><th>no.</th><th>at</th><th>what</th><th>whom</th>\
-         <th>no write acknowledged for</th><th>answered again after</th></tr>\n",
+    let works = Work::of(&facts.scenario.workloads);
+    let heads: String =
+        works.iter().map(|work| format!("<th>{} for</th>", work.stood_still())).collect();
+    let mut text = format!(
+        "<h2>Faults</h2>\n<table>\n<tr><th>no.</th><th>at</th><th>what</th><th>whom</th>{heads}\
+         <th>answered again after</th></tr>\n",
     );
-    let gaps = figures::failovers(record);
+    let of_each: Vec<_> = works.iter().map(|work| figures::standstills(record, *work)).collect();
     for (n, strike) in record.strikes.iter().enumerate() {
-        let gap = gaps.iter().find(|(of, _)| *of == n).map_or("-".into(), |(_, gap)| seconds(*gap));
+        let cell = |of: &Vec<Option<Duration>>| {
+            format!("<td>{}</td>", of[n].map_or("-".to_owned(), seconds))
+        };
+        let gaps: String = of_each.iter().map(cell).collect();
         let away = figures::away(strike).map_or("not until the end".into(), seconds);
         let role = match (strike.harm.is_of_node(), strike.led) {
             (true, _) => "node",
@@ -214,7 +209,7 @@ fn faults(facts: &Facts, record: &Record) -> String {
         };
         let _ = writeln!(
             text,
-            "<tr><td>{}</td><td>{:.2} s</td><td>{}{}</td><td>{} ({role})</td><td>{gap}</td>\
+            "<tr><td>{}</td><td>{:.2} s</td><td>{}{}</td><td>{} ({role})</td>{gaps}\
              <td>{away}</td></tr>",
             n + 1,
             strike.at as f64 / 1e9,

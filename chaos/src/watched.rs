@@ -16,8 +16,21 @@ pub enum Seen {
     UpTo(u64),
 }
 
+impl Seen {
+    pub(crate) fn revision(&self) -> u64 {
+        match self {
+            Seen::From(revision) | Seen::UpTo(revision) => *revision,
+            Seen::Event(event) => event.revision,
+        }
+    }
+}
+
 /// Everything wrong with what a watcher of `prefix` saw.
-pub fn check(prefix: &str, seen: &[Seen], truth: &Truth) -> Vec<Violation> {
+pub fn check<'a>(
+    prefix: &str,
+    seen: impl IntoIterator<Item = &'a Seen>,
+    truth: &Truth,
+) -> Vec<Violation> {
     let (mut shown, mut next, mut found) = (0, 0, Vec::new());
     let mut add = |what: String| found.push(Violation::new("watches", what));
     let matching: Vec<&Event> =

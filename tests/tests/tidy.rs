@@ -89,6 +89,21 @@ fn nothing_is_left_lying_about() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// Both sides of a conflict, left in a text that no compiler reads.
+#[test]
+fn nothing_is_half_merged() {
+    let beside =
+        fs::read_dir(root()).expect("readable").map(|entry| entry.expect("readable").path());
+    let beside = beside.filter(|path| path.extension().is_some_and(|found| found == "md"));
+    let texts = beside.chain(files_below(&root().join("docs"), "md"));
+    let marked = |file: &PathBuf| {
+        let text = read(file);
+        text.lines().any(|line| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> "))
+    };
+    let found: Vec<String> = texts.filter(marked).map(|file| relative(&file)).collect();
+    assert!(found.is_empty(), "conflicts in {found:#?}");
+}
+
 #[test]
 fn every_file_says_what_it_is_and_stays_readable() {
     let mut odd = Vec::new();

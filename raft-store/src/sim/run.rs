@@ -279,7 +279,7 @@ fn shown(watching: &[Watching], truth: &Truth) -> Vec<Violation> {
     let truth = Truth::after(truth.begin(), Vec::new(), events);
     let seen = watching.iter().map(|(prefix, seen)| {
         let seen = seen.lock().expect("never held across a panic");
-        watched::check(prefix, &seen, &truth)
+        watched::check(prefix, seen.iter(), &truth)
     });
     seen.flatten().collect()
 }

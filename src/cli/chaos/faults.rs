@@ -22,10 +22,10 @@ use ::chaos::{
     clock::jump,
     cut::{Cut, cut},
     disk::trouble,
-    figures::{acknowledgements, gap, stalled},
+    figures::{Work, standstill},
     judge::seconds,
     record::{Record, Struck},
-    scenario::{Harm, Kind},
+    scenario::Harm,
     schedule::{Master, Spared, Strike, choose, choose_node},
 };
 use anyhow::{Context, Result};
@@ -305,11 +305,19 @@ impl<'a> Faults<'a> {
     /// The scheduler and controllers have had their time with a fault when the next begins.
     fn tell_of_the_one_before(&self, record: &Record) {
         let Some(before) = record.strikes.len().checked_sub(2) else { return };
-        for (kind, what) in [(Kind::Binding, "binding"), (Kind::RollingUpdate, "reconcile")] {
-            if let Some((_, gap)) = stalled(record, kind).iter().find(|(of, _)| *of == before) {
-                let metric = self.shared.metrics.failover.with_label_values(&[what]);
+        let (strike, next) = (&record.strikes[before], &record.strikes[before + 1]);
+        let mut told = Vec::new();
+        for work in [Work::Binding, Work::Reconcile] {
+            let Some(gap) = standstill(record, work, strike.at, next.at) else { continue };
+            if strike.led {
+                let metric = self.shared.metrics.failover.with_label_values(&[work.name()]);
                 metric.observe(gap.as_secs_f64());
             }
+            told.push(format!("{} for {}", work.stood_still(), seconds(gap)));
+        }
+        if !told.is_empty() {
+            let after = format!("after the {} of {}", strike.harm, strike.master);
+            self.progress.say(&format!("{after} {}", told.join(", ")));
         }
     }
 
@@ -371,14 +379,14 @@ impl<'a> Faults<'a> {
         let mut record = self.shared.record();
         record.strikes[hurt.strike].over = Some(now);
         let strike = record.strikes[hurt.strike].clone();
-        let longest = gap(&acknowledgements(&record.operations), strike.at, now);
+        let longest = standstill(&record, Work::Writes, strike.at, now);
         drop(record);
         let away = seconds(Duration::from_nanos(now - strike.at));
         let without = longest.map_or("no write was acknowledged yet".into(), |longest| {
             format!("no write was acknowledged for {}", seconds(longest))
         });
         if let (true, Some(longest)) = (strike.led, longest) {
-            let metric = self.shared.metrics.failover.with_label_values(&["write"]);
+            let metric = self.shared.metrics.failover.with_label_values(&[Work::Writes.name()]);
             metric.observe(longest.as_secs_f64());
         }
         self.progress.say(&format!("{} answers again after {away}; {without}", strike.master));

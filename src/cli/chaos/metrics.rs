@@ -166,6 +166,7 @@ async fn answer(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::chaos::figures::Work;
 
     #[test]
     fn every_series_is_there_with_its_labels() {
@@ -173,7 +174,7 @@ mod tests {
         metrics.answered(Kind::Register, "write", Outcome::Acknowledged, 3_000_000);
         metrics.answered(Kind::Register, "write", Outcome::Unknown, 9);
         metrics.faults.with_label_values(&["kill"]).inc();
-        metrics.failover.with_label_values(&["write"]).observe(0.5);
+        metrics.failover.with_label_values(&[Work::Writes.name()]).observe(0.5);
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
         for line in [
             "coxswain_chaos_operations_total{operation=\"write\",outcome=\"unknown\",workload=\"register\"} 1",

@@ -3,6 +3,7 @@
 
 mod api;
 mod certificates;
+mod checking;
 mod clocks;
 mod disks;
 mod election;

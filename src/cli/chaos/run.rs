@@ -4,7 +4,9 @@
 use super::{
     NotShown,
     api::{Client, LABEL, Shared, Write, revision},
-    certificates, clocks, disks,
+    certificates,
+    checking::Checking,
+    clocks, disks,
     faults::{Faults, LOOK_INTERVAL, masters, servers},
     informing, load,
     metrics::Metrics,
@@ -22,7 +24,8 @@ use crate::{
 };
 use ::chaos::{
     Violation,
-    figures::{failovers, stalled, totals},
+    figures::{Work, failovers, totals},
+    growing::Growing,
     history::{Guard, Told},
     informer::reached,
     judge::{self, State, Sum, Verdict, seconds, spread},
@@ -46,9 +49,6 @@ use tokio::task::JoinSet;
 
 /// Between two progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// Between two checks, at least; and so many times what the last one took, so that checking is no load.
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-const CHECK_SHARE: u32 = 20;
 /// After the end: for the last write, and for every watcher to see it.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -361,7 +361,7 @@ impl Plan {
         tokio::pin!(stopped);
         let mut tick = tokio::time::interval(LOOK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut said, mut check_at) = (Instant::now(), Instant::now() + CHECK_INTERVAL);
+        let (mut said, mut checking) = (Instant::now(), Checking::of(shared));
         while Duration::from_nanos(shared.now()) < self.length {
             tokio::select! {
                 signal = &mut stopped => {
@@ -374,14 +374,9 @@ impl Plan {
                 said = Instant::now();
                 progress.say(&so_far(shared));
             }
-            if Instant::now() >= check_at {
-                let begun = Instant::now();
-                let found = check(shared).await?;
-                check_at = Instant::now() + CHECK_INTERVAL.max(begun.elapsed() * CHECK_SHARE);
-                if let Some(first) = found.first() {
-                    progress.say(&format!("BROKEN: {first}"));
-                    return Ok(Some("a promise was found broken".to_owned()));
-                }
+            if let Some(first) = checking.step()?.first() {
+                progress.say(&format!("BROKEN: {first}"));
+                return Ok(Some("a promise was found broken".to_owned()));
             }
         }
         Ok(None)
@@ -389,13 +384,10 @@ impl Plan {
 
     fn say_failovers(&self, record: &Record) {
         output::say("");
-        failover("no write", failovers(record));
-        for (kind, what) in [
-            (Kind::Binding, "no pod was bound"),
-            (Kind::RollingUpdate, "no Deployment was reconciled"),
-        ] {
-            if self.scenario.workloads.iter().any(|it| it.kind == kind) {
-                failover(what, stalled(record, kind));
+        for work in Work::of(&self.scenario.workloads) {
+            let (gaps, what) = (failovers(record, work), work.stood_still());
+            if !gaps.is_empty() {
+                output::say(&format!("{} failovers: {what} for {}", gaps.len(), spread(gaps)));
             }
         }
     }
@@ -458,18 +450,8 @@ fn so_far(shared: &Shared) -> String {
     format!(
         "{done} writes acknowledged, {refused} refused, {unknown} unknown; {reads} lists; {} changes \
          seen by all watchers",
-        record.watchers.iter().map(Vec::len).min().unwrap_or(0)
+        record.watchers.iter().map(Growing::len).min().unwrap_or(0)
     )
-}
-
-/// Everything that can be judged by now.
-async fn check(shared: &Arc<Shared>) -> Result<Vec<Violation>> {
-    let record = shared.record().clone();
-    let horizon = record.horizon();
-    let judged = tokio::task::spawn_blocking(move || judge::violations(&record, horizon)).await?;
-    shared.metrics.violations.set(judged.len() as i64);
-    shared.metrics.checked_revision.set(i64::try_from(horizon)?);
-    Ok(judged)
 }
 
 /// Asks every master what there is, writes a last time, and waits until every watcher has seen that.
@@ -481,8 +463,8 @@ async fn settle(shared: &Shared) {
         Ok(Err(error)) => format!("{error:#}"),
         Err(_) => {
             let record = shared.record();
-            let shown: Vec<u64> = record.watchers.iter().map(|seen| shown(seen)).collect();
-            let reached: Vec<u64> = record.informers.iter().map(|it| reached(it)).collect();
+            let shown: Vec<u64> = record.watchers.iter().map(shown).collect();
+            let reached: Vec<u64> = record.informers.iter().map(reached).collect();
             format!(
                 "the last write is not seen within {SETTLE_TIMEOUT:?} by all watchers, who are at \
                  {shown:?}, and all who list and watch, at {reached:?}"
@@ -516,14 +498,6 @@ async fn settled(shared: &Shared) -> Result<()> {
         tick.tick().await;
     }
     Ok(())
-}
-
-/// How long nothing of a kind came about after the faults that hit the leader, for people.
-fn failover(what: &str, all: Vec<(usize, Duration)>) {
-    let gaps: Vec<Duration> = all.into_iter().map(|(_, gap)| gap).collect();
-    if !gaps.is_empty() {
-        output::say(&format!("{} failovers: {what} for {}", gaps.len(), spread(gaps)));
-    }
 }
 
 fn say_verdicts(verdicts: &[Verdict]) {
