@@ -11,6 +11,8 @@ const WIDTH: f64 = 940.0;
 /// Room for the numbers of the axes, left of every drawing.
 const LEFT: f64 = 56.0;
 const PLOT: f64 = WIDTH - LEFT - 8.0;
+/// How wide a digit of a fault's number is.
+const DIGIT: f64 = 6.5;
 /// More slices than this are narrower than a line.
 const SLICES_MAX: u128 = 240;
 /// Shorter ones hold too few operations for a percentile.
@@ -63,6 +65,8 @@ pub(super) fn timeline(record: &Record, length: Duration) -> String {
 }
 
 fn bands(svg: &mut String, record: &Record, length: Duration, x: &dyn Fn(f64) -> f64) {
+    // Where a number fits in beside the last one.
+    let mut free = 0.0;
     for (n, strike) in record.strikes.iter().enumerate() {
         let (from, end) = (strike.at as f64 / 1e9, length.as_secs_f64());
         let to = strike.over.map_or(end, |over| (over as f64 / 1e9).min(end));
@@ -76,16 +80,20 @@ fn bands(svg: &mut String, record: &Record, length: Duration, x: &dyn Fn(f64) ->
         };
         // Wide enough to be seen.
         let (left, wide) = (x(from), (x(to) - x(from)).max(2.0));
-        let _ = writeln!(
+        let _ = write!(
             svg,
             "<g><title>{}: {} of {}, {from:.2}s to {to:.2}s</title><rect class=\"{class}\" \
-             x=\"{left:.1}\" y=\"30\" width=\"{wide:.1}\" height=\"364\"/><text class=\"number\" \
-             x=\"{left:.1}\" y=\"26\">{}</text></g>",
+             x=\"{left:.1}\" y=\"30\" width=\"{wide:.1}\" height=\"364\"/>",
             n + 1,
             strike.harm,
             super::escape(&strike.master),
-            n + 1,
         );
+        if left >= free {
+            let number = (n + 1).to_string();
+            free = left + DIGIT * (number.len() + 1) as f64;
+            let _ = write!(svg, "<text class=\"number\" x=\"{left:.1}\" y=\"26\">{number}</text>");
+        }
+        svg.push_str("</g>\n");
     }
 }
 
@@ -223,10 +231,10 @@ pub(super) fn histogram(gaps: &[Duration]) -> String {
         counts[((gap.as_secs_f64() * 1e3 / step) as usize).min(bars - 1)] += 1;
     }
     let most = counts.iter().copied().max().unwrap_or(1).max(1);
-    let pane = Pane { top: 24.0, height: 110.0 };
+    let pane = Pane { top: 36.0, height: 110.0 };
     let wide = PLOT / bars as f64;
     let mut svg = format!(
-        "<svg viewBox=\"0 0 {WIDTH} 168\" role=\"img\" aria-label=\"Histogram of these times\">\n<text class=\"title\" x=\"{LEFT}\" y=\"12\">How often it was how \
+        "<svg viewBox=\"0 0 {WIDTH} 180\" role=\"img\" aria-label=\"Histogram of these times\">\n<text class=\"title\" x=\"{LEFT}\" y=\"12\">How often it was how \
          long, in milliseconds</text>\n"
     );
     for (bar, count) in counts.iter().enumerate() {
