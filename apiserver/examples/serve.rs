@@ -70,7 +70,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     let keeping = shutdown.clone();
     tokio::join!(
-        server.serve(listener, Arc::new(tls), shutdown),
+        server.serve(listener, tokio::sync::watch::channel(Arc::new(tls)).1, shutdown),
         keeping.run_until_cancelled(server.keep_definitions()),
     );
     Ok(())

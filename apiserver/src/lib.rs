@@ -14,6 +14,7 @@ pub mod authn;
 pub mod authz;
 mod backend;
 mod backup;
+mod believed;
 mod boot;
 mod bootstrap;
 mod catalog;
@@ -49,6 +50,7 @@ mod table;
 pub mod view;
 mod webhook;
 
+pub use believed::{Authorities, Believed};
 pub use certificates::{Authority, to_pem};
 pub use custom::CustomKinds;
 pub use identity::Identity;
@@ -80,24 +82,14 @@ pub struct Config {
     pub access_webhook: Option<Arc<authz::AccessWebhook>>,
     /// What seals Secrets at rest, the same that the store was opened with; `None`: nothing does.
     pub keyring: Option<Arc<Keyring>>,
-    /// What a new master is given, sealed with the secret of the token it comes with: the keys that
-    /// all masters share. `None`: none joins through this one.
-    pub joining: Option<Arc<[u8]>>,
     /// Whose tokens are taken besides our own.
     pub oidc: Option<Arc<authn::Oidc>>,
-    /// Signs approved certificate requests; `None`: they wait.
-    pub authority: Option<Arc<Authority>>,
+    /// Whom the server believes, and in whose name it signs.
+    pub believed: Believed,
     /// Names and addresses in this master's own certificate: no node gets one for them unasked.
     pub api_names: Vec<String>,
-    /// Whose headers are believed; `None`: nobody's.
-    pub front_proxy: Option<authn::FrontProxy>,
-    /// The authority of client certificates as PEM, for servers that aggregate under this one.
-    pub client_ca_pem: String,
     /// All of the process' metrics; `/metrics` shows it.
     pub registry: prometheus::Registry,
-    /// How to reach a node's kubelet port (client certificate in group `system:masters`); `None`: logs
-    /// and exec are refused.
-    pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     /// Shown to servers behind APIServices, who believe its bearer's `X-Remote-*` headers; `None`:
     /// nothing is shown.
     pub aggregation_client: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
@@ -124,14 +116,10 @@ impl Config {
             token_webhook: None,
             access_webhook: None,
             keyring: None,
-            joining: None,
             oidc: None,
-            authority: None,
+            believed: Authorities::default().into(),
             api_names: Vec::new(),
-            front_proxy: None,
-            client_ca_pem: String::new(),
             registry: prometheus::Registry::new(),
-            kubelet_tls: None,
             aggregation_client: None,
             audit: None,
             goaway_chance: 0.0,
@@ -148,7 +136,7 @@ pub struct Server {
 impl Server {
     pub fn new(config: Config) -> Server {
         let view: Arc<dyn view::View> = Arc::new(config.store.clone());
-        let ways = backend::Ways { view: view.clone(), kubelet_tls: config.kubelet_tls.clone() };
+        let ways = backend::Ways { view: view.clone(), believed: config.believed.clone() };
         Server {
             core: Arc::new(Core {
                 machine: admission::Machine::new(&config.registry, ways.clone()),

@@ -87,7 +87,7 @@ fn successor(body: &Value) -> Result<Option<MemberId>, Status> {
 
 /// Adds a learner, and tells the new master all that it needs to be one.
 async fn join(core: &Core, body: &Value, secret: Option<&str>) -> Result<Value, Status> {
-    let sealed = match (secret, &core.config.joining) {
+    let sealed = match (secret, &core.config.believed.now().joining) {
         (None, _) => Value::Null,
         (Some(secret), Some(keys)) => seal(secret, keys).into(),
         (Some(_), None) => {

@@ -70,8 +70,8 @@ pub struct Config {
     pub node_monitor_grace_period: Duration,
     /// Finished pods kept in the whole cluster. Upstream: 12500.
     pub terminated_pod_threshold: usize,
-    /// The certificate pods verify the API server with.
-    pub ca_cert_pem: String,
+    /// The certificates pods verify the API server with, as they are now; PEM.
+    pub ca_cert_pem: watch::Receiver<String>,
     /// As whom pods are given their nodes; `None`: nobody does that here.
     pub scheduler: Option<Arc<dyn Api>>,
     /// Where the API is served, of each master that is up: the endpoints of Service `kubernetes`.
@@ -101,6 +101,7 @@ impl Config {
         // The value outlives its sender.
         let (_, api_addresses) = watch::channel(vec![api_address]);
         let (_, custom_kinds) = watch::channel(Vec::new());
+        let (_, ca_cert_pem) = watch::channel(String::new());
         Config {
             kinds,
             custom_kinds,
@@ -108,7 +109,7 @@ impl Config {
             node_cidr_mask: 24,
             node_monitor_grace_period: Duration::from_secs(40),
             terminated_pod_threshold: 12_500,
-            ca_cert_pem: String::new(),
+            ca_cert_pem,
             scheduler: None,
             api_addresses,
             heartbeats: Heartbeats::default(),
@@ -124,12 +125,15 @@ pub(crate) struct Settings {
     pub(crate) node_cidr_mask: u8,
     pub(crate) node_monitor_grace_period: Duration,
     pub(crate) terminated_pod_threshold: usize,
-    pub(crate) ca_cert_pem: String,
 }
 
 /// A fact of the world: where the API is served now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ApiAddresses(pub(crate) Vec<SocketAddr>);
+
+/// A fact of the world: the certificates pods verify the API server with now; PEM.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct RootCa(pub(crate) String);
 
 impl Config {
     fn settings(&self) -> Settings {
@@ -138,7 +142,6 @@ impl Config {
             node_cidr_mask: self.node_cidr_mask,
             node_monitor_grace_period: self.node_monitor_grace_period,
             terminated_pod_threshold: self.terminated_pod_threshold,
-            ca_cert_pem: self.ca_cert_pem.clone(),
         }
     }
 }
@@ -153,13 +156,14 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let controllers = all();
-    let addresses = config.api_addresses.clone();
+    let (addresses, root_ca) = (config.api_addresses.clone(), config.ca_cert_pem.clone());
     let cache = CacheBuilder::new(api.clone(), registry)
         .controllers(&controllers)
         .kinds(config.kinds.iter().copied().filter(|kind| kind.plural != "events"))
         .passing(config.custom_kinds.clone())
         .fact(config.settings())
         .fact(ApiAddresses(addresses.borrow().clone()))
+        .fact(RootCa(root_ca.borrow().clone()))
         .fact(config.heartbeats.clone());
     let (cache, scheduling) = match config.scheduler {
         None => (cache, None),
@@ -178,7 +182,8 @@ pub async fn run(
     for controller in controllers {
         runner.add(controller, api.clone());
     }
-    let wake = runner.waker(kubernetes_service::CONTROLLER.name);
+    let wakers = [kubernetes_service::CONTROLLER, root_ca::CONTROLLER];
+    let [of_addresses, of_root_ca] = wakers.map(|controller| runner.waker(controller.name));
     let (watching, stop) = (cache.clone(), shutdown.clone());
     tasks.spawn(async move { watching.run(stop).await });
     tasks.spawn(runner.run(api, shutdown.clone()));
@@ -189,13 +194,18 @@ pub async fn run(
         });
     }
     tasks.spawn(async move {
-        let follow = follow_addresses(addresses, |now| {
+        let addresses = follow(addresses, |now| {
             cache.set_fact(ApiAddresses(now));
-            wake.iter().for_each(|wake| wake());
+            of_addresses.iter().for_each(|wake| wake());
+        });
+        let root_ca = follow(root_ca, |now| {
+            cache.set_fact(RootCa(now));
+            of_root_ca.iter().for_each(|wake| wake());
         });
         tokio::select! {
             () = shutdown.cancelled() => (),
-            () = follow => (),
+            () = addresses => (),
+            () = root_ca => (),
         }
     });
     while let Some(ended) = tasks.join_next().await {
@@ -207,14 +217,12 @@ pub async fn run(
     }
 }
 
-async fn follow_addresses(
-    mut addresses: watch::Receiver<Vec<SocketAddr>>,
-    changed: impl Fn(Vec<SocketAddr>),
-) {
-    while addresses.changed().await.is_ok() {
-        let now = addresses.borrow_and_update().clone();
+/// Ends never.
+async fn follow<T: Clone>(mut source: watch::Receiver<T>, changed: impl Fn(T)) {
+    while source.changed().await.is_ok() {
+        let now = source.borrow_and_update().clone();
         changed(now);
     }
-    // Its source is gone: the addresses stay as they are.
+    // Its source is gone: it stays as it is.
     std::future::pending::<()>().await;
 }

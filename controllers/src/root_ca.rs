@@ -1,7 +1,7 @@
 //! Root CA publisher: ConfigMap `kube-root-ca.crt` in every namespace, with which pods verify the API
 //! server.
 
-use crate::Settings;
+use crate::RootCa;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use reconcile::{
@@ -31,11 +31,11 @@ fn its_namespace(_: &World, change: &Change) -> Vec<Key> {
 fn plan(world: &World, key: &Key, _: &Context) -> Plan {
     let mut plan = Plan::nothing();
     let Some(namespace) = world.get::<Namespace>(key) else { return plan };
-    let Some(settings) = world.fact::<Settings>() else { return plan };
+    let Some(RootCa(ca)) = world.fact::<RootCa>() else { return plan };
     if namespace.metadata.deletion_timestamp.is_some() {
         return plan;
     }
-    let data = BTreeMap::from([("ca.crt".to_string(), settings.ca_cert_pem.clone())]);
+    let data = BTreeMap::from([("ca.crt".to_string(), ca.clone())]);
     match world.get::<ConfigMap>(&Key::new(key.name.clone(), NAME)) {
         Some(map) => {
             let wanted = ConfigMap { data: Some(data), binary_data: None, ..map.clone() };

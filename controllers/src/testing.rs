@@ -1,6 +1,6 @@
 //! Worlds from YAML and plans as text, for the tests of plans.
 
-use crate::{ApiAddresses, Settings};
+use crate::{ApiAddresses, RootCa, Settings};
 use jiff::Timestamp;
 use k8s::Object;
 use reconcile::{Context, Controller, Failure, Key, KindInfo, World, kinds};
@@ -46,8 +46,8 @@ pub(crate) fn world(yaml: &str) -> World {
         node_cidr_mask: 24,
         node_monitor_grace_period: Duration::from_secs(40),
         terminated_pod_threshold: 1,
-        ca_cert_pem: "CERTIFICATE".to_string(),
     });
+    world.set_fact(RootCa("CERTIFICATE".to_string()));
     world.set_fact(ApiAddresses(vec!["10.90.0.11:6443".parse().expect("an address")]));
     world
 }

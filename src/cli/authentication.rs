@@ -1,18 +1,15 @@
 //! Flags and files of `coxswain server` that say whose credentials are taken: the key of
-//! service-account tokens, the certificate authorities, an OpenID Connect provider.
+//! service-account tokens, an OpenID Connect provider, webhooks. Certificates' authorities are in `authorities`.
 
 use anyhow::{Context, Result, bail};
 use apiserver::{
     Keyring,
-    authn::{
-        FrontProxy, Oidc, OidcConfig, SigningKey, TokenWebhook, Tokens, service_account::ISSUER,
-    },
+    authn::{Oidc, OidcConfig, SigningKey, TokenWebhook, Tokens, service_account::ISSUER},
     authz::AccessWebhook,
 };
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
-    server::WebPkiClientVerifier,
 };
 use std::{
     fs,
@@ -73,19 +70,6 @@ impl AuthenticationArgs {
         let key = SigningKey::from_pem(&read(pki, "sa.key")?)
             .map_err(|why| anyhow::anyhow!("{}: {why}", pki.join("sa.key").display()))?;
         config.tokens = Arc::new(Tokens::new(key, &self.service_account_issuer));
-        let (ca, key) = (read(pki, "ca.crt")?, read(pki, "ca.key")?);
-        let authority = apiserver::Authority::from_pem(&ca, &key)
-            .map_err(|why| anyhow::anyhow!("ca.crt and ca.key: {why}"))?;
-        config.authority = Some(Arc::new(authority));
-        config.client_ca_pem = String::from_utf8(ca).context("ca.crt is not PEM")?;
-        if let Some(ca) = front_proxy_ca(pki)? {
-            let verifier = WebPkiClientVerifier::builder(Arc::new(roots(&ca)?)).build()?;
-            config.front_proxy = Some(FrontProxy {
-                verifier,
-                ca_pem: String::from_utf8(ca).context("front-proxy-ca.crt is not PEM")?,
-                allowed_names: vec!["front-proxy-client".to_string()],
-            });
-        }
         config.oidc = self.oidc()?.map(Arc::new);
         if let Some(path) = &self.authentication_token_webhook_config_file {
             let webhook = TokenWebhook::from_kubeconfig(path).map_err(|why| {
@@ -135,12 +119,6 @@ pub(super) fn keyring(pki: &Path) -> Result<Arc<Keyring>> {
     let keyring = Keyring::parse(&text, &["secrets"]);
     let keyring = keyring.map_err(|why| anyhow::anyhow!("secrets.key: {why}"))?;
     Ok(Arc::new(keyring))
-}
-
-/// The authority of front proxies, where there is one.
-pub(super) fn front_proxy_ca(pki: &Path) -> Result<Option<Vec<u8>>> {
-    let there = pki.join("front-proxy-ca.crt").exists();
-    there.then(|| read(pki, "front-proxy-ca.crt")).transpose()
 }
 
 /// The certificates in PEM text, as authorities.

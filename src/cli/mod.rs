@@ -6,6 +6,7 @@ pub(crate) mod token;
 
 mod agent;
 mod authentication;
+mod authorities;
 mod backup;
 mod bench;
 mod certs;

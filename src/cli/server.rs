@@ -2,9 +2,9 @@
 //! behind the gate that only leadership opens.
 
 use super::{
-    authentication::{AuthenticationArgs, front_proxy_ca, keyring, roots},
+    authentication::{AuthenticationArgs, keyring},
+    authorities::{Authorities, Own},
     backup::Scheduled,
-    client::client_tls_of,
     etcd_door::EtcdArgs,
     joining::{self, JoinArgs},
     rebuilding, stop_signal,
@@ -21,14 +21,13 @@ use apiserver::{
 };
 use futures::future::BoxFuture;
 use k8s::{Request, Resource, Status, Verb};
-use node_agent::credentials::Newest;
 use prometheus::Registry;
 use raft_store::{Config as StoreConfig, MemberId, OpenError, Peer, Retention, Store, Timers};
 use reconcile::Gate;
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -177,12 +176,16 @@ pub(super) async fn run(args: Args) -> Result<()> {
         });
     }
 
+    let own = Own { server: credentials.server(), kubelet_client: credentials.kubelet_client() };
+    let authorities = Authorities::open(&args.pki, own)?;
     let mut config = server_config(&args, &store, &members, &credentials, &registry)?;
     config.keyring = Some(keyring);
+    config.believed = authorities.believed();
     let server = apiserver::Server::new(config);
-    let tls = server_tls(&args.pki, credentials.server())?;
+    let (tls, ca_cert_pem) = (authorities.server_tls(), authorities.ca_cert_pem());
     let mutual = credentials.mutual();
     tasks.spawn(credentials.keep(shutdown.clone()));
+    tasks.spawn(authorities.keep(shutdown.clone()));
     for address in &args.listen {
         let listener = bind(address).await?;
         let (server, tls, shutdown) = (server.clone(), tls.clone(), shutdown.clone());
@@ -194,7 +197,8 @@ pub(super) async fn run(args: Args) -> Result<()> {
     args.etcd.serve(&store, (mutual, &args.data_dir), &shutdown, &mut tasks).await?;
     let gate = gate(&store, &shutdown, &mut tasks);
     tasks.spawn(bootstrap(server.clone(), gate.clone(), args.cluster_dns, shutdown.clone()));
-    start_controllers(&args, &members, &store, &server, gate, &registry, &shutdown, &mut tasks)?;
+    let led = (gate, ca_cert_pem);
+    start_controllers(&args, &members, &store, &server, led, &registry, &shutdown, &mut tasks)?;
 
     let result = tokio::select! {
         signal = stop_signal() => {
@@ -406,30 +410,11 @@ fn server_config(
     config.admission.default_toleration_seconds = args.default_toleration_seconds;
     config.registry = registry.clone();
     config.api_names = names_in(&args.pki.join("apiserver.crt"))?;
-    config.joining = joining::bundle(&args.pki)?;
     args.authentication.apply(&args.pki, &mut config)?;
-    let ca = read(&args.pki, "ca.crt")?;
-    config.kubelet_tls = Some(client_tls_of(&ca, credentials.kubelet_client())?);
     config.aggregation_client = credentials.proxy_client().map(|own| own as _);
     config.audit = args.audit.open(registry)?;
     config.goaway_chance = args.goaway_chance;
     Ok(config)
-}
-
-/// Clients may prove themselves with a certificate; those who do not are anonymous.
-fn server_tls(pki: &Path, own: Arc<Newest>) -> Result<Arc<rustls::ServerConfig>> {
-    let mut trusted = roots(&read(pki, "ca.crt")?).context("ca.crt")?;
-    if let Some(ca) = front_proxy_ca(pki)? {
-        // Whose a certificate is, of a client or of a proxy, is looked at again by the server.
-        trusted.roots.extend(roots(&ca).context("front-proxy-ca.crt")?.roots);
-    }
-    let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(trusted))
-        .allow_unauthenticated()
-        .build()?;
-    let mut config =
-        rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(own);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 /// Open while this master leads and holds everything acknowledged before its term.
@@ -532,7 +517,7 @@ fn start_controllers(
     members: &[Member],
     store: &Store,
     server: &apiserver::Server,
-    gate: Gate,
+    (gate, ca_cert_pem): (Gate, watch::Receiver<String>),
     registry: &Registry,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
@@ -541,7 +526,7 @@ fn start_controllers(
     let mut config = controllers::Config::new(kinds(), addresses[0]);
     config.cluster_cidr = args.cluster_cidr.clone();
     config.node_monitor_grace_period = args.node_monitor_grace_period;
-    config.ca_cert_pem = String::from_utf8(read(&args.pki, "ca.crt")?)?;
+    config.ca_cert_pem = ca_cert_pem;
     let hearing = server.clone();
     config.heartbeats = controllers::Heartbeats(Arc::new(move |node| hearing.heartbeat_age(node)));
     config.custom_kinds = custom_kinds(server, shutdown, tasks);
@@ -662,11 +647,6 @@ async fn bind(address: &str) -> Result<TcpListener> {
         }),
     };
     bound.with_context(|| format!("cannot listen on {address}"))
-}
-
-fn read(pki: &Path, name: &str) -> Result<Vec<u8>> {
-    let path = pki.join(name);
-    fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// As kube-apiserver bounds it: more would keep clients dialling.

@@ -31,7 +31,8 @@ impl authz::Authorizer for Allows<'_> {
 
 /// What the steps share; nobody is reached.
 pub(super) fn machine() -> Machine {
-    let ways = Ways { view: std::sync::Arc::new(World::default()), kubelet_tls: None };
+    let believed = crate::Authorities::default().into();
+    let ways = Ways { view: std::sync::Arc::new(World::default()), believed };
     Machine::new(&prometheus::Registry::new(), ways)
 }
 

@@ -76,8 +76,9 @@ async fn settle(desk: &Desk, secret: &Object) -> Result<(), Status> {
     }
     let namespace = STANDARD.encode(secret.namespace());
     data.insert("namespace".into(), namespace.into());
-    if !core.config.client_ca_pem.is_empty() {
-        data.insert("ca.crt".into(), STANDARD.encode(&core.config.client_ca_pem).into());
+    let believed = core.config.believed.now();
+    if !believed.client_ca_pem.is_empty() {
+        data.insert("ca.crt".into(), STANDARD.encode(&believed.client_ca_pem).into());
     }
     if wanted == *secret {
         return Ok(());

@@ -9,11 +9,11 @@ pub(crate) const NAME: &str = "extension-apiserver-authentication";
 
 /// `None` if there is nothing to tell.
 pub(crate) fn config_map(config: &Config) -> Option<Object> {
-    let mut data = Map::new();
-    if !config.client_ca_pem.is_empty() {
-        data.insert("client-ca-file".into(), config.client_ca_pem.clone().into());
+    let (mut data, believed) = (Map::new(), config.believed.now());
+    if !believed.client_ca_pem.is_empty() {
+        data.insert("client-ca-file".into(), believed.client_ca_pem.clone().into());
     }
-    if let Some(proxies) = &config.front_proxy {
+    if let Some(proxies) = &believed.front_proxy {
         // Lists are JSON in text, as upstream writes them.
         let list = |entries: &[&str]| Value::String(json!(entries).to_string());
         let names: Vec<&str> = proxies.allowed_names.iter().map(String::as_str).collect();

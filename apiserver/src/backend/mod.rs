@@ -9,13 +9,13 @@ mod trust;
 
 pub(crate) use pass::{Pass, Sender};
 
-use crate::{memo, pipeline::Core, server::Body, view::View};
+use crate::{Believed, memo, pipeline::Core, server::Body, view::View};
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use k8s::{Object, Resource, Status};
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 use std::{
     io,
@@ -48,8 +48,8 @@ pub(crate) type Io = Box<dyn Stream>;
 #[derive(Clone)]
 pub(crate) struct Ways {
     pub(crate) view: Arc<dyn View>,
-    /// This master's own certificate; without it nodes are not connected to.
-    pub(crate) kubelet_tls: Option<Arc<ClientConfig>>,
+    /// Has this master's own certificate for nodes; without it they are not connected to.
+    pub(crate) believed: Believed,
 }
 
 /// A node by name.
@@ -90,7 +90,7 @@ pub(crate) async fn dial_kubelet(
     address: SocketAddr,
     trust: Trust,
 ) -> Result<Io, Status> {
-    let Some(tls) = ways.kubelet_tls.clone() else {
+    let Some(tls) = ways.believed.now().kubelet_tls.clone() else {
         return Err(Status::not_implemented("this server has no credentials for nodes"));
     };
     let tls = match trust {
@@ -130,7 +130,7 @@ pub(crate) async fn dial_pod(
         return Err(Status::bad_request("address not allowed"));
     }
     if let Some(node) = node.and_then(|name| ways.view.object("nodes", name))
-        && ways.kubelet_tls.is_some()
+        && ways.believed.now().kubelet_tls.is_some()
         && let Some(stream) = tunnel(ways, &node, address).await?
     {
         return Ok(stream);
@@ -202,7 +202,7 @@ pub(crate) async fn secure_with_anybody(io: Io, ip: IpAddr) -> Result<Io, Status
 
 pub(crate) async fn secure(
     io: Io,
-    tls: Arc<ClientConfig>,
+    tls: Arc<rustls::ClientConfig>,
     name: ServerName<'static>,
 ) -> Result<Io, Status> {
     let connect = TlsConnector::from(tls).connect(name, io);

@@ -79,7 +79,8 @@ fn next(desk: &Desk, object: &Arc<Object>, now: Timestamp) -> Step {
     if !signers::is_ours(object.str_at("/spec/signerName")) {
         return Step::None;
     }
-    let Some(authority) = &desk.server.core.config.authority else { return Step::None };
+    let believed = desk.server.core.config.believed.now();
+    let Some(authority) = &believed.signer else { return Step::None };
     let mut changed = Object::clone(object);
     match sign(authority, object, now) {
         Ok(pem) => {

@@ -34,7 +34,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Notify,
+    sync::{Notify, watch},
     task::JoinSet,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -84,14 +84,14 @@ impl Server {
     /// Serves HTTPS until `shutdown`, then lets requests under way finish for a few seconds.
     ///
     /// Identity is the client certificate's (CN is the user, O the groups) as far as `tls` verifies
-    /// one; a client without one is `system:anonymous`.
+    /// one; a client without one is `system:anonymous`. Who connects is shown what `tls` is then.
     pub async fn serve(
         &self,
         listener: TcpListener,
-        tls: Arc<rustls::ServerConfig>,
+        mut tls: watch::Receiver<Arc<rustls::ServerConfig>>,
         shutdown: CancellationToken,
     ) {
-        let acceptor = TlsAcceptor::from(with_alpn(tls));
+        let mut acceptor = TlsAcceptor::from(with_alpn(tls.borrow_and_update().clone()));
         let mut connections = JoinSet::new();
         let mut stale = shutdown.child_token();
         let mut cut_off = std::pin::pin!(self.core.heartbeats.cut_off());
@@ -99,6 +99,11 @@ impl Server {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((tcp, peer)) => {
+                        // Its source may be gone: then it stays as it is.
+                        if tls.has_changed().unwrap_or(false) {
+                            let newest = tls.borrow_and_update().clone();
+                            acceptor = TlsAcceptor::from(with_alpn(newest));
+                        }
                         let (core, acceptor) = (self.core.clone(), acceptor.clone());
                         let ends = (shutdown.clone(), stale.clone());
                         connections.spawn(connection(core, acceptor, tcp, peer, ends));
@@ -155,8 +160,8 @@ async fn connection(
     };
     let may_pause = Arc::new(AtomicBool::new(false));
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let front_proxy =
-        core.config.front_proxy.as_ref().is_some_and(|proxies| proxies.is_proxy(chain));
+    let believed = core.config.believed.now();
+    let front_proxy = believed.front_proxy.as_ref().is_some_and(|proxies| proxies.is_proxy(chain));
     // A proxy is nobody itself.
     let own = chain.first().filter(|_| !front_proxy);
     let own = own.and_then(|der| authn::certificate::identity(der));

@@ -1,6 +1,6 @@
 //! A server and a client that speaks plain HTTP/1.1 to it over TLS.
 
-use apiserver::{Authority, Config, Server, authn::FrontProxy};
+use apiserver::{Authorities, Authority, Config, Server, authn::FrontProxy};
 use bytes::Bytes;
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
@@ -15,7 +15,7 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, net::TcpStream, task::JoinSet};
+use tokio::{net::TcpListener, net::TcpStream, sync::watch, task::JoinSet};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
@@ -65,24 +65,27 @@ fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
     PrivateKeyDer::try_from(key.serialize_der()).expect("a key")
 }
 
-/// Tells the server of its authorities.
+/// What the server is told of its authorities.
 fn trust(
-    config: &mut Config,
     ca: &Certificate,
     issuer: &Issuer<'static, KeyPair>,
     proxy_ca: &Certificate,
     proxy_roots: RootCertStore,
-) {
-    config.client_ca_pem = ca.pem();
+) -> Authorities {
     let key = issuer.key().serialize_pem();
     let authority = Authority::from_pem(ca.pem().as_bytes(), key.as_bytes());
-    config.authority = Some(Arc::new(authority.expect("an authority")));
     let verifier = WebPkiClientVerifier::builder(Arc::new(proxy_roots)).build();
-    config.front_proxy = Some(FrontProxy {
+    let front_proxy = FrontProxy {
         verifier: verifier.expect("a verifier"),
         ca_pem: proxy_ca.pem(),
         allowed_names: vec!["front-proxy-client".to_string()],
-    });
+    };
+    Authorities {
+        signer: Some(Arc::new(authority.expect("an authority"))),
+        client_ca_pem: ca.pem(),
+        front_proxy: Some(front_proxy),
+        ..Authorities::default()
+    }
 }
 
 impl Cluster {
@@ -129,8 +132,8 @@ impl Cluster {
             .expect("a certificate");
         let store = Store::in_memory();
         let mut config = Config::new(store.clone());
-        config.kubelet_tls = Some(admin.clone());
-        trust(&mut config, &ca, &issuer, &proxy_ca, proxy_roots);
+        let authorities = trust(&ca, &issuer, &proxy_ca, proxy_roots);
+        config.believed = Authorities { kubelet_tls: Some(admin.clone()), ..authorities }.into();
         configure(&mut config);
         let server = Server::new(config);
         server.bootstrap().await.expect("bootstrap");
@@ -143,7 +146,8 @@ impl Cluster {
             let _ = stop.run_until_cancelled(keeping.keep_definitions()).await;
         });
         let (serving, stop) = (server.clone(), shutdown.clone());
-        tasks.spawn(async move { serving.serve(listener, Arc::new(tls), stop).await });
+        let (_, tls) = watch::channel(Arc::new(tls));
+        tasks.spawn(async move { serving.serve(listener, tls, stop).await });
         let (working, stop) = (server.clone(), shutdown.clone());
         tasks.spawn(async move {
             let _ = stop.run_until_cancelled(working.chores()).await;

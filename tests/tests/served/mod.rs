@@ -37,13 +37,17 @@ impl Served {
         let authority = Authority::new();
         let store = raft_store::Store::in_memory();
         let mut config = apiserver::Config::new(store.clone());
-        config.client_ca_pem = authority.cert.clone();
-        config.authority = Some(Arc::new(authority.at_work()));
+        let authorities = apiserver::Authorities {
+            client_ca_pem: authority.cert.clone(),
+            signer: Some(Arc::new(authority.at_work())),
+            ..apiserver::Authorities::default()
+        };
+        config.believed = authorities.into();
         let server = apiserver::Server::new(config);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let shutdown = CancellationToken::new();
-        let tls = authority.server_tls();
+        let (_, tls) = tokio::sync::watch::channel(authority.server_tls());
         let serving = tokio::spawn({
             let (server, shutdown) = (server.clone(), shutdown.clone());
             async move {
