@@ -1,7 +1,13 @@
 //! Whom the server believes, and in whose name it signs. It may change while the server runs: an authority
 //! is exchanged by believing both for a while.
 
-use crate::{Authority, authn::FrontProxy};
+use crate::{
+    Authority,
+    authn::FrontProxy,
+    pipeline::Core,
+    server::{Body, bytes},
+};
+use http::{Response, StatusCode};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -31,6 +37,13 @@ impl Believed {
     pub(crate) fn now(&self) -> Arc<Authorities> {
         self.0.borrow().clone()
     }
+}
+
+/// The authorities as PEM, the one that signs first: for nodes, which keep up with them.
+pub(crate) fn answer(core: &Core, path: &str) -> Option<Response<Body>> {
+    let pem = core.config.believed.now().client_ca_pem.clone();
+    let asked = path == "/coxswain/ca" && !pem.is_empty();
+    asked.then(|| bytes(StatusCode::OK, "application/x-pem-file", pem))
 }
 
 /// Those that stay.

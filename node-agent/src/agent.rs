@@ -1,6 +1,7 @@
 //! Puts the agent together and runs it.
 
 use crate::{
+    authority::Authorities,
     certificates::{self, Clock, Keeper, Place, Shown, Wanted},
     client::{self, Client},
     images::Images,
@@ -61,8 +62,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let place = certificates::place(&config);
     let own = place.open().context("client certificate")?;
     let own = own.with_context(|| format!("no client certificate: {}", place.cert.display()))?;
-    let ca = std::fs::read(&config.ca).context("CA certificate")?;
-    let mut dialling = client::Config::new(config.masters.clone(), ca);
+    let authorities = Authorities::open(config.ca.clone()).context("CA certificate")?;
+    let mut dialling = client::Config::new(config.masters.clone(), Vec::new());
+    dialling.authorities = Some(authorities.clone());
     dialling.newest = Some(own.newest());
     // Its fields are managed by `kubelet`, whom tools know to leave alone.
     dialling.user_agent = concat!("kubelet/coxswain-", env!("CARGO_PKG_VERSION")).into();
@@ -78,17 +80,20 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         pair: Some(own),
         shown: Arc::default(),
         metrics: certificates::Metrics::client(&registry, &clock)?,
+        authorities: authorities.clone(),
         clock,
         on_new: Box::new({
             let client = client.clone();
             move || client.redial()
         }),
     };
-    let agent = Agent { config, api, network, registry, program: None };
+    let keeping = authorities.clone().keep(client.clone());
+    let agent = Agent { config, api, network, registry, program: None, authorities };
     tokio::select! {
         ended = agent.run(shutdown) => ended,
         never = client.follow_masters() => match never {},
         never = keeper.keep() => match never {},
+        never = keeping => match never {},
     }
 }
 
@@ -122,11 +127,13 @@ pub struct Agent {
     pub registry: Registry,
     /// The program that answers to `shim` and `oci`; this one if `None`.
     pub program: Option<PathBuf>,
+    /// Whom callers of the kubelet API must have a certificate of.
+    pub authorities: Arc<Authorities>,
 }
 
 impl Agent {
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Agent { config, api, network, registry, program } = self;
+        let Agent { config, api, network, registry, program, authorities } = self;
         let metrics = Metrics::register(&registry)?;
         let data_dir = std::path::absolute(&config.data_dir)?;
         std::fs::create_dir_all(&data_dir).with_context(|| data_dir.display().to_string())?;
@@ -138,8 +145,8 @@ impl Agent {
         let events = Events::new(api.clone(), config.node_name.clone());
         let table = Table::default();
 
-        let keeper = serving(&config, &api, &registry)?;
-        let (listener, tls) = listen(&config, keeper.shown.clone()).await?;
+        let keeper = serving(&config, &api, &registry, &authorities)?;
+        let (listener, tls) = listen(&config, authorities, keeper.shown.clone()).await?;
         let kubelet = Kubelet {
             table: table.clone(),
             runtime: runtime.clone(),
@@ -208,7 +215,12 @@ async fn until_over(mut tasks: JoinSet<()>, shutdown: CancellationToken) -> anyh
 }
 
 /// Of the certificate that the kubelet API is served with. The one before it must have been of use.
-fn serving(config: &Config, api: &Arc<dyn Api>, registry: &Registry) -> anyhow::Result<Keeper> {
+fn serving(
+    config: &Config,
+    api: &Arc<dyn Api>,
+    registry: &Registry,
+    authorities: &Arc<Authorities>,
+) -> anyhow::Result<Keeper> {
     let place = Place { cert: config.server_cert.clone(), key: config.server_key.clone() };
     let clock: Clock = Arc::new(Timestamp::now);
     Ok(Keeper {
@@ -218,6 +230,7 @@ fn serving(config: &Config, api: &Arc<dyn Api>, registry: &Registry) -> anyhow::
         place,
         shown: Arc::default(),
         metrics: certificates::Metrics::server(registry, &clock)?,
+        authorities: authorities.clone(),
         clock,
         on_new: Box::new(|| {}),
     })
@@ -225,10 +238,10 @@ fn serving(config: &Config, api: &Arc<dyn Api>, registry: &Registry) -> anyhow::
 
 async fn listen(
     config: &Config,
+    callers: Arc<Authorities>,
     own: Arc<Shown>,
 ) -> anyhow::Result<(TcpListener, Arc<rustls::ServerConfig>)> {
-    let ca = std::fs::read(&config.ca).context("CA certificate")?;
-    let tls = kubelet::tls_config(&ca, own)?;
+    let tls = kubelet::tls_config(callers, own)?;
     let address = SocketAddr::new(config.node_ip, config.kubelet_port);
     let listener = TcpListener::bind(address).await.with_context(|| address.to_string())?;
     Ok((listener, Arc::new(tls)))

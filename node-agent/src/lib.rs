@@ -4,6 +4,7 @@
 #![expect(clippy::result_large_err, reason = "Status is what every API call answers with")]
 
 mod agent;
+mod authority;
 pub mod certificates;
 pub mod client;
 pub mod credentials;
@@ -19,4 +20,5 @@ pub mod proxy;
 pub mod runtime;
 
 pub use agent::{Agent, Config, run, sweep};
+pub use authority::Authorities;
 pub use runtime::reexec;

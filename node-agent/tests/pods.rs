@@ -8,7 +8,7 @@ use api::Masters;
 use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use node_agent::{Agent, Config, images::build_demo_archive, pods::PodNetwork};
+use node_agent::{Agent, Authorities, Config, images::build_demo_archive, pods::PodNetwork};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
 use std::{
@@ -126,8 +126,10 @@ impl Cluster {
             oci_runtime: std::env::var_os("COXSWAIN_TEST_OCI_RUNTIME").map(PathBuf::from),
             kubelet_port: self.port,
         };
+        let authorities = Authorities::open(config.ca.clone()).unwrap();
         let agent = Agent {
             config,
+            authorities,
             api: self.masters.clone(),
             network: Arc::new(Loopback),
             registry: prometheus::Registry::new(),

@@ -107,6 +107,8 @@ fn who_may_do_what() {
         n1@system:nodes list endpointslices.discovery.k8s.io
         n1@system:nodes delete nodes
         n1@system:nodes get /coxswain/members
+        n1@system:nodes get /coxswain/ca
+        x get /coxswain/ca
         system:kube-scheduler create pods/binding default web
         system:kube-scheduler create pods default
         system:kube-controller-manager patch deployments/status.apps default web

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     admission, aggregator, authn,
     authz::Attributes,
-    backup, catalog, discovery, health,
+    backup, believed, catalog, discovery, health,
     identity::Identity,
     kind::Kind,
     masters,
@@ -221,6 +221,9 @@ async fn plain(
     }
     let path = info.path.trim_end_matches('/');
     if let Some(answer) = health::answer(core, path, query).await {
+        return Ok(answer);
+    }
+    if let Some(answer) = believed::answer(core, path) {
         return Ok(answer);
     }
     if let Some(answer) = authn::discovery::answer(core, path) {

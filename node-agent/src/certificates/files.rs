@@ -72,7 +72,7 @@ impl Place {
 }
 
 /// On return the file holds the new text on disk, whole, readable by its owner alone.
-pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let new = path.with_added_extension("new");
     let mut options = fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;

@@ -14,7 +14,7 @@ mod tests;
 pub use join::{JoinError, Standing, join, standing};
 pub use obtain::Error;
 
-pub(crate) use files::Place;
+pub(crate) use files::{Place, write_private};
 pub(crate) use join::place;
 pub(crate) use metrics::Metrics;
 pub(crate) use renewal::{Keeper, Shown};

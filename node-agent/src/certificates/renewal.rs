@@ -2,7 +2,10 @@
 //! written, whoever wrote it, and shows it to whoever connects from then on.
 
 use super::{Clock, Metrics, Place, Wanted, files::Facts, obtain};
-use crate::credentials::{self, Newest, PERIOD, Pair};
+use crate::{
+    authority::Authorities,
+    credentials::{self, Newest, PERIOD, Pair},
+};
 use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use k8s::Api;
@@ -55,6 +58,7 @@ pub(crate) struct Keeper {
     pub(crate) pair: Option<Pair>,
     pub(crate) shown: Arc<Shown>,
     pub(crate) metrics: Metrics,
+    pub(crate) authorities: Arc<Authorities>,
     pub(crate) clock: Clock,
     /// Called when another one is in use.
     pub(crate) on_new: Box<dyn Fn() + Send + Sync>,
@@ -91,15 +95,19 @@ impl Keeper {
         loop {
             let pause = self.until(plan.at);
             tokio::select! {
-                _ = turn.tick() => if self.look() {
-                    asking = None;
-                    plan = self.plan();
-                },
+                _ = turn.tick() => {
+                    let new = self.look();
+                    let by_another = plan.failures == 0 && self.is_signed_by_another();
+                    if new || by_another && asking.is_none() {
+                        asking = None;
+                        plan = self.plan();
+                    }
+                }
                 () = tokio::time::sleep(pause), if asking.is_none() => asking = Some(self.ask()),
                 done = answered(&mut asking) => {
                     asking = None;
                     plan = match done {
-                        Ok(facts) => self.renewed(&facts),
+                        Ok(facts) => self.renewed(&facts, plan.failures),
                         Err(error) => self.failed(&error, plan.failures + 1),
                     };
                 }
@@ -114,12 +122,18 @@ impl Keeper {
     /// For what is in use.
     fn plan(&self) -> Plan {
         let at = match self.facts() {
-            Some(facts) if self.wanted.is_met_by(&facts) => {
+            Some(facts) if self.wanted.is_met_by(&facts) && !self.is_signed_by_another() => {
                 due(&facts, rand::rng().random_range(DUE))
             }
             _ => (self.clock)(),
         };
         Plan { at, failures: 0 }
+    }
+
+    /// By an authority that no longer signs: it will go, and what it signed with it.
+    fn is_signed_by_another(&self) -> bool {
+        let pair = self.pair.as_ref();
+        pair.is_some_and(|pair| !self.authorities.sign(&pair.files().cert))
     }
 
     fn until(&self, at: Timestamp) -> Duration {
@@ -133,7 +147,7 @@ impl Keeper {
         async move { obtain::obtain(&*api, &wanted, &place, &clock).await }.boxed()
     }
 
-    fn renewed(&mut self, new: &Facts) -> Plan {
+    fn renewed(&mut self, new: &Facts, failures: u32) -> Plan {
         let before = self.facts();
         if let (Some(before), Some(rotation)) = (before, &self.metrics.rotation) {
             rotation.observe(((self.clock)().as_second() - before.from) as f64);
@@ -141,6 +155,11 @@ impl Keeper {
         let until = text(new.until);
         tracing::info!(what = self.wanted.what(), until, "signed");
         self.look();
+        if self.is_signed_by_another() {
+            // Whoever signs has not heard of it yet.
+            let pause = jiff::SignedDuration::try_from(pause(failures + 1)).unwrap_or_default();
+            return Plan { at: (self.clock)() + pause, failures: failures + 1 };
+        }
         let plan = self.plan();
         // Signed for a moment only, or not to be read back: no reason to ask without a pause.
         Plan {

@@ -6,6 +6,7 @@ use super::{
     files::Facts,
     obtain::{Answer, Error, answer, obtain},
 };
+use crate::authority::Authorities;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use jiff::Timestamp;
@@ -44,7 +45,8 @@ enum Temper {
 }
 
 struct Masters {
-    issuer: Issuer<'static, KeyPair>,
+    /// In whose name they sign, and its certificate in PEM.
+    signer: Mutex<(Issuer<'static, KeyPair>, String)>,
     clock: Clock,
     temper: Mutex<Temper>,
     objects: Mutex<BTreeMap<String, Object>>,
@@ -52,13 +54,19 @@ struct Masters {
     asked: AtomicU32,
 }
 
+fn authority() -> (Issuer<'static, KeyPair>, String) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let pem = params.self_signed(&key).unwrap().pem();
+    (Issuer::new(params, key), pem)
+}
+
 impl Masters {
     fn new(clock: &Clock) -> Arc<Masters> {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let (changes, _) = broadcast::channel(64);
         Arc::new(Masters {
-            issuer: Issuer::new(params, KeyPair::generate().unwrap()),
+            signer: Mutex::new(authority()),
             clock: clock.clone(),
             temper: Mutex::new(Temper::Sign),
             objects: Mutex::default(),
@@ -84,7 +92,7 @@ impl Masters {
         let at = |seconds| x509_parser::time::ASN1Time::from_timestamp(seconds).unwrap();
         asked.params.not_before = at(now).to_datetime();
         asked.params.not_after = at(now + LIFE.as_secs() as i64).to_datetime();
-        asked.signed_by(&self.issuer).unwrap().pem()
+        asked.signed_by(&self.signer.lock().unwrap().0).unwrap().pem()
     }
 
     fn take(&self, request: Request) -> Result<Object, Status> {
@@ -167,6 +175,7 @@ struct Kept {
     place: Place,
     shown: Arc<Shown>,
     registry: Registry,
+    authorities: Arc<Authorities>,
     new: Arc<AtomicU32>,
     _keeping: AbortOnDropHandle<()>,
 }
@@ -175,6 +184,9 @@ impl Kept {
     fn start(masters: &Arc<Masters>, place: &Place, wanted: Wanted, clock: &Clock) -> Kept {
         let (registry, new, shown) = (Registry::new(), Arc::new(AtomicU32::new(0)), Arc::default());
         let counted = new.clone();
+        let ca = place.cert.with_file_name("ca.crt");
+        std::fs::write(&ca, &masters.signer.lock().unwrap().1).unwrap();
+        let authorities = Authorities::open(ca).unwrap();
         let keeper = Keeper {
             api: masters.clone(),
             wanted,
@@ -182,6 +194,7 @@ impl Kept {
             pair: place.open().unwrap(),
             shown: Arc::clone(&shown),
             metrics: Metrics::server(&registry, clock).unwrap(),
+            authorities: authorities.clone(),
             clock: clock.clone(),
             on_new: Box::new(move || {
                 counted.fetch_add(1, Ordering::SeqCst);
@@ -189,7 +202,7 @@ impl Kept {
         };
         let keeping = tokio::spawn(async move { match keeper.keep().await {} });
         let _keeping = AbortOnDropHandle::new(keeping);
-        Kept { place: place.clone(), shown, registry, new, _keeping }
+        Kept { place: place.clone(), shown, registry, authorities, new, _keeping }
     }
 
     fn metric(&self, name: &str) -> f64 {
@@ -385,6 +398,32 @@ async fn failures_are_counted_and_tried_again_and_what_somebody_wrote_is_taken_u
     assert_eq!(kept.new.load(Ordering::SeqCst), before + 1);
     tokio::time::sleep(LIFE / 2).await;
     assert_eq!(kept.errors(), errors, "what nobody needs any more is no failure");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_authority_signed_that_no_longer_signs_is_replaced_before_it_goes() {
+    let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
+    let (place, masters) = (place(directory.path()), Masters::new(&clock));
+    let wanted = Wanted::client("n1");
+    obtain(&*masters, &wanted, &place, &clock).await.expect("a certificate");
+    let kept = Kept::start(&masters, &place, wanted, &clock);
+    let asked = || masters.asked.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(asked(), 1);
+    // One master has the new one already, another signs as before.
+    let (old, next) = (masters.signer.lock().unwrap().1.clone(), authority());
+    assert!(kept.authorities.hear((next.1.clone() + &old).as_bytes()).unwrap());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!((3..=7).contains(&asked()), "again, but not at every look: {}", asked());
+    assert!(!kept.authorities.sign(read(&place.cert).as_bytes()));
+    *masters.signer.lock().unwrap() = next;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    kept.assert_whole();
+    assert!(kept.authorities.sign(read(&place.cert).as_bytes()));
+    let enough = asked();
+    tokio::time::sleep(LIFE / 2).await;
+    assert_eq!(asked(), enough);
+    assert_eq!(kept.errors(), 0.0);
 }
 
 #[tokio::test(start_paused = true)]
