@@ -7,7 +7,7 @@ use std::sync::Arc;
 const PART: usize = 1024;
 
 /// The list. A copy is as of now, whatever is added later.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Growing<T>(Vec<Arc<Vec<T>>>);
 
 impl<T> Default for Growing<T> {
@@ -49,11 +49,10 @@ impl<T: Clone> Growing<T> {
 
     /// What never happens to a run, but to what checks are tried on.
     #[cfg(test)]
-    pub(crate) fn edit<R>(&mut self, edit: impl FnOnce(&mut Vec<T>) -> R) -> R {
+    pub(crate) fn edit(&mut self, edit: impl FnOnce(&mut Vec<T>)) {
         let mut items = self.iter().cloned().collect();
-        let result = edit(&mut items);
+        edit(&mut items);
         *self = items.into_iter().collect();
-        result
     }
 }
 

@@ -7,6 +7,7 @@
 #[cfg(test)]
 use crate::mutants::{self, Mutant};
 use crate::{
+    ages::Ages,
     config::Peer,
     raft::{LogId, Membership, StoredMembership, log_id},
     roster::Roster,
@@ -32,6 +33,8 @@ const REVISION: &[u8] = b"m-revision";
 const FLOOR: &[u8] = b"m-floor";
 /// History is physically gone up to here; `<= floor`.
 const SWEPT: &[u8] = b"m-swept";
+/// Of this member's own: how old history is.
+const AGES: &[u8] = b"m-ages";
 
 /// The state in one directory, which goes with the value if `delete_when_dropped` was called.
 pub(crate) struct StateDisk {
@@ -283,6 +286,17 @@ impl StateDisk {
     fn meta<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> io::Result<Option<T>> {
         let value = self.engine().get(Family::Books, key)?;
         value.map(|value| serde_json::from_slice(&value).map_err(io::Error::other)).transpose()
+    }
+
+    /// How old history was when that was last noted.
+    pub(crate) fn ages(&self) -> io::Result<Ages> {
+        Ok(self.meta(AGES)?.unwrap_or_default())
+    }
+
+    pub(crate) fn note_ages(&self, ages: &Ages) -> io::Result<()> {
+        let mut batch = StateBatch::default();
+        batch.note(AGES, json(ages));
+        self.write(batch)
     }
 
     /// How far the log has been applied to what is on disk.

@@ -129,6 +129,24 @@ fn a_part_of_a_revision_that_is_missing_is_noticed() {
 
 /// Everything lay in one family of keys.
 #[test]
+fn how_old_history_is_outlives_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = || StateDisk::open(&Rocks, dir.path(), Arc::new(Plain)).expect("a disk");
+    let mut ages = open().ages().expect("none yet");
+    assert_eq!(ages, Ages::default());
+    let keep = crate::Retention::default();
+    for n in 1..=3 {
+        assert!(ages.note(std::time::Duration::from_secs(n * 200), Revision(n), &keep));
+        let disk = open();
+        disk.note_ages(&ages).expect("noted");
+        disk.flush().expect("flushed");
+    }
+    let ages = open().ages().expect("readable");
+    assert_eq!(ages.until().as_secs(), 600);
+    assert_eq!(ages.target(Revision(3), &keep), Some(Revision(1)), "400 s old");
+}
+
+#[test]
 fn a_state_of_an_earlier_version_is_carried_on() {
     let mut pair = Pair::new();
     pair.txn(false, &[("a", put("1")), ("b", put("2"))]);

@@ -2,6 +2,7 @@
 //!
 //! Architecture invariant: it knows bytes only. It cannot name a Pod.
 
+mod ages;
 pub mod backup;
 mod barrier;
 pub mod bench;

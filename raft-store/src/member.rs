@@ -43,7 +43,7 @@ use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use openraft::async_runtime::WatchReceiver as _;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fs, io,
     path::Path,
     sync::{Arc, Mutex},
@@ -58,8 +58,6 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// Revisions swept per turn, in steps: about 40,000 per second at most, a fraction of a core.
 const SWEEP_STEP: u64 = 2_000;
 const SWEEP_STEPS_MAX: usize = 20;
-/// How far the old revisions to compact to are apart.
-const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 /// Each member in the order of ids waits this many election timeouts longer before it starts the
 /// group, so that normally the first does.
 const BOOTSTRAP_STEP: u32 = 3;
@@ -694,8 +692,9 @@ impl Context {
     /// Compaction, snapshots, sweeping, metrics.
     async fn upkeep(self) {
         let mut tick = Ticks::every(UPKEEP_EVERY);
-        let mut samples = Samples::default();
-        let mut flushed = Instant::now();
+        let Some(mut ages) = self.with_disk(StateDisk::ages).await else { return };
+        let (before, begun) = (ages.until(), Instant::now());
+        let mut flushed = begun;
         loop {
             tick.tick().await;
             let (revision, floor) = {
@@ -703,7 +702,13 @@ impl Context {
                 (core.state.revision(), core.state.floor())
             };
             self.report(floor);
-            let target = samples.take(Instant::now(), revision, &self.retention);
+            if ages.note(before + begun.elapsed(), revision, &self.retention) {
+                let noted = ages.clone();
+                if self.with_disk(move |disk| disk.note_ages(&noted)).await.is_none() {
+                    return;
+                }
+            }
+            let target = ages.target(revision, &self.retention);
             if self.leadership.borrow().leading.is_some()
                 && let Some(target) = target.filter(|target| *target > floor)
             {
@@ -732,14 +737,26 @@ impl Context {
 
     async fn sweep(&self, floor: Revision) {
         for _ in 0..SWEEP_STEPS_MAX {
-            let disk = disk_now(&self.disk);
-            let swept = blocking(move || disk.sweep(floor, SWEEP_STEP)).await;
-            match swept {
-                Ok(Ok(0)) => return,
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return self.shared.stop(&format!("state: {error}")),
-                Err(_) => return,
+            match self.with_disk(move |disk| disk.sweep(floor, SWEEP_STEP)).await {
+                None | Some(0) => return,
+                Some(_) => {}
             }
+        }
+    }
+
+    /// What the disk says. `None`: the member stops, and why was said.
+    async fn with_disk<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&StateDisk) -> io::Result<T> + Send + 'static,
+    ) -> Option<T> {
+        let disk = disk_now(&self.disk);
+        match blocking(move || ask(&disk)).await {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(error)) => {
+                self.shared.stop(&format!("state: {error}"));
+                None
+            }
+            Err(_) => None,
         }
     }
 
@@ -803,52 +820,5 @@ impl Context {
         if let Err(error) = self.raft.initialize(members).await {
             tracing::info!(%error, "the group was started by another member");
         }
-    }
-}
-
-/// The revisions of the recent past, to know which are older than the history kept.
-#[derive(Default)]
-struct Samples {
-    taken: VecDeque<(Instant, Revision)>,
-    expired: Option<Revision>,
-}
-
-impl Samples {
-    /// Notes the revision; the newest one that may be compacted to.
-    fn take(&mut self, now: Instant, revision: Revision, keep: &Retention) -> Option<Revision> {
-        if self.taken.back().is_none_or(|(last, _)| now - *last >= SAMPLE_EVERY.min(keep.history)) {
-            self.taken.push_back((now, revision));
-        }
-        while let Some((at, revision)) = self.taken.front().copied()
-            && now - at >= keep.history
-        {
-            self.expired = Some(revision);
-            self.taken.pop_front();
-        }
-        let too_many = revision.0.checked_sub(keep.history_changes).map(Revision);
-        self.expired.max(too_many)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn history_is_kept_for_a_time_but_not_over_a_number() {
-        let keep = Retention {
-            history: Duration::from_secs(60),
-            history_changes: 1000,
-            ..Retention::default()
-        };
-        let begin = Instant::now();
-        let at = |seconds| begin + Duration::from_secs(seconds);
-        let mut samples = Samples::default();
-        assert_eq!(samples.take(at(0), Revision(10), &keep), None);
-        assert_eq!(samples.take(at(59), Revision(100), &keep), None);
-        assert_eq!(samples.take(at(60), Revision(110), &keep), Some(Revision(10)));
-        assert_eq!(samples.take(at(61), Revision(2000), &keep), Some(Revision(1000)));
-        assert_eq!(samples.take(at(130), Revision(2000), &keep), Some(Revision(1000)));
-        assert_eq!(samples.take(at(190), Revision(2000), &keep), Some(Revision(2000)));
     }
 }

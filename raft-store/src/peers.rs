@@ -99,6 +99,11 @@ impl Statuses {
 struct Silent(BTreeMap<u64, u32>);
 
 impl Silent {
+    /// Who was removed is not missed.
+    fn forget_but(&mut self, member: impl Fn(&u64) -> bool) {
+        self.0.retain(|id, _| member(id));
+    }
+
     /// What an operator should know of this answer.
     fn hear<E>(&mut self, id: u64, answer: Result<(), E>) -> Option<Result<(), E>> {
         match answer {
@@ -142,6 +147,7 @@ impl Peers {
                 self.say(*id, peer, answer.as_ref());
                 heard.extend(answer.ok().map(|status| (*id, status)));
             }
+            self.silent.forget_but(|id| members.contains_key(id));
             if let Some(by) = heard.values().find(|status| status.removed) {
                 return self.steward.bury(&format!("{} says so", by.name));
             }
@@ -290,5 +296,8 @@ mod tests {
         assert_eq!([hear(Err("late")), hear(Err("gone"))], [None, Some(Err("gone"))]);
         assert_eq!(hear(Err("gone")), None);
         assert_eq!([hear(Ok(())), hear(Ok(()))], [Some(Ok(())), None]);
+        assert_eq!([hear(Err("late")), hear(Err("gone"))], [None, Some(Err("gone"))]);
+        silent.forget_but(|id| *id != 2);
+        assert_eq!(silent.hear(2, Ok::<(), &str>(())), None, "another one of its name");
     }
 }

@@ -21,6 +21,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::{Notify, watch};
 use wire::peer::StatusResponse;
@@ -64,11 +65,26 @@ enum Found {
     Silence,
 }
 
+impl Found {
+    fn means(self) -> &'static str {
+        match self {
+            Found::Leading => "the leader is there",
+            Found::Gone => "the leader's process is gone, another is elected",
+            Found::Silence => {
+                "the leader does not answer, another is elected when its lease is over"
+            }
+        }
+    }
+}
+
 impl Succession {
     pub(crate) async fn run(self) {
+        // The last leader that was missed, so that each is spoken of once however often it is missed.
+        let mut missed = None;
         loop {
             self.signs.lost.notified().await;
-            let Some((before, leader)) = self.led().await else { continue };
+            let led = led(self.leadership.clone(), self.id, self.timers.election_max);
+            let Some((before, leader)) = led.await else { continue };
             let Some(link) = self.links.to_member(&self.raft, leader.0) else { continue };
             let noticed = Instant::now();
             let found = self.look(&link).await;
@@ -79,6 +95,9 @@ impl Succession {
             if found == Found::Gone {
                 self.signs.gone.store(before.term.0, Ordering::Relaxed);
             }
+            if missed.replace((before.term, found)) != Some((before.term, found)) {
+                tracing::info!(%leader, term = %before.term, "{}", found.means());
+            }
             let mut leadership = self.leadership.clone();
             let moved =
                 leadership.wait_for(|now| (now.term, now.leader) != (before.term, before.leader));
@@ -88,16 +107,6 @@ impl Succession {
                 () = self.succeed(before.term, leader, noticed, found) => {}
             }
         }
-    }
-
-    /// Under whom this member is. A connection may end before it has heard who leads: it does so soon, or
-    /// nobody leads.
-    async fn led(&self) -> Option<(Leadership, MemberId)> {
-        let mut leadership = self.leadership.clone();
-        let known = leadership.wait_for(|now| now.leader.is_some());
-        let known = *timeout(self.timers.election_max, known).await.ok()?.ok()?;
-        let leader = known.leader.filter(|leader| *leader != self.id)?;
-        Some((known, leader))
     }
 
     /// More than once: a process that is ending loses its connections before its port is closed.
@@ -123,7 +132,7 @@ impl Succession {
         {
             // Time for one election: two round trips and a sync each.
             sleep(self.timers.heartbeat * 2 * turn as u32).await;
-            tracing::info!(%leader, %term, turn, "the leader's process is gone, standing for election");
+            tracing::debug!(%leader, %term, turn, "standing for election");
             self.stand_at_once(term).await;
         }
         self.stand_after_the_lease(leader, noticed).await;
@@ -175,7 +184,7 @@ impl Succession {
         let earlier = membership.voter_ids().filter(|id| *id < self.id.0 && *id != leader.0);
         let turn = heartbeat * 2 * earlier.count() as u32;
         sleep_until(noticed + lease - heartbeat + turn).await;
-        tracing::info!(%leader, "the leader does not answer, standing for election");
+        tracing::debug!(%leader, "standing for election");
         while noticed.elapsed() < lease * 2 {
             // Does nothing as long as the leader's lease lasts here.
             if self.raft.trigger().elect(true).await.is_err() {
@@ -184,6 +193,19 @@ impl Succession {
             sleep(heartbeat / 4).await;
         }
     }
+}
+
+/// Under whom a member is, unless it leads itself. A connection may end before it has heard who leads: it
+/// does so with patience, or nobody leads.
+async fn led(
+    mut leadership: watch::Receiver<Leadership>,
+    own: MemberId,
+    patience: Duration,
+) -> Option<(Leadership, MemberId)> {
+    let known = leadership.wait_for(|now| now.leader.is_some());
+    let known = *timeout(patience, known).await.ok()?.ok()?;
+    let leader = known.leader.filter(|leader| *leader != own)?;
+    Some((known, leader))
 }
 
 /// What one voter says.
@@ -218,6 +240,28 @@ mod tests {
 
     fn witness(member: u64, gone: u64, last_log: u64) -> Witness {
         Witness { member, gone, last_log }
+    }
+
+    fn under(term: u64, leader: Option<u64>) -> Leadership {
+        Leadership { term: Term(term), leader: leader.map(MemberId), ..Leadership::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_ended_before_it_was_heard_who_leads_is_looked_at_all_the_same() {
+        let patience = Duration::from_secs(1);
+        let (sender, leadership) = watch::channel(under(6, None));
+        let mut missing = std::pin::pin!(led(leadership, MemberId(2), patience));
+        assert!(futures::poll!(&mut missing).is_pending(), "nobody is known to lead");
+        sender.send_replace(under(7, Some(1)));
+        let (now, leader) = missing.await.expect("it is under a leader");
+        assert_eq!((now.term, leader), (Term(7), MemberId(1)));
+
+        let nobody = led(watch::channel(under(8, None)).1, MemberId(2), patience);
+        assert!(nobody.await.is_none());
+        let (_sender, leadership) = watch::channel(under(8, None));
+        assert!(led(leadership, MemberId(2), patience).await.is_none(), "patience ends");
+        let itself = led(watch::channel(under(8, Some(2))).1, MemberId(2), patience);
+        assert!(itself.await.is_none());
     }
 
     #[test]

@@ -29,6 +29,10 @@ use std::{
 const FAULTS_MS: u64 = 12_000;
 /// In which time a healed cluster must serve again. Generous: a disk may have been slow, a log be behind.
 const HEALED_MS: u64 = 40_000;
+/// In which time whoever uses the cluster has ended, once it is over, whatever was under way; and for how long
+/// what they began and left goes on.
+const LEAVING_MS: u64 = 6_000;
+const LEFT_MS: u64 = 1_000;
 const CLIENTS: u64 = 5;
 /// For how long there are faults once a backup was restored.
 const RESTORED_MS: u64 = 5_000;
@@ -103,7 +107,7 @@ fn simulate(faults: &[Timed], loses_all: bool) -> Report {
     }
     witness::begin(0);
     if loses_all {
-        spawn_on(WORLD, clients::operator(world.clone()));
+        use_until_over(&world, clients::operator(world.clone()));
     }
     let life = Life { world: world.clone(), faults, length: FAULTS_MS, clients: 0, after: 0 };
     let Seen { truth, mut violations, .. } = live(&life, Truth::new);
@@ -191,12 +195,12 @@ fn live(life: &Life, truth: impl FnOnce(Vec<Event>) -> Truth) -> Seen {
     let begun = now_ms();
     world.nodes().into_iter().for_each(|node| world.start(node));
     let clients = clients + 1..=clients + CLIENTS;
-    clients.for_each(|id| spawn_on(WORLD, clients::client(world.clone(), id)));
+    clients.for_each(|id| use_until_over(world, clients::client(world.clone(), id)));
     let watching: Vec<Watching> = ["", "k1", "", "k7"]
         .map(|prefix| {
             let seen = Arc::new(Mutex::new(vec![watched::Seen::From(*after)]));
             let watcher = clients::watcher(world.clone(), prefix.to_owned(), *after, seen.clone());
-            spawn_on(WORLD, watcher);
+            use_until_over(world, watcher);
             (format!("kv/{prefix}"), seen)
         })
         .into();
@@ -207,8 +211,8 @@ fn live(life: &Life, truth: impl FnOnce(Vec<Event>) -> Truth) -> Seen {
     let mut violations = Vec::new();
     violations.extend(recovers(world));
     world.over.store(true, Ordering::Relaxed);
-    // Whatever was under way has ended by then, one way or the other.
-    run_until(now_ms() + 6_000, || false);
+    run_until(now_ms() + LEAVING_MS, || Arc::strong_count(&world.users) == 1);
+    run_until(now_ms() + LEFT_MS, || false);
     let deadline = now_ms() + HEALED_MS;
     while now_ms() < deadline && !checks::settled(world) {
         run_until(now_ms() + 100, || false);
@@ -224,6 +228,14 @@ fn live(life: &Life, truth: impl FnOnce(Vec<Event>) -> Truth) -> Seen {
     violations.extend(told(world, &truth));
     violations.extend(shown(&watching, &truth));
     Seen { truth, watching, violations }
+}
+
+fn use_until_over(world: &World, using: impl Future<Output = ()> + Send + 'static) {
+    let user = world.users.clone();
+    spawn_on(WORLD, async move {
+        using.await;
+        drop(user);
+    });
 }
 
 /// Once nothing is broken any more, a write through every member succeeds.

@@ -114,6 +114,8 @@ pub(super) struct World {
     pub(super) backups: Mutex<Vec<Vec<u8>>>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
     pub(super) over: AtomicBool,
+    /// Shared by everybody who uses the cluster.
+    pub(super) users: Arc<()>,
     /// Members die after one in so many answers; 0: they do not.
     pub(super) dying: AtomicU64,
     /// Members die over votes that they gave.
@@ -164,6 +166,7 @@ impl World {
             backups: Mutex::default(),
             counts: Mutex::default(),
             over: AtomicBool::new(false),
+            users: Arc::default(),
             dying: AtomicU64::new(0),
             contested: AtomicBool::new(false),
             removing: AtomicU64::new(0),
