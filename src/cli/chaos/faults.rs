@@ -296,8 +296,10 @@ impl<'a> Faults<'a> {
         let mut record = self.shared.record();
         let strike = record.strikes.len();
         record.strikes.push(struck);
-        self.tell_of_the_one_before(&record);
+        // To be looked through while others go on writing it.
+        let copy = record.clone();
         drop(record);
+        self.tell_of_the_one_before(&copy);
         self.hurt.push(Hurt { whom, strike, held, until, ended, asked_next, shown, command });
         self.shared.metrics.faults_active.set(self.hurt.len() as i64);
     }
@@ -306,19 +308,23 @@ impl<'a> Faults<'a> {
     fn tell_of_the_one_before(&self, record: &Record) {
         let Some(before) = record.strikes.len().checked_sub(2) else { return };
         let (strike, next) = (&record.strikes[before], &record.strikes[before + 1]);
-        let mut told = Vec::new();
-        for work in [Work::Binding, Work::Reconcile] {
-            let Some(gap) = standstill(record, work, strike.at, next.at) else { continue };
-            if strike.led {
-                let metric = self.shared.metrics.failover.with_label_values(&[work.name()]);
-                metric.observe(gap.as_secs_f64());
-            }
-            told.push(format!("{} for {}", work.stood_still(), seconds(gap)));
-        }
+        let works = [Work::Binding, Work::Reconcile];
+        let told = works.map(|work| self.stood_still(record, work, strike, next.at));
+        let told: Vec<String> = told.into_iter().flatten().collect();
         if !told.is_empty() {
             let after = format!("after the {} of {}", strike.harm, strike.master);
             self.progress.say(&format!("{after} {}", told.join(", ")));
         }
+    }
+
+    /// For how long after a fault, until then; counted if it was the leader's.
+    fn stood_still(&self, record: &Record, work: Work, after: &Struck, to: u64) -> Option<String> {
+        let longest = standstill(record, work, after.at, to)?;
+        if after.led {
+            let metric = self.shared.metrics.failover.with_label_values(&[work.name()]);
+            metric.observe(longest.as_secs_f64());
+        }
+        Some(format!("{} for {}", work.stood_still(), seconds(longest)))
     }
 
     /// What has lasted long enough ends.
@@ -376,19 +382,15 @@ impl<'a> Faults<'a> {
 
     fn is_over(&self, hurt: &Hurt) {
         let now = self.shared.now();
-        let mut record = self.shared.record();
-        record.strikes[hurt.strike].over = Some(now);
-        let strike = record.strikes[hurt.strike].clone();
-        let longest = standstill(&record, Work::Writes, strike.at, now);
-        drop(record);
+        let record = {
+            let mut record = self.shared.record();
+            record.strikes[hurt.strike].over = Some(now);
+            record.clone()
+        };
+        let strike = &record.strikes[hurt.strike];
         let away = seconds(Duration::from_nanos(now - strike.at));
-        let without = longest.map_or("no write was acknowledged yet".into(), |longest| {
-            format!("no write was acknowledged for {}", seconds(longest))
-        });
-        if let (true, Some(longest)) = (strike.led, longest) {
-            let metric = self.shared.metrics.failover.with_label_values(&[Work::Writes.name()]);
-            metric.observe(longest.as_secs_f64());
-        }
+        let without = self.stood_still(&record, Work::Writes, strike, now);
+        let without = without.unwrap_or_else(|| format!("{} yet", Work::Writes.stood_still()));
         self.progress.say(&format!("{} answers again after {away}; {without}", strike.master));
     }
 
