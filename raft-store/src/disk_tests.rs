@@ -127,7 +127,6 @@ fn a_part_of_a_revision_that_is_missing_is_noticed() {
     assert!(error.contains("after 0 of revision 4"), "{error}");
 }
 
-/// Everything lay in one family of keys.
 #[test]
 fn how_old_history_is_outlives_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -146,6 +145,7 @@ fn how_old_history_is_outlives_a_restart() {
     assert_eq!(ages.target(Revision(3), &keep), Some(Revision(1)), "400 s old");
 }
 
+/// Everything lay in one family of keys.
 #[test]
 fn a_state_of_an_earlier_version_is_carried_on() {
     let mut pair = Pair::new();

@@ -173,33 +173,111 @@ pub(crate) fn verify(
     mark: &Mark,
     damaged: impl Fn(String) -> OpenError,
 ) -> Result<Option<(LogId, Chain)>, OpenError> {
-    let flushed = mark.current();
-    let mut next = purged.map_or(0, |purged| purged.index + 1);
-    let (mut before, mut last) = (None, None);
+    let mut verifier = Verifier::new(mark);
     for item in records {
         let (index, record) = item?;
-        if index != next {
-            return Err(damaged(format!("entry {next} is missing, {index} is there")));
+        verifier.put(index, record, &damaged)?;
+    }
+    verifier.end(purged, damaged)
+}
+
+/// Sees the records of a log as they were written, one after the other.
+pub(crate) struct Verifier<'a> {
+    mark: &'a Mark,
+    /// The first that counts.
+    first: Option<u64>,
+    last: Option<(LogId, Chain)>,
+    /// What the one ends with of which the mark knows that it was on disk.
+    marked: Option<Chain>,
+}
+
+impl Verifier<'_> {
+    pub(crate) fn new(mark: &Mark) -> Verifier<'_> {
+        Verifier { mark, first: None, last: None, marked: None }
+    }
+
+    /// It follows the one before it.
+    pub(crate) fn put(
+        &mut self,
+        index: u64,
+        record: Bytes,
+        damaged: impl Fn(String) -> OpenError,
+    ) -> Result<(), OpenError> {
+        if let Some((last, _)) = self.last
+            && index != last.index + 1
+        {
+            let missing = last.index + 1;
+            return Err(damaged(format!("entry {missing} is missing, {index} is there")));
         }
+        let before = self.last.map(|(_, chain)| chain);
         let (entry, chain) = record::decode(index, before, record).map_err(|bad| match bad {
             BadRecord::Newer(..) => {
-                OpenError::Unreadable { path: mark.path().into(), why: bad.to_string() }
+                OpenError::Unreadable { path: self.mark.path().into(), why: bad.to_string() }
             }
             _ => damaged(bad.to_string()),
         })?;
-        if index == flushed.index && chain != flushed.chain && flushed.index > 0 {
+        if index == self.mark.current().index {
+            self.marked = Some(chain);
+        }
+        self.first.get_or_insert(index);
+        self.last = Some((entry.log_id, chain));
+        Ok(())
+    }
+
+    /// Those from an index on are gone; `newest` is the last that is left.
+    pub(crate) fn cut(
+        &mut self,
+        from: u64,
+        newest: Option<(u64, Bytes)>,
+        damaged: impl Fn(String) -> OpenError,
+    ) -> Result<(), OpenError> {
+        if self.mark.current().index >= from {
+            self.marked = None;
+        }
+        (self.first, self.last) = (self.first.filter(|_| newest.is_some()), None);
+        let Some((index, record)) = newest else { return Ok(()) };
+        // It was seen before, after the one before it.
+        let (entry, chain) =
+            record::decode(index, None, record).map_err(|bad| damaged(bad.to_string()))?;
+        self.last = Some((entry.log_id, chain));
+        Ok(())
+    }
+
+    /// Those up to this one are gone.
+    pub(crate) fn purge(&mut self, to: LogId) {
+        if self.mark.current().index <= to.index {
+            self.marked = None;
+        }
+        match self.last {
+            Some((last, _)) if last.index > to.index => {
+                self.first = self.first.max(Some(to.index + 1));
+            }
+            _ => (self.first, self.last) = (None, None),
+        }
+    }
+
+    /// The last, if what was seen is all there must be.
+    pub(crate) fn end(
+        self,
+        purged: Option<LogId>,
+        damaged: impl Fn(String) -> OpenError,
+    ) -> Result<Option<(LogId, Chain)>, OpenError> {
+        let (flushed, begin) = (self.mark.current(), purged.map_or(0, |purged| purged.index + 1));
+        if let Some(first) = self.first.filter(|first| *first != begin) {
+            return Err(damaged(format!("entry {begin} is missing, {first} is there")));
+        }
+        let index = flushed.index;
+        if index > 0 && self.marked.is_some_and(|chain| chain != flushed.chain) {
             return Err(damaged(format!("entry {index} is not the one that was written")));
         }
-        (before, next) = (Some(chain), index + 1);
-        last = Some((entry.log_id, chain));
+        let end = self.last.map(|(id, _)| id).max(purged).map_or(0, |id| id.index);
+        if end < index {
+            let mark = self.mark.path().display();
+            let detail = format!("the log ends at entry {end}, {index} was on disk ({mark})");
+            return Err(damaged(detail));
+        }
+        Ok(self.last)
     }
-    let end = last.map(|(id, _)| id).max(purged).map_or(0, |id| id.index);
-    if end < flushed.index {
-        let mark = mark.path().display();
-        let detail = format!("the log ends at entry {end}, {} was on disk ({mark})", flushed.index);
-        return Err(damaged(detail));
-    }
-    Ok(last)
 }
 
 fn key_index(key: &[u8]) -> Option<u64> {

@@ -8,9 +8,10 @@
 //! and with where the one before it ends. What lies behind that end was never acknowledged.
 
 use super::{
-    engine::{LogOp, RaftLogEngine, Recovered, verify},
+    engine::{LogOp, RaftLogEngine, Recovered, Verifier},
     frame::{self, Found, HEADER, Place},
     mark::Mark,
+    record::Chain,
 };
 use crate::{
     config::OpenError,
@@ -21,7 +22,7 @@ use serde::Serialize;
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Read as _},
     ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -126,16 +127,8 @@ impl Segments {
         let failed = |source| OpenError::Disk { path: dir.into(), source };
         fs::create_dir_all(dir).map_err(failed)?;
         let lock = lock(dir).map_err(failed)?;
-        let found = Replay::of(dir)?;
-        let newest = found.segments.back().map_or(dir.into(), |segment| segment.path.clone());
-        let (meta, index) = (found.meta.clone(), &found.index);
-        let mut reading = Reading::default();
-        let records = index.entries.iter().zip(index.first..).map(|(location, nth)| {
-            let record = reading.record(location).map_err(failed)?;
-            Ok((nth, record))
-        });
-        let last = verify(records, meta.purged, mark, |why| damaged(&newest, found.end, &why))?;
-        let Meta { vote, committed, purged } = meta;
+        let (found, last) = Replay::of(dir, mark)?;
+        let Meta { vote, committed, purged } = found.meta.clone();
         let recovered = Recovered { vote, committed, purged, last };
         let (tail, index) = Tail::after(dir, sizes, found).map_err(failed)?;
         let (tail, index) = (Mutex::new(tail), Mutex::new(index));
@@ -193,33 +186,6 @@ impl Location {
     }
 }
 
-/// Reads many records one after the other: a file at once, not a record at a time, which would be a
-/// call for each of the hundred thousand entries that a start verifies.
-#[derive(Debug, Default)]
-struct Reading {
-    /// The segment that was read last.
-    held: Option<(u64, Bytes)>,
-}
-
-impl Reading {
-    fn record(&mut self, at: &Location) -> io::Result<Bytes> {
-        let number = at.segment.number;
-        let bytes = match &self.held {
-            Some((held, bytes)) if *held == number => bytes.clone(),
-            _ => {
-                // The one before goes first.
-                self.held = None;
-                let bytes = Bytes::from(fs::read(&at.segment.path)?);
-                self.held = Some((number, bytes.clone()));
-                bytes
-            }
-        };
-        let (from, until) = (at.offset as usize, at.offset as usize + at.length);
-        let short = || io::Error::from(io::ErrorKind::UnexpectedEof);
-        bytes.get(from..until).map(|_| bytes.slice(from..until)).ok_or_else(short)
-    }
-}
-
 impl Index {
     fn has_place_for(&self, op: &LogOp) -> bool {
         let next = self.first + self.entries.len() as u64;
@@ -248,6 +214,12 @@ impl Index {
             }
             LogOp::Vote(_) | LogOp::Committed(_) => {}
         }
+    }
+
+    /// The last entry.
+    fn newest(&self) -> Option<(u64, &Location)> {
+        let last = self.entries.back()?;
+        Some((self.first + self.entries.len() as u64 - 1, last))
     }
 
     /// The first entries of a range, of about so many bytes, but at least one if there is one.
@@ -508,10 +480,13 @@ struct Replay {
 }
 
 impl Replay {
-    fn of(dir: &Path) -> Result<Replay, OpenError> {
+    /// Reads every segment once and verifies every entry that counts; the last of them.
+    fn of(dir: &Path, mark: &Mark) -> Result<(Replay, Option<(LogId, Chain)>), OpenError> {
         let failed = |source| OpenError::Disk { path: dir.into(), source };
-        let mut replay = Replay::default();
+        let (mut replay, mut verifier) = (Replay::default(), Verifier::new(mark));
         let mut earlier: Option<(Arc<Segment>, Vec<u8>)> = None;
+        // Fresh pages for each file would cost more than to read it.
+        let mut spare = Vec::new();
         for (number, path) in listed(dir).map_err(failed)? {
             let expected = earlier.as_ref().map_or(number, |(earlier, _)| earlier.number + 1);
             if number != expected {
@@ -519,22 +494,27 @@ impl Replay {
                 return Err(damaged(&missing, 0, "it is missing"));
             }
             let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
-            let bytes = fs::read(&path).map_err(failed)?;
+            let mut bytes = std::mem::take(&mut spare);
+            bytes.clear();
+            (&file).read_to_end(&mut bytes).map_err(failed)?;
             let Found::Frame { body, .. } = frame::at(&bytes, Place { segment: number, offset: 0 })
             else {
                 return Err(damaged(&path, 0, "it does not begin as a segment does"));
             };
             let (before, _) = begin_in(body).ok_or_else(|| of_another_version(&path))?;
             if let Some((earlier, bytes)) = earlier.take() {
-                replay.take(earlier, &bytes, Some(before))?;
+                replay.take(earlier, &bytes, Some(before), &mut verifier)?;
+                spare = bytes;
             }
             replay.before = before;
             earlier = Some((Arc::new(Segment { number, path, file }), bytes));
         }
         if let Some((last, bytes)) = earlier {
-            replay.take(last, &bytes, None)?;
+            replay.take(last, &bytes, None, &mut verifier)?;
         }
-        Ok(replay)
+        let newest = replay.segments.back().map_or(dir, |segment| &segment.path);
+        let last = verifier.end(replay.meta.purged, |why| damaged(newest, replay.end, &why))?;
+        Ok((replay, last))
     }
 
     /// The next segment, which ends at `until`, or else where nothing more is.
@@ -543,13 +523,14 @@ impl Replay {
         segment: Arc<Segment>,
         bytes: &[u8],
         until: Option<u64>,
+        verifier: &mut Verifier<'_>,
     ) -> Result<(), OpenError> {
         (self.end, self.about_entries) = (0, false);
         while until.is_none_or(|until| self.end < until) {
             let place = Place { segment: segment.number, offset: self.end };
             match frame::at(bytes, place) {
                 Found::Frame { body, next, .. } => {
-                    self.frame(&segment, body)?;
+                    self.frame(&segment, body, verifier)?;
                     self.end = next as u64;
                 }
                 Found::End if until.is_none() => break,
@@ -571,7 +552,12 @@ impl Replay {
         Ok(())
     }
 
-    fn frame(&mut self, segment: &Arc<Segment>, body: &[u8]) -> Result<(), OpenError> {
+    fn frame(
+        &mut self,
+        segment: &Arc<Segment>,
+        body: &[u8],
+        verifier: &mut Verifier<'_>,
+    ) -> Result<(), OpenError> {
         let refused = |detail| Err(damaged(&segment.path, self.end, detail));
         let first = self.end == 0;
         let mut rest = if first { begin_in(body).map_or(body, |(_, rest)| rest) } else { body };
@@ -591,10 +577,37 @@ impl Replay {
                 _ => None,
             };
             self.index.apply(&op, put);
+            self.verify(&segment.path, &op, verifier)?;
             self.meta.apply(&op);
             self.about_entries |= matches!(op, LogOp::Put { .. } | LogOp::CutFrom(_));
         }
         Ok(())
+    }
+
+    /// What an operation that is applied already means for the entries that count.
+    fn verify(
+        &self,
+        path: &Path,
+        op: &LogOp,
+        verifier: &mut Verifier<'_>,
+    ) -> Result<(), OpenError> {
+        let refused = |why: String| damaged(path, self.end, &why);
+        match op {
+            LogOp::Put { index, record } => verifier.put(*index, record.clone(), refused),
+            LogOp::CutFrom(index) => {
+                // Few and short.
+                let newest = self.index.newest().map(|(nth, location)| Ok((nth, location.read()?)));
+                let newest = newest.transpose();
+                let newest =
+                    newest.map_err(|source| OpenError::Disk { path: path.into(), source })?;
+                verifier.cut(*index, newest, refused)
+            }
+            LogOp::PurgeTo(id) => {
+                verifier.purge(*id);
+                Ok(())
+            }
+            LogOp::Vote(_) | LogOp::Committed(_) => Ok(()),
+        }
     }
 }
 
