@@ -41,9 +41,11 @@ impl Believed {
 
 /// The authorities as PEM, the one that signs first: for nodes, which keep up with them.
 pub(crate) fn answer(core: &Core, path: &str) -> Option<Response<Body>> {
+    if path != "/coxswain/ca" {
+        return None;
+    }
     let pem = core.config.believed.now().client_ca_pem.clone();
-    let asked = path == "/coxswain/ca" && !pem.is_empty();
-    asked.then(|| bytes(StatusCode::OK, "application/x-pem-file", pem))
+    (!pem.is_empty()).then(|| bytes(StatusCode::OK, "application/x-pem-file", pem))
 }
 
 /// Those that stay.
