@@ -3,7 +3,7 @@
 use crate::{
     authority::Authorities,
     certificates::{self, Clock, Keeper, Place, Shown, Wanted},
-    client::{self, Client},
+    client::{self, Client, Identity, Trust},
     images::Images,
     joined::Joined,
     kubelet::{self, Kubelet},
@@ -63,9 +63,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let own = place.open().context("client certificate")?;
     let own = own.with_context(|| format!("no client certificate: {}", place.cert.display()))?;
     let authorities = Authorities::open(config.ca.clone()).context("CA certificate")?;
-    let mut dialling = client::Config::new(config.masters.clone(), Vec::new());
-    dialling.authorities = Some(authorities.clone());
-    dialling.newest = Some(own.newest());
+    let mut dialling =
+        client::Config::new(config.masters.clone(), Trust::Newest(authorities.clone()));
+    dialling.own = Some(Identity::Newest(own.newest()));
     // Its fields are managed by `kubelet`, whom tools know to leave alone.
     dialling.user_agent = concat!("kubelet/coxswain-", env!("CARGO_PKG_VERSION")).into();
     dialling.metrics = Some(client::Metrics::register(&registry)?);

@@ -3,12 +3,16 @@
 //! written down, so that an authority is exchanged without anybody coming to a node. It is believed
 //! because the master proved itself with one that was believed before.
 
-use crate::{certificates::write_private, client::Client, credentials::PERIOD};
+use crate::{
+    certificates::write_private,
+    client::Client,
+    credentials::{self, PERIOD, roots},
+};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use rand::Rng as _;
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error as TlsError, RootCertStore, SignatureScheme,
+    DigitallySignedStruct, DistinguishedName, Error as TlsError, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -41,6 +45,8 @@ pub enum Error {
     Write(PathBuf, #[source] io::Error),
     #[error("{0}")]
     Unusable(String),
+    #[error("no authorities' certificates")]
+    Certificates(#[from] credentials::Error),
     #[error("no master says which authorities there are: {0}")]
     Untold(String),
 }
@@ -65,16 +71,9 @@ struct Held {
 impl Held {
     fn of(pem: Vec<u8>) -> Result<Held, Error> {
         let unusable = |error: &dyn std::fmt::Display| Error::Unusable(error.to_string());
-        let mut roots = RootCertStore::empty();
-        let mut signer = None;
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|error| unusable(&error))?;
-            signer.get_or_insert_with(|| certificate.clone());
-            roots.add(certificate).map_err(|error| unusable(&error))?;
-        }
-        let signer = signer.ok_or_else(|| unusable(&"no certificate in it"))?;
-        let (roots, provider) =
-            (Arc::new(roots), Arc::new(rustls::crypto::ring::default_provider()));
+        let roots = Arc::new(roots(&pem)?);
+        let signer = CertificateDer::from_pem_slice(&pem).map_err(|error| unusable(&error))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let servers =
             WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
         let clients = WebPkiClientVerifier::builder_with_provider(roots, provider).build();

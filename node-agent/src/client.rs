@@ -14,7 +14,7 @@ pub use select::Endpoint;
 
 use crate::{
     authority::Authorities,
-    credentials::{Newest, certified},
+    credentials::{Newest, certified, roots},
 };
 use ::http::{Method, StatusCode, header};
 use bytes::Bytes;
@@ -24,7 +24,6 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Response, body::Incoming};
 use k8s::{Api, Events, Object, Request, Resource, Status, WatchEvent, WatchRequest};
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use select::{Choice, Selection};
 use std::{
     collections::BTreeMap,
@@ -87,13 +86,9 @@ pub struct Config {
     /// `https://host:port`, at least one.
     pub masters: Vec<String>,
     /// Who must have signed the masters' certificates.
-    pub ca_pem: Vec<u8>,
-    /// Client certificate and key, PEM.
-    pub certificate: Option<(Vec<u8>, Vec<u8>)>,
-    /// Shown instead of `certificate`: the newest, to each master that is dialled.
-    pub newest: Option<Arc<Newest>>,
-    /// Believed instead of those in `ca_pem`: the newest, of each master that is dialled.
-    pub authorities: Option<Arc<Authorities>>,
+    pub believed: Trust,
+    /// What is shown to masters.
+    pub own: Option<Identity>,
     /// Bearer token.
     pub token: Option<String>,
     /// Name to expect in the masters' certificates instead of the host dialled.
@@ -107,13 +102,11 @@ pub struct Config {
 
 impl Config {
     /// Everything but masters and CA at its default; the seed is random.
-    pub fn new(masters: Vec<String>, ca_pem: Vec<u8>) -> Config {
+    pub fn new(masters: Vec<String>, believed: Trust) -> Config {
         Config {
             masters,
-            ca_pem,
-            certificate: None,
-            newest: None,
-            authorities: None,
+            believed,
+            own: None,
             token: None,
             server_name: None,
             user_agent: concat!("coxswain/", env!("CARGO_PKG_VERSION")).into(),
@@ -122,6 +115,24 @@ impl Config {
             metrics: None,
         }
     }
+}
+
+/// Whose signature on a master's certificate is believed.
+#[derive(Clone)]
+pub enum Trust {
+    /// Certificates in PEM.
+    Fixed(Vec<u8>),
+    /// As they are when a master is dialled.
+    Newest(Arc<Authorities>),
+}
+
+/// A client certificate and its key.
+#[derive(Clone)]
+pub enum Identity {
+    /// Both in PEM.
+    Fixed { certificate: Vec<u8>, key: Vec<u8> },
+    /// As they are when a master is dialled.
+    Newest(Arc<Newest>),
 }
 
 /// What a client counts; may be shared by several clients of one process.
@@ -539,28 +550,21 @@ fn tls(config: &Config) -> Result<rustls::ClientConfig, Error> {
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| fail(&error))?;
-    let builder = match &config.authorities {
+    let builder = match &config.believed {
         // It asks what rustls would, of the roots as they are then.
-        Some(newest) => builder.dangerous().with_custom_certificate_verifier(newest.clone()),
-        None => {
-            let mut roots = rustls::RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(&config.ca_pem) {
-                let certificate = certificate.map_err(|error| fail(&error))?;
-                roots.add(certificate).map_err(|error| fail(&error))?;
-            }
-            builder.with_root_certificates(roots)
+        Trust::Newest(newest) => {
+            builder.dangerous().with_custom_certificate_verifier(newest.clone())
+        }
+        Trust::Fixed(pem) => {
+            builder.with_root_certificates(roots(pem).map_err(|error| fail(&error))?)
         }
     };
-    let own = match (&config.newest, &config.certificate) {
-        (Some(newest), _) => Some(newest.clone()),
-        (None, Some((certificate, key))) => {
+    let mut tls = match &config.own {
+        Some(Identity::Newest(newest)) => builder.with_client_cert_resolver(newest.clone()),
+        Some(Identity::Fixed { certificate, key }) => {
             let own = certified(certificate, &[], key).map_err(|error| fail(&error))?;
-            Some(Arc::new(Newest::new(own)))
+            builder.with_client_cert_resolver(Arc::new(Newest::new(own)))
         }
-        (None, None) => None,
-    };
-    let mut tls = match own {
-        Some(own) => builder.with_client_cert_resolver(own),
         None => builder.with_no_client_auth(),
     };
     tls.alpn_protocols = vec![b"h2".to_vec()];

@@ -2,7 +2,7 @@
 //! connects next, without a restart.
 
 use rustls::{
-    SignatureScheme,
+    RootCertStore, SignatureScheme,
     client::ResolvesClientCert,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::{ClientHello, ResolvesServerCert},
@@ -27,6 +27,8 @@ pub enum Error {
     Pem(#[from] rustls::pki_types::pem::Error),
     #[error("certificate and key do not belong together, or are of no known kind")]
     Pair(#[from] rustls::Error),
+    #[error("no certificate that could be an authority's")]
+    Root(#[source] rustls::Error),
 }
 
 /// The newest of a certificate. Connections that are open keep what they began with.
@@ -61,6 +63,15 @@ impl ResolvesClientCert for Newest {
     fn has_certs(&self) -> bool {
         true
     }
+}
+
+/// The certificates in a PEM text, as authorities; there may be none.
+pub fn roots(pem: &[u8]) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate?).map_err(Error::Root)?;
+    }
+    Ok(roots)
 }
 
 /// What PEM texts hold; `authority` is shown after the certificate, and may be empty.

@@ -7,10 +7,6 @@ use apiserver::{
     authn::{Oidc, OidcConfig, SigningKey, TokenWebhook, Tokens, service_account::ISSUER},
     authz::AccessWebhook,
 };
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -119,15 +115,6 @@ pub(super) fn keyring(pki: &Path) -> Result<Arc<Keyring>> {
     let keyring = Keyring::parse(&text, &["secrets"]);
     let keyring = keyring.map_err(|why| anyhow::anyhow!("secrets.key: {why}"))?;
     Ok(Arc::new(keyring))
-}
-
-/// The certificates in PEM text, as authorities.
-pub(super) fn roots(pem: &[u8]) -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(pem) {
-        roots.add(cert.context("not PEM")?)?;
-    }
-    Ok(roots)
 }
 
 fn read(pki: &Path, name: &str) -> Result<Vec<u8>> {

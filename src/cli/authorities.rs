@@ -2,10 +2,10 @@
 //! What is written there is taken up without a restart, so that an authority can be exchanged while
 //! everything goes on: first both are believed, then the new one signs, then the old one goes.
 
-use super::{authentication::roots, client::client_tls_of, joining};
+use super::{client::client_tls_of, joining};
 use anyhow::{Context, Result};
 use apiserver::{Authority, Believed, authn::FrontProxy};
-use node_agent::credentials::{Newest, PERIOD, certified};
+use node_agent::credentials::{Newest, PERIOD, certified, roots};
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use std::{
     fs, io,

@@ -1,13 +1,12 @@
 //! One HTTPS request at a time, for the commands: enough of a client to ask every master the same
 //! question. The ordinary API goes through `node_agent::client`.
 
-use super::authentication::roots;
 use anyhow::{Context, Result, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
-use node_agent::credentials::{Newest, certified};
+use node_agent::credentials::{Newest, certified, roots};
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use std::{path::Path, path::PathBuf, sync::Arc, time::Duration};

@@ -83,7 +83,7 @@ pub fn standing(config: &Config) -> io::Result<Standing> {
 /// to be `ca`, and writes what an agent starts with.
 pub async fn join(config: &Config, ca: &str, token: &str) -> Result<(), JoinError> {
     let place = place(config);
-    let mut dialling = client::Config::new(config.masters.clone(), ca.into());
+    let mut dialling = client::Config::new(config.masters.clone(), client::Trust::Fixed(ca.into()));
     dialling.token = Some(token.into());
     let client = Client::new(dialling)?;
     let wanted = Wanted::client(&config.node_name);

@@ -1,6 +1,6 @@
 //! Reads what a client needs from a kubeconfig file: one context's servers and credentials.
 
-use super::{Config, Error};
+use super::{Config, Error, Identity, Trust};
 use base64::Engine;
 use serde::Deserialize;
 use std::{fs, path::Path};
@@ -112,8 +112,8 @@ fn parse(text: &str, context: Option<&str>, base: &Path) -> Result<Config, Strin
     let cert = user.client_certificate_data.as_deref();
     let cert = material(base, cert, user.client_certificate.as_deref())?;
     let key = material(base, user.client_key_data.as_deref(), user.client_key.as_deref())?;
-    let mut config = Config::new(servers(&cluster), ca);
-    config.certificate = cert.zip(key);
+    let mut config = Config::new(servers(&cluster), Trust::Fixed(ca));
+    config.own = cert.zip(key).map(|(certificate, key)| Identity::Fixed { certificate, key });
     config.token = user.token;
     config.server_name = cluster.tls_server_name;
     Ok(config)
@@ -174,8 +174,11 @@ users:
     fn a_context_names_its_servers_and_credentials() {
         let config = parse(FILE, None, Path::new("/")).unwrap();
         assert_eq!(config.masters, ["https://127.0.0.1:6443", "https://127.0.0.1:6444"]);
-        assert_eq!(config.ca_pem, b"ca");
-        assert_eq!(config.certificate, Some((b"cert".to_vec(), b"key".to_vec())));
+        assert!(matches!(config.believed, Trust::Fixed(ca) if ca == b"ca"));
+        let Some(Identity::Fixed { certificate, key }) = config.own else {
+            panic!("no certificate")
+        };
+        assert_eq!((certificate, key), (b"cert".to_vec(), b"key".to_vec()));
     }
 
     #[test]

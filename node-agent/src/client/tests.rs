@@ -1,6 +1,6 @@
 //! The client against masters that die, freeze and refuse: real sockets, TLS and HTTP/2.
 
-use super::{Client, Config, Timings};
+use super::{Client, Config, Identity, Timings, Trust};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
@@ -234,8 +234,10 @@ async fn world() -> World {
     cluster.append();
     let first = Master::start(&pki, &cluster).await;
     let second = Master::start(&pki, &cluster).await;
-    let mut config = Config::new(vec![first.url.clone(), second.url.clone()], pki.ca.into_bytes());
-    config.certificate = Some((pki.client.0.into_bytes(), pki.client.1.into_bytes()));
+    let masters = vec![first.url.clone(), second.url.clone()];
+    let mut config = Config::new(masters, Trust::Fixed(pki.ca.into_bytes()));
+    let (certificate, key) = (pki.client.0.into_bytes(), pki.client.1.into_bytes());
+    config.own = Some(Identity::Fixed { certificate, key });
     config.seed = 0;
     config.timings = Timings {
         ping_interval: Duration::from_millis(100),
