@@ -15,7 +15,7 @@ dev: build ## three masters and two nodes on this machine, until Ctrl-C (ARGS="-
 	@$(CARGO_TARGET_DIR)/release/coxswain dev $(ARGS)
 
 build: tools ## the release binary
-	@echo "make: building the release binary (the first build takes about 20 minutes on 2 cores)"
+	@echo "make: building the release binary (the first build takes about half an hour on 2 cores)"
 	@. scripts/environment.sh && cargo build --release --locked --bin coxswain
 	@echo "make: built $(CARGO_TARGET_DIR)/release/coxswain"
 
