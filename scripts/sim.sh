@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/environment.sh
 . scripts/environment.sh
 
-# Our own crates too: a seed takes an eighth of the time. Dependencies stay as they are built.
+# Those of our own crates too that every build leaves as they are; see Cargo.toml for raft-store.
 export CARGO_PROFILE_TEST_OPT_LEVEL=${CARGO_PROFILE_TEST_OPT_LEVEL:-2}
 
 run() {

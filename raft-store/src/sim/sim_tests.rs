@@ -48,7 +48,7 @@ fn a_seed_replays_to_the_same_trace() {
 /// Faults that did not happen would prove nothing.
 #[test]
 fn promises_hold_whatever_breaks() {
-    // A quarter of a minute, unoptimised on two cores. `make soak` goes on from here.
+    // Eight seconds on two cores. `make soak` goes on from here.
     let counts = hold(1_000..1_024);
     eprintln!("{counts:?}");
     for what in ["power cuts", "kills", "writes", "reads", "events watched", "writes fenced"] {
