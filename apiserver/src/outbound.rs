@@ -1,13 +1,14 @@
 //! One HTTP request at a time to somebody outside (an identity provider, an authorization webhook):
 //! bounded in time and in what is read, verified by the authority that was named.
 
+use crate::backend::roots;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use std::{sync::Arc, time::Duration};
@@ -49,11 +50,7 @@ impl Outbound {
         timeout: Duration,
     ) -> Result<Outbound, Error> {
         let setup = |error: &dyn std::fmt::Display| Error::Setup(error.to_string());
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(ca_pem) {
-            let certificate = certificate.map_err(|error| setup(&error))?;
-            roots.add(certificate).map_err(|error| setup(&error))?;
-        }
+        let roots = roots(ca_pem).map_err(Error::Setup)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

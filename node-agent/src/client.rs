@@ -14,7 +14,7 @@ pub use select::Endpoint;
 
 use crate::{
     authority::Authorities,
-    credentials::{Newest, certified, roots},
+    credentials::{self, Newest, certified, roots},
 };
 use ::http::{Method, StatusCode, header};
 use bytes::Bytes;
@@ -46,8 +46,10 @@ pub enum Error {
     NoMaster,
     #[error("master {0}")]
     Endpoint(String),
-    #[error("certificates: {0}")]
-    Certificates(String),
+    #[error("certificates")]
+    Certificates(#[from] credentials::Error),
+    #[error("TLS")]
+    Tls(#[from] rustls::Error),
     #[error("{path}: {why}")]
     Kubeconfig { path: PathBuf, why: String },
 }
@@ -545,24 +547,20 @@ impl Api for Client {
 }
 
 fn tls(config: &Config) -> Result<rustls::ClientConfig, Error> {
-    let fail = |error: &dyn std::fmt::Display| Error::Certificates(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| fail(&error))?;
+        .with_safe_default_protocol_versions()?;
     let builder = match &config.believed {
         // It asks what rustls would, of the roots as they are then.
         Trust::Newest(newest) => {
             builder.dangerous().with_custom_certificate_verifier(newest.clone())
         }
-        Trust::Fixed(pem) => {
-            builder.with_root_certificates(roots(pem).map_err(|error| fail(&error))?)
-        }
+        Trust::Fixed(pem) => builder.with_root_certificates(roots(pem)?),
     };
     let mut tls = match &config.own {
         Some(Identity::Newest(newest)) => builder.with_client_cert_resolver(newest.clone()),
         Some(Identity::Fixed { certificate, key }) => {
-            let own = certified(certificate, &[], key).map_err(|error| fail(&error))?;
+            let own = certified(certificate, &[], key)?;
             builder.with_client_cert_resolver(Arc::new(Newest::new(own)))
         }
         None => builder.with_no_client_auth(),

@@ -14,10 +14,7 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use k8s::{Object, Status};
 use raft_store::{Key, Stored};
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use rustls::{ClientConfig, pki_types::ServerName};
 use std::sync::{Arc, atomic::Ordering};
 
 /// What an APIService with a service says.
@@ -68,12 +65,7 @@ fn tls(core: &Core, insecure: bool, bundle: &str) -> Result<Arc<ClientConfig>, S
         true => None,
         false => {
             let pem = STANDARD.decode(bundle).map_err(|error| format!("caBundle: {error}"))?;
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(&pem) {
-                let certificate = certificate.map_err(|error| format!("caBundle: {error}"))?;
-                roots.add(certificate).map_err(|error| format!("caBundle: {error}"))?;
-            }
-            Some(roots)
+            Some(backend::roots(&pem).map_err(|error| format!("caBundle: {error}"))?)
         }
     };
     backend::client_config(roots, core.config.aggregation_client.clone())

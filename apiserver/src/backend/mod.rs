@@ -213,7 +213,7 @@ pub(crate) async fn secure(
     }
 }
 
-pub(crate) use trust::client_config;
+pub(crate) use trust::{client_config, roots};
 
 /// HTTP/1.1 over `io`; the connection ends when the handle is dropped.
 pub(crate) async fn http(io: Io) -> Result<(Sender, AbortOnDropHandle<()>), Status> {

@@ -7,7 +7,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
 use std::sync::{Arc, LazyLock};
 
@@ -31,6 +31,16 @@ fn builder(
 /// Encrypted, with whoever answers: upstream's way to pods and services behind `https:`.
 pub(crate) fn anybody() -> Arc<ClientConfig> {
     ANYBODY.clone()
+}
+
+/// The certificates in a PEM text, as authorities; there may be none.
+pub(crate) fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    Ok(roots)
 }
 
 /// A client of servers whose certificates `roots` vouches for, or of anybody without roots; `client`

@@ -11,7 +11,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use k8s::Status;
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
 use std::{
@@ -124,15 +124,11 @@ impl Clients {
 }
 
 fn tls(ca: &[u8]) -> Result<Arc<ClientConfig>, String> {
-    let mut roots = RootCertStore::empty();
+    let mut roots = backend::roots(ca).map_err(|error| format!("caBundle: {error}"))?;
     if ca.is_empty() {
         let system = SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok());
         let certificates = system.unwrap_or_default();
         roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&certificates).flatten());
-    }
-    for certificate in CertificateDer::pem_slice_iter(ca) {
-        let certificate = certificate.map_err(|error| format!("caBundle: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("caBundle: {error}"))?;
     }
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
