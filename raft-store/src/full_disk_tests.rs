@@ -2,7 +2,7 @@
 
 use crate::{
     Disk, Error, FreeSpace, Guard, Key, Op, Store, Txn,
-    cluster_tests::{Cluster, body, eventually, put},
+    cluster_tests::{Cluster, PATIENCE, body, eventually, put},
 };
 use std::{
     io,
@@ -55,30 +55,55 @@ fn delete(path: &str) -> Txn {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_growth_and_nothing_else() {
+async fn full_disks_refuse_growth_and_nothing_else() {
     let (cluster, disks) = cluster().await;
     let leader = cluster.leader().await;
+    let other = (1..=3).find(|id| *id != leader).expect("another");
     let before = cluster.store(leader).txn(put("a", "1")).await.expect("written").revision;
     let mut watch = cluster.store(leader).watch("pods", "", before).expect("a watch");
 
-    disks.set(leader, RESERVE / 2);
+    // Nobody could lead who would change it: a quorum lacks room.
+    for id in [other, leader] {
+        disks.set(id, RESERVE / 2);
+        let room = cluster.store(id).inside().room();
+        eventually("the disk was measured", || room.full()).await;
+    }
+    let both = [leader.min(other), leader.max(other)].map(|id| format!("master-{id}")).join(", ");
     for id in 1..=3 {
         let store = cluster.store(id);
-        until_refused(store, true).await;
+        let refused = || store.inside().room().admit(&put("b", "2"));
+        let named = || matches!(refused(), Err(Error::DiskFull { members }) if members == both);
+        eventually("who lacks room is named", named).await;
         let refused = store.txn(put("b", "2")).await;
-        let Err(Error::DiskFull { members }) = refused else { panic!("{refused:?}") };
-        assert_eq!(members, format!("master-{leader}"), "who lacks room is named");
+        assert!(matches!(refused, Err(Error::DiskFull { .. })), "{refused:?}");
         assert!(store.barrier().await.expect("reads go on") >= before);
     }
     cluster.store(leader).txn(delete("a")).await.expect("room can be made");
     let change = watch.next().await.expect("watches go on").pop().expect("one change");
     assert!(change.new.is_none());
 
-    disks.set(leader, RESERVE * 2);
+    for id in [leader, other] {
+        disks.set(id, RESERVE * 2);
+    }
     for id in 1..=3 {
         until_refused(cluster.store(id), false).await;
         cluster.store(id).txn(put("b", "2")).await.expect("written without anybody's help");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_disk_is_full_hands_over_and_the_group_grows_on() {
+    let (cluster, disks) = cluster().await;
+    let full = cluster.leader().await;
+    disks.set(full, RESERVE / 2);
+    for id in 1..=3 {
+        let mut leadership = cluster.store(id).leadership();
+        let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader.0 != full));
+        tokio::time::timeout(PATIENCE, moved).await.expect("handed over").expect("a member");
+        until_refused(cluster.store(id), false).await;
+        cluster.store(id).txn(put("a", "1")).await.expect("written while that disk is full");
+    }
+    assert!(cluster.store(full).inside().room().full());
 }
 
 #[tokio::test(flavor = "multi_thread")]

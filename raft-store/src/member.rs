@@ -184,13 +184,13 @@ impl Member {
             barriers,
             leadership,
             answers: service.answers.clone(),
-            room: service.room.clone(),
+            room: steward.room.clone(),
             steward: steward.clone(),
             stopping: service.stopping.clone(),
             disk: Mutex::new(Some(disk)),
             parts: Mutex::new(None),
         };
-        let measuring = measuring(&config.disk, &service.room, &steward, &metrics);
+        let measuring = measuring(&config.disk, &steward, &metrics);
         let (inbox, hints) = (service.inbox.clone(), service.hints.clone());
         let work = vec![
             Peers::new(hints, &steward, &metrics).run().boxed(),
@@ -481,9 +481,8 @@ fn proposer(
     Arc::new(Proposer::new(shared, metrics.clone(), leadership, timers, signs.clone(), seal))
 }
 
-fn measuring(disk: &Disk, room: &Arc<Room>, steward: &Steward, metrics: &Metrics) -> Measuring {
-    let (disk, room) = (disk.clone(), room.clone());
-    Measuring { room, disk, steward: steward.clone(), metrics: metrics.clone() }
+fn measuring(disk: &Disk, steward: &Steward, metrics: &Metrics) -> Measuring {
+    Measuring { disk: disk.clone(), steward: steward.clone(), metrics: metrics.clone() }
 }
 
 /// Reads the state of the member whose directory this is. `session` is never used again.
@@ -644,6 +643,7 @@ impl Context {
             roster,
             statuses: Statuses::default(),
             awaited: Arc::default(),
+            room: Arc::new(Room::new(config.disk.reserve)),
         }
     }
 
@@ -658,7 +658,6 @@ impl Context {
             hints: Hints::new(config),
             signs: Signs::default(),
             answers: Answers::default(),
-            room: Arc::new(Room::new(config.disk.reserve)),
             promises: self.promises.clone(),
             stopping: CancellationToken::new(),
             read_index_max: config.timers.election_max,

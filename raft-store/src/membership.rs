@@ -104,6 +104,8 @@ pub(crate) struct Seen {
     pub(crate) silent: Duration,
     /// Where it says it is now, if that is elsewhere and it answers there.
     pub(crate) found_at: Option<Peer>,
+    /// Its disk has room for more. One that does not tell is not counted on.
+    pub(crate) has_room: bool,
 }
 
 /// What the leader knows when it decides.
@@ -153,15 +155,15 @@ pub(crate) fn chore(view: &View, joiner_silence: Duration) -> Option<Request> {
     let promoted = ready.map(|(id, _)| Request::Promote { id: MemberId(*id) });
     let lost = learners().find(|(_, seen)| !seen.answers && seen.silent >= joiner_silence);
     let removed = lost.map(|(id, _)| Request::Remove { id: MemberId(*id) });
+    let relieved = view.with_room().map(|to| Request::Transfer { to: Some(to) });
     let granted = |request: &Request| decide(view, request).is_ok();
-    [moved, promoted, removed].into_iter().flatten().find(granted)
+    [relieved, moved, promoted, removed].into_iter().flatten().find(granted)
 }
 
 impl View<'_> {
     /// Most of those who vote now answer this leader: it leads, and knows what it says.
     pub(crate) fn is_confirmed(&self) -> bool {
-        let voters = self.members.iter().filter(|(id, _)| self.voters.contains(id));
-        voters.filter(|(_, seen)| seen.answers).count() > self.voters.len() / 2
+        self.voters().filter(|(_, seen)| seen.answers).count() > self.voters.len() / 2
     }
 
     fn seen(&self, id: MemberId) -> Result<&Seen, Refusal> {
@@ -256,12 +258,26 @@ impl View<'_> {
         decided(id, Step::Readdress { id: id.0, peer: peer.clone() })
     }
 
+    fn voters(&self) -> impl Iterator<Item = (MemberId, &Seen)> {
+        let voters = self.members.iter().filter(|(id, _)| self.voters.contains(id));
+        voters.map(|(id, seen)| (MemberId(*id), seen))
+    }
+
     /// The voter that is furthest, besides the leader.
     fn successor(&self) -> Result<MemberId, Refusal> {
-        let voters = self.members.iter().filter(|(id, _)| self.voters.contains(id));
-        let others = voters.filter(|(id, seen)| **id != self.leader.0 && keeps_up(seen).is_ok());
-        let furthest = others.min_by_key(|(_, seen)| seen.behind);
-        furthest.map(|(id, _)| MemberId(*id)).ok_or(Refusal::NobodyElse)
+        let others = self.voters().filter(|(id, _)| *id != self.leader);
+        furthest(others).ok_or(Refusal::NobodyElse)
+    }
+
+    /// Who is to lead because the leader's disk is full: under another the group may grow again
+    /// (`room::who_is_full`), if a quorum has room too.
+    fn with_room(&self) -> Option<MemberId> {
+        if self.members.get(&self.leader.0)?.has_room {
+            return None;
+        }
+        let roomy = || self.voters().filter(|(_, seen)| seen.has_room && seen.answers);
+        let quorum = roomy().count() > self.voters.len() / 2;
+        quorum.then(|| furthest(roomy())).flatten()
     }
 
     /// Most of `voters` answer, so that they can commit the change that makes them the voters.
@@ -283,6 +299,12 @@ impl View<'_> {
             }),
         }
     }
+}
+
+/// Of those who keep up.
+fn furthest<'a>(members: impl Iterator<Item = (MemberId, &'a Seen)>) -> Option<MemberId> {
+    let able = members.filter(|(_, seen)| keeps_up(seen).is_ok());
+    able.min_by_key(|(_, seen)| seen.behind).map(|(id, _)| id)
 }
 
 fn keeps_up(seen: &Seen) -> Result<(), Refusal> {

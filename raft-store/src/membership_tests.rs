@@ -5,7 +5,7 @@ use crate::{raft::Membership, types::LogIndex};
 use proptest::prelude::*;
 
 /// `1! 2 3~ 4l:500 5l~900` reads: 1 leads, 2 votes, 3 votes and does not answer, 4 is a learner 500
-/// entries behind, 5 is a learner that has been silent for 900 seconds; `@host` is where one is now,
+/// entries behind, 5 is a learner that has been silent for 900 seconds; `#` has no room; `@host` is where one is now,
 /// `-6` was removed, `...` a change is under way.
 struct World {
     leader: u64,
@@ -53,6 +53,7 @@ impl World {
                 behind: behind.parse().ok(),
                 silent: Duration::from_secs(silent.map_or(0, |s| s.parse().unwrap_or(1))),
                 found_at: there,
+                has_room: !word.contains('#'),
             };
             world.members.insert(id, seen);
             ever.insert(id, peer(id));
@@ -198,6 +199,14 @@ fn what_a_leader_does_by_itself() {
         "1!@elsewhere 2 3",
         "1! 2 3~9000",
         "1! 2@h3 3 4l",
+        "1!# 2:9 3:3",
+        "1!# 2# 3",
+        "1!# 2~ 3",
+        "1!# 2# 3 4 5",
+        "1!# 2:900 3:900",
+        "1! 2# 3",
+        "1!# 2l",
+        "1!#",
     ];
     let told = worlds.map(|text| {
         let world = World::parse(text);

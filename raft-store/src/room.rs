@@ -4,7 +4,8 @@
 //!
 //! Two marks below which little room has its effect: at the reserve, the leader's group takes nothing
 //! that grows; at a quarter of it, a member takes no entries either, for a write that fails would stop
-//! it. Room counts as back a quarter above the reserve, so that a group at the mark does not flap.
+//! it. Room counts as back a quarter above the reserve, so that a group at the mark does not flap. A
+//! leader at the reserve hands over to a member that has room (`membership::chore`).
 
 use crate::{
     metrics::Metrics,
@@ -108,7 +109,6 @@ impl Room {
 
 /// The task that measures.
 pub(crate) struct Measuring {
-    pub(crate) room: Arc<Room>,
     pub(crate) disk: Disk,
     pub(crate) steward: Steward,
     pub(crate) metrics: Metrics,
@@ -121,7 +121,7 @@ impl Measuring {
             tick.tick().await;
             self.measure().await;
             let lacking = self.lacking();
-            *self.room.lacking.lock().expect("only replaced") = lacking;
+            *self.steward.room.lacking.lock().expect("only replaced") = lacking;
         }
     }
 
@@ -134,8 +134,9 @@ impl Measuring {
             Err(_) => return,
         };
         self.metrics.disk_free.set(free as i64);
-        if self.room.measured(free) {
-            let (full, reserve) = (self.room.full(), self.room.reserve);
+        let room = &self.steward.room;
+        if room.measured(free) {
+            let (full, reserve) = (room.full(), room.reserve);
             self.metrics.disk_full.set(i64::from(full));
             match full {
                 true => tracing::error!(
@@ -154,7 +155,7 @@ impl Measuring {
         let mut full = BTreeMap::new();
         for id in raft.membership_config.voter_ids() {
             let is = match MemberId(id) == self.steward.id {
-                true => self.room.full(),
+                true => self.steward.room.full(),
                 false => self.steward.statuses.of(id).is_some_and(|status| status.disk_full),
             };
             full.insert(MemberId(id), is);

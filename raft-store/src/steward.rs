@@ -1,5 +1,6 @@
 //! Carries out what `membership` decides: requests of operators, wherever they come in, and the
-//! leader's own chores (promote who has caught up, follow who has moved, let go of who never came).
+//! leader's own chores (promote who has caught up, follow who has moved, let go of who never came, hand
+//! over when its own disk is full).
 
 use crate::{
     config::{Peer, Timers},
@@ -11,6 +12,7 @@ use crate::{
         self, LogId, Membership, Raft, Types,
         network::{self, Links},
     },
+    room::Room,
     roster::Roster,
     shared::Shared,
     time::{Instant, Ticks, sleep, timeout},
@@ -79,6 +81,7 @@ pub(crate) struct Steward {
     pub(crate) statuses: Statuses,
     /// Since when this member, as leader, waits for the first answer of each.
     pub(crate) awaited: Arc<Mutex<BTreeMap<u64, Instant>>>,
+    pub(crate) room: Arc<Room>,
 }
 
 impl Steward {
@@ -297,8 +300,8 @@ impl Steward {
     ) -> Option<Seen> {
         if id == self.id.0 {
             let found_at = Some(Peer { name: peer.name.clone(), ..self.own.clone() });
-            let (peer, silent) = (peer.clone(), Duration::ZERO);
-            return Some(Seen { peer, answers: true, behind: Some(0), silent, found_at });
+            let (peer, silent, has_room) = (peer.clone(), Duration::ZERO, !self.room.full());
+            return Some(Seen { peer, answers: true, behind: Some(0), silent, found_at, has_room });
         }
         let (beats, logs) = (raft.heartbeat.as_ref()?, raft.replication.as_ref()?);
         let beat = beats.get(&id).copied().flatten();
@@ -316,6 +319,7 @@ impl Steward {
             behind: matched.map(|matched| last.saturating_sub(matched)),
             silent,
             found_at: self.found_at(id, peer),
+            has_room: self.statuses.of(id).is_some_and(|status| !status.disk_full),
         })
     }
 

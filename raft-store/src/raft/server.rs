@@ -17,7 +17,6 @@ use crate::{
     members::Leadership,
     peers::Hints,
     questions::Answers as Answerers,
-    room::Room,
     shared::Shared,
     snapshot_stream::Receiver,
     steward::Steward,
@@ -50,7 +49,6 @@ pub(crate) struct Service {
     pub(crate) hints: Hints,
     pub(crate) signs: Signs,
     pub(crate) answers: Answerers,
-    pub(crate) room: Arc<Room>,
     pub(crate) promises: Promises,
     /// Ends all streams.
     pub(crate) stopping: CancellationToken,
@@ -86,7 +84,7 @@ impl Service {
     ) -> Answers<AppendResponse> {
         // A request that cannot be read, or that there is no room for, ends the stream; the leader
         // begins a new one.
-        let room = self.room.clone();
+        let room = self.steward.room.clone();
         let requests = requests
             .map(move |request| convert::from_append(request.ok().filter(|_| !room.spent())?).ok())
             .take_while(|request| futures::future::ready(request.is_some()))
@@ -109,7 +107,7 @@ impl Service {
         &self,
         mut pieces: impl Incoming<SnapshotPiece>,
     ) -> Result<peer::SnapshotResponse, Status> {
-        if self.room.spent() {
+        if self.steward.room.spent() {
             return Err(Status::resource_exhausted("no room on the disk"));
         }
         let first = Self::read_snapshot_piece(pieces.next().await.transpose()?)?;
@@ -291,7 +289,7 @@ impl peer::peer_server::Peer for Service {
             notes: self.shared.read().notes.all().iter().map(convert::to_note).collect(),
             reads: codec::VERSION,
             cluster: self.shared.cluster().get().map(convert::to_cluster),
-            disk_full: self.room.full(),
+            disk_full: self.steward.room.full(),
         }))
     }
 
