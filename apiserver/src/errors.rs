@@ -26,6 +26,7 @@ pub(crate) fn status(error: Error) -> Status {
         Error::Unavailable { unknown: true } => {
             Status::timeout("the cluster lost its leader; the write may or may not have happened")
         }
+        Error::NotYet { .. } => Status::unavailable(error.to_string(), 5),
         Error::TooLarge { bytes, limit } => {
             let message = format!("Request entity too large: {bytes} bytes, limit is {limit}");
             Status::new(413, "RequestEntityTooLarge", message)

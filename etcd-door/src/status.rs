@@ -70,6 +70,8 @@ pub(crate) fn of(error: Error) -> Status {
         }
         Error::Overloaded { .. } => Status::resource_exhausted("etcdserver: too many requests"),
         Error::Unavailable { .. } => timeout(),
+        // As etcd says it while its members are upgraded.
+        Error::NotYet { .. } => Status::failed_precondition("etcdserver: not capable"),
         Error::TooLarge { .. } => too_large(),
         Error::Stopped(_) => Status::unavailable("etcdserver: server stopped"),
         error @ (Error::GuardFailed { .. } | Error::Fenced { .. }) => {

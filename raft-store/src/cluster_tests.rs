@@ -37,6 +37,8 @@ pub(crate) struct Cluster {
     pub(crate) retention: Retention,
     pub(crate) timers: Timers,
     pub(crate) disk: crate::Disk,
+    /// The version of commands up to which members that start from now on read them.
+    pub(crate) knows: u32,
     seal: Arc<dyn crate::Seal>,
 }
 
@@ -70,6 +72,7 @@ impl Cluster {
                 ..Timers::default()
             },
             disk: crate::Disk::default(),
+            knows: crate::codec::VERSION,
             seal: Arc::new(crate::Plain),
         }
     }
@@ -118,6 +121,7 @@ impl Cluster {
             disk: self.disk.clone(),
             seal: self.seal.clone(),
             registry: prometheus::Registry::new(),
+            knows: self.knows,
         }
     }
 

@@ -12,11 +12,14 @@ use wire::peer;
 
 /// The newest format known here; older ones are read, newer ones refused. A command says the version
 /// that first had what is in it, so that members of an older one go on until it is used.
-pub(crate) const VERSION: u32 = 3;
-const WRITES: u32 = 1;
+pub(crate) const VERSION: u32 = 4;
+/// Everybody reads these.
+pub(crate) const WRITES: u32 = 1;
 const SPANS_AND_SHARED_REVISIONS: u32 = 2;
 /// Who names the cluster waits for members that cannot read it.
 pub(crate) const FOUNDS: u32 = 3;
+/// What nobody proposes before all can read it waits for the level since then (`levels`).
+pub(crate) const RAISES: u32 = 4;
 
 /// Why bytes are not a command.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,15 @@ pub(crate) fn version_of(batch: &peer::Batch) -> u32 {
     }
 }
 
+/// The version that first had everything in a transaction.
+pub(crate) fn version_for(txn: &Txn) -> u32 {
+    let span = |write: &Write| matches!(write.op, Op::DeleteUntil(_) | Op::CheckUntil(_));
+    match txn.one_revision || txn.writes.iter().any(span) {
+        true => SPANS_AND_SHARED_REVISIONS,
+        false => WRITES,
+    }
+}
+
 fn is_new(request: &peer::Request) -> bool {
     use peer::write::Op::{CheckUntil, DeleteUntil};
     let span = |write: &peer::Write| matches!(write.op, Some(DeleteUntil(_) | CheckUntil(_)));
@@ -60,10 +72,15 @@ pub(crate) fn encode_found(cluster: &Cluster) -> Bytes {
     command.encode_to_vec().into()
 }
 
-/// The command in an entry, with its bodies open.
-pub(crate) fn decode(bytes: Bytes, seal: &dyn Seal) -> Result<Command, DecodeError> {
+pub(crate) fn encode_raise(level: u32) -> Bytes {
+    let command = peer::Command { version: RAISES, raise: Some(level), ..Default::default() };
+    command.encode_to_vec().into()
+}
+
+/// The command in an entry, with its bodies open, if it is of a version up to `known`.
+pub(crate) fn decode(bytes: Bytes, seal: &dyn Seal, known: u32) -> Result<Command, DecodeError> {
     let command = peer::Command::decode(bytes)?;
-    if command.version > VERSION {
+    if command.version > known {
         return Err(DecodeError::Newer(command.version));
     }
     if let Some(to) = command.compact {
@@ -71,6 +88,9 @@ pub(crate) fn decode(bytes: Bytes, seal: &dyn Seal) -> Result<Command, DecodeErr
     }
     if let Some(cluster) = command.found {
         return Ok(Command::Found(convert::from_cluster(cluster)));
+    }
+    if let Some(level) = command.raise {
+        return Ok(Command::Raise(level));
     }
     let batches = command.batches.into_iter().map(|it| batch(it, seal));
     Ok(Command::Write(batches.collect::<Result<_, _>>()?))
@@ -195,13 +215,13 @@ mod tests {
             let bytes = encode_batches(vec![peer::Batch { session, settled, requests }]);
             let requests = vec![Request { serial, txn }];
             let batch = Batch { session: Session(session), settled, requests };
-            prop_assert_eq!(decode(bytes, &Plain).expect("a command"), Command::Write(vec![batch]));
+            prop_assert_eq!(decode(bytes, &Plain, VERSION).expect("a command"), Command::Write(vec![batch]));
         }
 
         /// Whatever bytes come: a command or an error, never a panic.
         #[test]
         fn any_bytes_are_refused_or_applied(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(command) = decode(bytes.into(), &Plain) {
+            if let Ok(command) = decode(bytes.into(), &Plain, VERSION) {
                 crate::state::State::default().apply(Term(1), crate::LogIndex(1), &command);
             }
         }
@@ -209,9 +229,9 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_refused_by_name() {
-        let newer = peer::Command { version: 4, ..Default::default() };
-        let refused = decode(newer.encode_to_vec().into(), &Plain).expect_err("version 4");
-        assert!(refused.to_string().contains("version 4"), "{refused}");
+        let newer = peer::Command { version: 5, ..Default::default() };
+        let refused = decode(newer.encode_to_vec().into(), &Plain, 4).expect_err("version 5");
+        assert!(refused.to_string().contains("version 5"), "{refused}");
     }
 
     #[test]
@@ -221,7 +241,8 @@ mod tests {
         for version in 1..=VERSION {
             let batches = vec![batch.clone()];
             let command = peer::Command { version, batches, ..Default::default() };
-            let read = decode(command.encode_to_vec().into(), &Plain).expect("a command");
+            let read = decode(command.encode_to_vec().into(), &Plain, VERSION);
+            let read = read.expect("a command");
             assert!(matches!(read, Command::Write(batches) if batches.len() == 1), "{version}");
         }
     }
@@ -229,9 +250,12 @@ mod tests {
     #[test]
     fn a_command_says_the_version_it_needs() {
         let version = |txn: Txn| {
+            let alike = version_for(&txn);
             let requests = vec![encode_request(1, txn, &Plain)];
             let bytes = encode_batches(vec![peer::Batch { session: 1, settled: 1, requests }]);
-            peer::Command::decode(bytes).expect("a command").version
+            let said = peer::Command::decode(bytes).expect("a command").version;
+            assert_eq!(said, alike, "what is waited for is what is proposed");
+            said
         };
         let one = |op| Txn::one(Key::new("a", "b"), Guard::Any, op);
         assert_eq!(version(one(Op::Delete)), 1);
@@ -239,14 +263,16 @@ mod tests {
         assert_eq!(version(Txn { one_revision: true, ..one(Op::Delete) }), 2);
         let named = encode_found(&Cluster { id: "c".into(), epoch: 1 });
         assert_eq!(peer::Command::decode(named).expect("a command").version, 3);
+        let raised = peer::Command::decode(encode_raise(4)).expect("a command");
+        assert_eq!(raised.version, 4);
     }
 
     #[test]
-    fn compaction_and_founding_too() {
-        let decoded = decode(encode_compact(Revision(7)), &Plain).expect("a command");
-        assert_eq!(decoded, Command::Compact(Revision(7)));
+    fn compaction_founding_and_raising_too() {
+        let read = |bytes| decode(bytes, &Plain, VERSION).expect("a command");
+        assert_eq!(read(encode_compact(Revision(7))), Command::Compact(Revision(7)));
         let cluster = Cluster { id: "c".into(), epoch: 3 };
-        let decoded = decode(encode_found(&cluster), &Plain).expect("a command");
-        assert_eq!(decoded, Command::Found(cluster));
+        assert_eq!(read(encode_found(&cluster)), Command::Found(cluster));
+        assert_eq!(read(encode_raise(4)), Command::Raise(4));
     }
 }

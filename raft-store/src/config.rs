@@ -142,6 +142,9 @@ pub struct Config {
     /// What of the log and the disk is not to be read by others; the same on every member.
     pub seal: Arc<dyn Seal>,
     pub registry: prometheus::Registry,
+    /// The newest version of commands that it reads: as an earlier program would.
+    #[cfg(test)]
+    pub(crate) knows: u32,
 }
 
 /// Why a member does not start.

@@ -29,6 +29,7 @@ const APPLIED: &[u8] = b"m-applied";
 const MEMBERSHIP: &[u8] = b"m-membership";
 const CLUSTER: &[u8] = b"m-cluster";
 const ROSTER: &[u8] = b"m-roster";
+const LEVEL: &[u8] = b"m-level";
 const REVISION: &[u8] = b"m-revision";
 const FLOOR: &[u8] = b"m-floor";
 /// History is physically gone up to here; `<= floor`.
@@ -341,6 +342,7 @@ impl StateDisk {
             return Err(corrupt(format!("history ends at revision {last}, not at {revision}")));
         }
         loader.cluster(self.meta(CLUSTER)?);
+        loader.level(self.meta(LEVEL)?.unwrap_or(0));
         for (session, state) in self.sessions()? {
             loader.session(session, state);
         }
@@ -560,6 +562,9 @@ impl StateBatch {
         }
         if let Some(floor) = applied.floor {
             self.note(FLOOR, json(&floor.0));
+        }
+        if let Some(level) = applied.level {
+            self.note(LEVEL, json(&level));
         }
         if let Some(cluster) = &applied.founded {
             self.note(CLUSTER, json(cluster));

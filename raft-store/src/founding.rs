@@ -5,6 +5,7 @@
 use crate::{
     codec,
     config::Peer,
+    levels,
     members::Leadership,
     raft::{
         Payload, Raft, convert,
@@ -14,7 +15,6 @@ use crate::{
     time::{Instant, sleep},
     types::{Cluster, MemberId},
 };
-use openraft::async_runtime::WatchReceiver as _;
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
@@ -54,7 +54,8 @@ impl Founder {
                 continue;
             }
             let since = *leads_since.get_or_insert_with(Instant::now);
-            if may_name(&self.what_others_read().await, since.elapsed()) {
+            let others = levels::read_by_others(&self.raft, &self.links, self.own).await;
+            if self.shared.knows() >= codec::FOUNDS && may_name(&others, since.elapsed()) {
                 let payload = Payload(codec::encode_found(&self.name));
                 match self.raft.client_write(payload).await {
                     // Applied here; if another was faster, that one's counts.
@@ -64,17 +65,6 @@ impl Founder {
             }
             sleep(LOOK_EVERY).await;
         }
-    }
-
-    /// Of each other member the newest version of commands that it reads; `None`: it is silent.
-    async fn what_others_read(&self) -> Vec<Option<u32>> {
-        let membership = self.raft.metrics().borrow_watched().membership_config.clone();
-        let others = membership.nodes().map(|(id, _)| *id).filter(|id| *id != self.own.0);
-        let asked = others.map(|id| async move {
-            let link = self.links.to_member(&self.raft, id)?;
-            Some(network::status(&link, LOOK_EVERY).await?.reads)
-        });
-        futures::future::join_all(asked).await
     }
 }
 

@@ -100,7 +100,10 @@ fn twice<M: Message + Default + Clone + PartialEq + std::fmt::Debug, T>(
 fn command(data: &[u8]) {
     let mut state = State::default();
     for (index, entry) in parts(data).into_iter().enumerate() {
-        let Ok(command) = codec::decode(Bytes::copy_from_slice(entry), &Plain) else { continue };
+        let Ok(command) = codec::decode(Bytes::copy_from_slice(entry), &Plain, codec::VERSION)
+        else {
+            continue;
+        };
         let (before, floor) = (state.revision(), state.floor());
         let applied = state.apply(Term(1), LogIndex(index as u64), &command);
         assert!(state.revision() >= before, "revisions never go back");

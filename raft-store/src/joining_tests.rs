@@ -63,23 +63,28 @@ async fn wait_for_voters(cluster: &Cluster, expected: &[u64]) {
 }
 
 /// Creates objects through some members until told to stop; everything must be acknowledged.
-struct Load {
+pub(crate) struct Load {
     over: CancellationToken,
     writers: JoinSet<BTreeMap<Revision, (String, Instant)>>,
 }
 
 impl Load {
     fn start(stores: &[&Store]) -> Load {
+        Load::named("load", stores)
+    }
+
+    /// Of objects that no other load has.
+    pub(crate) fn named(name: &str, stores: &[&Store]) -> Load {
         let (over, mut writers) = (CancellationToken::new(), JoinSet::new());
         for (writer, store) in stores.iter().cycle().take(8).enumerate() {
-            let (store, over) = ((*store).clone(), over.clone());
+            let (store, over, name) = ((*store).clone(), over.clone(), name.to_owned());
             writers.spawn(async move {
                 let mut acknowledged = BTreeMap::new();
                 for n in 0.. {
                     if over.is_cancelled() {
                         break;
                     }
-                    let path = format!("load-{writer}/{n}");
+                    let path = format!("{name}-{writer}/{n}");
                     let done = store.txn(create(&path, "x")).await;
                     let done = done.unwrap_or_else(|error| panic!("{path}: {error}"));
                     acknowledged.insert(done.revision, (path, Instant::now()));
@@ -91,7 +96,7 @@ impl Load {
     }
 
     /// Every acknowledged write is there on every member; the longest time without one.
-    async fn finish(mut self, cluster: &Cluster) -> Duration {
+    pub(crate) async fn finish(mut self, cluster: &Cluster) -> Duration {
         self.over.cancel();
         let mut acknowledged = BTreeMap::new();
         while let Some(writer) = self.writers.join_next().await {

@@ -16,6 +16,7 @@ mod founding;
 pub mod hostile;
 mod hub;
 mod inbox;
+mod levels;
 mod member;
 mod members;
 mod membership;
@@ -64,6 +65,8 @@ mod cluster_tests;
 mod full_disk_tests;
 #[cfg(test)]
 mod joining_tests;
+#[cfg(test)]
+mod levels_tests;
 #[cfg(test)]
 mod mutants;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::{
     founding::{self, Founder, Introduce},
     hub::RingLimits,
     inbox::Inbox,
+    levels::{self, Raising},
     members::{Leadership, MemberStatus},
     membership,
     metrics::Metrics,
@@ -203,6 +204,7 @@ impl Member {
             context.clone().propose(proposer, inbox).boxed(),
             context.clone().read_indexes(callers).boxed(),
             context.clone().upkeep().boxed(),
+            context.raising().run().boxed(),
             context.begin(config.initial_members, config.joins, name).boxed(),
         ];
         Ok(Assembled { member: Arc::new(member), service, work })
@@ -500,9 +502,16 @@ pub(crate) fn open_state(
     let explained = |error| explain(&dir, error);
     let state_disk = dirs.open(&dir, config.seal.clone()).map_err(explained)?;
     let state = state_disk.load().map_err(explained)?;
-    let retention = &config.retention;
+    let (retention, level) = (&config.retention, state.level());
     let ring = RingLimits { changes: retention.ring_changes, bytes: retention.ring_bytes };
-    let shared = Arc::new(Shared::new(session, state, Some(ring)));
+    let shared = Shared::new(session, state, Some(ring));
+    #[cfg(test)]
+    let shared = shared.knowing(config.knows);
+    let shared = Arc::new(shared);
+    if level > shared.knows() {
+        let why = levels::too_new(level, shared.knows());
+        return Err(OpenError::Unreadable { path: dir, why });
+    }
     let machine = Machine::new(shared.clone(), dirs.clone(), state_disk, metrics.clone());
     let machine = machine.map_err(explained)?;
     Ok((shared, machine, dirs))
@@ -627,6 +636,16 @@ impl Context {
             timers: self.timers,
             leadership: self.leadership.clone(),
             signs,
+        }
+    }
+
+    fn raising(&self) -> Raising {
+        Raising {
+            raft: self.raft.clone(),
+            links: self.links.clone(),
+            shared: self.shared.clone(),
+            leadership: self.leadership.clone(),
+            own: self.id,
         }
     }
 
@@ -771,6 +790,7 @@ impl Context {
         metrics.compacted_revision.set(floor.0 as i64);
         let core = self.shared.read();
         metrics.revision.set(core.state.revision().0 as i64);
+        metrics.level.set(core.state.level().into());
         metrics.watchers.set(core.hub.watchers() as i64);
         for (space, objects) in core.state.spaces() {
             metrics.objects.with_label_values(&[&*space]).set(objects as i64);

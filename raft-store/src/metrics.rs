@@ -35,6 +35,7 @@ pub(crate) struct Metrics {
     pub(crate) divergent: IntGauge,
     pub(crate) disk_free: IntGauge,
     pub(crate) disk_full: IntGauge,
+    pub(crate) level: IntGauge,
 }
 
 impl Metrics {
@@ -78,6 +79,7 @@ impl Metrics {
             divergent: gauge("coxswain_store_divergent", "1 if another member shows a different state at the same log index.")?,
             disk_free: gauge("coxswain_store_disk_free_bytes", "Bytes free where this member keeps its data.")?,
             disk_full: gauge("coxswain_store_disk_full", "1 if less than the reserve is free.")?,
+            level: gauge("coxswain_store_level", "Newest version of commands that all members read.")?,
             pending_bytes: gauge("coxswain_store_pending_bytes", "Bytes of transactions waiting to be applied.")?,
         };
         Ok(metrics)
@@ -91,6 +93,7 @@ impl Metrics {
             Err(Error::Overloaded { .. }) => "overloaded",
             Err(Error::DiskFull { .. }) => "disk_full",
             Err(Error::Unavailable { .. }) => "unavailable",
+            Err(Error::NotYet { .. }) => "not_yet",
             Err(Error::TooLarge { .. }) => "too_large",
             Err(_) => "stopped",
         };

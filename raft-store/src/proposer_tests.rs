@@ -86,7 +86,8 @@ async fn a_request_is_sent_again_until_it_is_applied_and_then_settled() {
     assert!(alone.proposer.take_batch().is_none(), "more patience the second time");
     // Both copies reach the log; the second changes nothing.
     let encoded = codec::encode_batches(vec![again.clone(), again]);
-    let command: Command = codec::decode(encoded, &crate::Plain).expect("a command");
+    let command: Command =
+        codec::decode(encoded, &crate::Plain, codec::VERSION).expect("a command");
     let applied = alone.shared.apply(Term(5), LogIndex(1), &command);
     assert_eq!(applied.changes.len(), 1);
     alone.shared.announce(LogIndex(1), &applied);

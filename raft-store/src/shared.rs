@@ -2,6 +2,7 @@
 //! so that a reader sees both at the same revision. The lock is never held across a wait.
 
 use crate::{
+    codec,
     divergence::{Note, Notes},
     hub::{Hub, RingLimits},
     state::{Applied, Command, Session, State},
@@ -45,6 +46,8 @@ type Answer = Result<Committed, Error>;
 pub(crate) struct Shared {
     /// Under which this process proposes.
     session: Session,
+    /// The newest version of commands that this program reads.
+    knows: u32,
     /// As the state has it, without its lock: asked with every call between members.
     cluster: Arc<OnceLock<Cluster>>,
     core: RwLock<Core>,
@@ -60,6 +63,7 @@ impl Shared {
         let cluster = state.cluster().cloned().map_or_else(OnceLock::new, OnceLock::from);
         Shared {
             session,
+            knows: codec::VERSION,
             cluster: Arc::new(cluster),
             core: RwLock::new(Core {
                 hub: Hub::new(revision, limits),
@@ -71,6 +75,16 @@ impl Shared {
             stopped: watch::Sender::new(None),
             waiting: Mutex::new(BTreeMap::new()),
         }
+    }
+
+    /// As a program that knows no more.
+    #[cfg(test)]
+    pub(crate) fn knowing(self, knows: u32) -> Shared {
+        Shared { knows, ..self }
+    }
+
+    pub(crate) fn knows(&self) -> u32 {
+        self.knows
     }
 
     pub(crate) fn session(&self) -> Session {

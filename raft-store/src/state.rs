@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Compact(Revision),
     /// Say which cluster this is, unless that was said before.
     Found(Cluster),
+    /// Every member reads commands of this version, and always will.
+    Raise(u32),
 }
 
 /// What became of a request, as remembered in the state until its proposer has settled it.
@@ -89,6 +91,8 @@ pub(crate) struct Applied {
     pub(crate) floor: Option<Revision>,
     /// Set if the state now says which cluster it belongs to, and did not before.
     pub(crate) founded: Option<Cluster>,
+    /// Set if the level rose.
+    pub(crate) level: Option<u32>,
 }
 
 type Space = BTreeMap<Arc<str>, Arc<Stored>>;
@@ -103,6 +107,7 @@ pub(crate) struct State {
     /// Of all objects in `spaces`, always.
     digest: Digest,
     cluster: Option<Cluster>,
+    level: u32,
 }
 
 impl State {
@@ -124,6 +129,11 @@ impl State {
     /// The cluster this state belongs to; `None` until its first leader has said so.
     pub(crate) fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
+    }
+
+    /// The newest version of commands that every member reads; never falls. 0 before it was said.
+    pub(crate) fn level(&self) -> u32 {
+        self.level
     }
 
     pub(crate) fn sessions(&self) -> &BTreeMap<Session, SessionState> {
@@ -150,6 +160,12 @@ impl State {
                 if self.cluster.is_none() {
                     self.cluster = Some(cluster.clone());
                     applied.founded = Some(cluster.clone());
+                }
+            }
+            Command::Raise(level) => {
+                if *level > self.level {
+                    self.level = *level;
+                    applied.level = Some(*level);
                 }
             }
         }
@@ -466,6 +482,10 @@ impl Loader {
 
     pub(crate) fn cluster(&mut self, cluster: Option<Cluster>) {
         self.state.cluster = cluster;
+    }
+
+    pub(crate) fn level(&mut self, level: u32) {
+        self.state.level = level;
     }
 
     pub(crate) fn finish(self) -> State {

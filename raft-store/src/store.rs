@@ -1,8 +1,9 @@
 //! The handle to one member's store: the API for everything above it.
 
 use crate::{
-    backup,
+    backup, codec,
     config::{Config, OpenError, Peer},
+    levels,
     member::Member,
     members::{Leadership, MemberStatus},
     membership::Request,
@@ -92,7 +93,10 @@ impl Store {
         }
         match &self.inner.mode {
             Mode::Memory { last_serial, .. } => self.commit_in_memory(last_serial, txn),
-            Mode::Member(member, _) => member.txn(txn).await,
+            Mode::Member(member, _) => {
+                levels::reached(&self.inner.shared, codec::version_for(&txn)).await?;
+                member.txn(txn).await
+            }
         }
     }
 
@@ -131,6 +135,12 @@ impl Store {
     /// itself if that is longer ago than memory reaches.
     pub fn quiet_until(&self, space: &str, after: Revision) -> Revision {
         self.inner.shared.read().hub.quiet_until(space, after)
+    }
+
+    /// The newest version of commands that every member reads, as far as this one knows; 0 before any was said.
+    #[cfg(test)]
+    pub(crate) fn level(&self) -> u32 {
+        self.inner.shared.read().state.level()
     }
 
     /// Waits until this member has applied `revision`; `Unavailable` after `timeout`.

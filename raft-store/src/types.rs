@@ -235,6 +235,13 @@ pub enum Error {
     /// No leader or no quorum within the deadline. `unknown`: the write may yet be applied.
     #[error("no quorum within the deadline")]
     Unavailable { unknown: bool },
+    /// Masters of an earlier version could not read it: upgrade every master, then ask again. Nothing was
+    /// proposed.
+    #[error(
+        "not before all masters read commands of version {version} (all read version {level} now): upgrade \
+         those of an earlier version, or remove what does not answer"
+    )]
+    NotYet { version: u32, level: u32 },
     /// One entry may not be larger: make it smaller.
     #[error("transaction of {bytes} bytes is over the limit of {limit}")]
     TooLarge { bytes: usize, limit: usize },

@@ -5,7 +5,7 @@ use super::{Entry, LogId, Nothing, StoredMembership, Types, term_of};
 use crate::{
     codec,
     disk::{AppliedTo, StateBatch, StateDisk},
-    durable,
+    durable, levels,
     metrics::Metrics,
     roster::Roster,
     seal::Seal,
@@ -195,7 +195,8 @@ impl Machine {
             EntryPayload::Normal(payload) => {
                 pending.bytes += payload.0.len();
                 let seal = self.current_disk().seal().clone();
-                let command = codec::decode(payload.0, &*seal).map_err(io::Error::other)?;
+                let command = codec::decode(payload.0, &*seal, self.shared.knows());
+                let command = command.map_err(io::Error::other)?;
                 let (term, index) = (Term(term_of(&entry.log_id)), LogIndex(entry.log_id.index));
                 let applied = self.shared.apply(term, index, &command);
                 for new in applied.changes.iter().filter_map(|change| change.new.as_ref()) {
@@ -282,7 +283,7 @@ impl RaftStateMachine<Types> for Machine {
         snapshot: Arc<SnapshotDir>,
     ) -> Result<(), io::Error> {
         let (dirs, expected) = (self.dirs.clone(), meta.last_log_id);
-        let seal = self.current_disk().seal().clone();
+        let (seal, knows) = (self.current_disk().seal().clone(), self.shared.knows());
         let (disk, state) = blocking(move || {
             let index = expected.map_or(0, |id| id.index);
             let dir = dirs.fresh("state", index);
@@ -294,6 +295,9 @@ impl RaftStateMachine<Types> for Machine {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, detail));
             }
             let state = disk.load()?;
+            if state.level() > knows {
+                return Err(io::Error::other(levels::too_new(state.level(), knows)));
+            }
             let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             dirs.point_to(name)?;
             Ok((Arc::new(disk), state))

@@ -10,7 +10,6 @@ use super::{
     wire::{Answers, Incoming, MESSAGE_BYTES_MAX},
 };
 use crate::{
-    codec,
     config::{OpenError, OwnTls},
     founding::Doorkeeper,
     inbox::Inbox,
@@ -137,23 +136,24 @@ impl Service {
         requests: impl Incoming<ForwardRequest>,
     ) -> Answers<ForwardResponse> {
         let inbox = self.inbox.clone();
-        let leadership = self.leadership.clone();
+        let (leadership, knows) = (self.leadership.clone(), self.shared.knows());
         let answers = requests.map(move |request| {
             let ForwardRequest { number, batch, version } = request?;
             let batch = batch.ok_or_else(|| Status::invalid_argument("no batch"))?;
             let leads = leadership.borrow().leading.is_some();
-            let refusal = judge(leads, version, || inbox.offer(batch));
+            let readable = version <= knows;
+            let refusal = judge(leads, readable, || inbox.offer(batch));
             Ok(ForwardResponse { number, refusal: refusal.into() })
         });
         self.until_stopped(answers)
     }
 }
 
-/// What becomes of a forwarded batch that needs a version of commands; `offer` takes it if there is room.
-fn judge(leads: bool, version: u32, offer: impl FnOnce() -> bool) -> Refusal {
+/// What becomes of a forwarded batch; `offer` takes it if there is room.
+fn judge(leads: bool, readable: bool, offer: impl FnOnce() -> bool) -> Refusal {
     match leads {
         false => Refusal::NotLeader,
-        true if version > codec::VERSION => Refusal::Newer,
+        true if !readable => Refusal::Newer,
         true if offer() => Refusal::Taken,
         true => Refusal::Overloaded,
     }
@@ -287,7 +287,7 @@ impl peer::peer_server::Peer for Service {
             last_log_index: raft.last_log_index.unwrap_or(0),
             gone_term: self.signs.gone(),
             notes: self.shared.read().notes.all().iter().map(convert::to_note).collect(),
-            reads: codec::VERSION,
+            reads: self.shared.knows(),
             cluster: self.shared.cluster().get().map(convert::to_cluster),
             disk_full: self.steward.room.full(),
         }))
@@ -425,10 +425,10 @@ mod tests {
 
     #[test]
     fn a_leader_takes_nothing_of_which_it_would_leave_out_a_part() {
-        assert_eq!(judge(true, codec::VERSION, || true), Refusal::Taken);
-        assert_eq!(judge(true, codec::VERSION, || false), Refusal::Overloaded);
-        assert_eq!(judge(true, codec::VERSION + 1, || panic!("taken")), Refusal::Newer);
-        assert_eq!(judge(false, codec::VERSION, || panic!("taken")), Refusal::NotLeader);
+        assert_eq!(judge(true, true, || true), Refusal::Taken);
+        assert_eq!(judge(true, true, || false), Refusal::Overloaded);
+        assert_eq!(judge(true, false, || panic!("taken")), Refusal::Newer);
+        assert_eq!(judge(false, true, || panic!("taken")), Refusal::NotLeader);
     }
 
     #[test]

@@ -308,6 +308,7 @@ impl World {
             disk: Disk { reserve: RESERVE, free_space: Arc::new(Space(host.free.clone())) },
             seal: Arc::new(crate::Plain),
             registry: prometheus::Registry::new(),
+            knows: crate::codec::VERSION,
         }
     }
 
