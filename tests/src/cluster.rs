@@ -1,10 +1,10 @@
 //! A cluster of real processes, made with the binary's own `dev` command and ended with the test.
 
+use crate::ports::free_ports;
 use serde_json::Value;
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Output, Stdio},
     sync::mpsc,
@@ -224,20 +224,4 @@ pub fn clients() -> PathBuf {
 pub fn is_root() -> bool {
     let output = Command::new("id").arg("-u").output().expect("id runs");
     output.stdout == b"0\n"
-}
-
-/// A port with the next few above it (and those 100 above) most likely free.
-fn free_ports() -> u16 {
-    for _ in 0..100 {
-        let probe = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let base = probe.local_addr().expect("bound").port();
-        drop(probe);
-        let wanted = (0..6).chain(101..106).map(|offset| base.checked_add(offset));
-        let free =
-            wanted.map(|port| port.and_then(|port| TcpListener::bind(("127.0.0.1", port)).ok()));
-        if free.collect::<Vec<_>>().iter().all(Option::is_some) {
-            return base;
-        }
-    }
-    panic!("no free ports")
 }

@@ -2,5 +2,6 @@
 //! says for what, is bounded, and prints the state when it gives up.
 
 pub mod cluster;
+pub mod ports;
 
 pub use cluster::Cluster;

@@ -22,6 +22,7 @@ use std::{
 use tests::{
     Cluster,
     cluster::{binary, signal},
+    ports::free_address,
 };
 
 /// For anything that must come true; far beyond what a loaded machine needs.
@@ -273,11 +274,6 @@ fn another_joins(cluster: &Cluster, kubeconfig: &Path) -> (Master, tempfile::Tem
         both.then_some(()).ok_or_else(|| format!("{said}\n{log}"))
     });
     (joined, directory)
-}
-
-fn free_address() -> String {
-    let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    probe.local_addr().expect("bound").to_string()
 }
 
 /// The master takes one each second, every other one is full, and one full one is kept.

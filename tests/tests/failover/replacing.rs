@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tests::{
     Cluster,
     cluster::{binary, signal},
+    ports::free_address,
 };
 
 /// A master beside those that `coxswain dev` runs; ended with the test.
@@ -63,11 +64,6 @@ fn join_command(line: &str, name: &str, directory: &Path) -> (Command, String) {
     command.args(["--listen", &api, "--peer-address", &peer]);
     command.arg("--data-dir").arg(directory.join("data")).arg("--pki").arg(directory.join("pki"));
     (command, format!("https://{api}"))
-}
-
-fn free_address() -> String {
-    let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    probe.local_addr().expect("bound").to_string()
 }
 
 /// Why a master that was started with that line is not let in.
