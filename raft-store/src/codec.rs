@@ -40,7 +40,11 @@ pub(crate) fn encode_batches(batches: Vec<peer::Batch>) -> Bytes {
 
 /// The version that first had everything in a batch.
 pub(crate) fn version_of(batch: &peer::Batch) -> u32 {
-    match batch.requests.iter().any(is_new) {
+    first_with(batch.requests.iter().any(is_new))
+}
+
+fn first_with(spans_or_shared_revisions: bool) -> u32 {
+    match spans_or_shared_revisions {
         true => SPANS_AND_SHARED_REVISIONS,
         false => WRITES,
     }
@@ -49,10 +53,7 @@ pub(crate) fn version_of(batch: &peer::Batch) -> u32 {
 /// The version that first had everything in a transaction.
 pub(crate) fn version_for(txn: &Txn) -> u32 {
     let span = |write: &Write| matches!(write.op, Op::DeleteUntil(_) | Op::CheckUntil(_));
-    match txn.one_revision || txn.writes.iter().any(span) {
-        true => SPANS_AND_SHARED_REVISIONS,
-        false => WRITES,
-    }
+    first_with(txn.one_revision || txn.writes.iter().any(span))
 }
 
 fn is_new(request: &peer::Request) -> bool {

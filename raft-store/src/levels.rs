@@ -74,12 +74,15 @@ pub(crate) async fn read_by_others(raft: &Raft, links: &Links, own: MemberId) ->
     futures::future::join_all(asked).await
 }
 
-/// Why a state of a group at `level` is not for this program.
-pub(crate) fn too_new(level: u32, knows: u32) -> String {
-    format!(
-        "all masters of its group read commands of version {level}, and from then on it is for programs that do; \
-         this one reads up to {knows}"
-    )
+/// Whether a state of a group at `level` is for a program that `knows` so much; if not, why.
+pub(crate) fn known(level: u32, knows: u32) -> Result<(), String> {
+    match level <= knows {
+        true => Ok(()),
+        false => Err(format!(
+            "all masters of its group read commands of version {level}, and from then on it is for programs that \
+             do; this one reads up to {knows}"
+        )),
+    }
 }
 
 /// Returns when every member reads what needs `version`, as far as this one knows.

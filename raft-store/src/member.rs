@@ -77,7 +77,6 @@ pub(crate) struct Member {
     barriers: Barriers,
     leadership: watch::Receiver<Leadership>,
     answers: Answers,
-    room: Arc<Room>,
     steward: Steward,
     stopping: CancellationToken,
     /// Whose files must be closed at the end.
@@ -185,7 +184,6 @@ impl Member {
             barriers,
             leadership,
             answers: service.answers.clone(),
-            room: steward.room.clone(),
             steward: steward.clone(),
             stopping: service.stopping.clone(),
             disk: Mutex::new(Some(disk)),
@@ -212,13 +210,19 @@ impl Member {
 
     pub(crate) async fn txn(&self, txn: crate::Txn) -> Result<crate::Committed, Error> {
         let timer = self.metrics.txn_seconds.start_timer();
-        let result = match self.room.admit(&txn) {
+        let result = match self.admit(&txn).await {
             Ok(()) => self.proposer.propose(txn).await,
-            Err(full) => Err(full),
+            Err(refused) => Err(refused),
         };
         timer.observe_duration();
         self.metrics.count(&result);
         result
+    }
+
+    /// Whether there is room for it, and everybody can read it.
+    async fn admit(&self, txn: &crate::Txn) -> Result<(), Error> {
+        self.steward.room.admit(txn)?;
+        levels::reached(&self.shared, codec::version_for(txn)).await
     }
 
     pub(crate) async fn barrier(&self) -> Result<Revision, Error> {
@@ -308,7 +312,7 @@ impl Member {
 
     #[cfg(test)]
     pub(crate) fn room(&self) -> &Room {
-        &self.room
+        &self.steward.room
     }
 
     #[cfg(test)]
@@ -508,8 +512,7 @@ pub(crate) fn open_state(
     #[cfg(test)]
     let shared = shared.knowing(config.knows);
     let shared = Arc::new(shared);
-    if level > shared.knows() {
-        let why = levels::too_new(level, shared.knows());
+    if let Err(why) = levels::known(level, shared.knows()) {
         return Err(OpenError::Unreadable { path: dir, why });
     }
     let machine = Machine::new(shared.clone(), dirs.clone(), state_disk, metrics.clone());

@@ -1,9 +1,8 @@
 //! The handle to one member's store: the API for everything above it.
 
 use crate::{
-    backup, codec,
+    backup,
     config::{Config, OpenError, Peer},
-    levels,
     member::Member,
     members::{Leadership, MemberStatus},
     membership::Request,
@@ -93,10 +92,7 @@ impl Store {
         }
         match &self.inner.mode {
             Mode::Memory { last_serial, .. } => self.commit_in_memory(last_serial, txn),
-            Mode::Member(member, _) => {
-                levels::reached(&self.inner.shared, codec::version_for(&txn)).await?;
-                member.txn(txn).await
-            }
+            Mode::Member(member, _) => member.txn(txn).await,
         }
     }
 

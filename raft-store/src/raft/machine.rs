@@ -295,9 +295,7 @@ impl RaftStateMachine<Types> for Machine {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, detail));
             }
             let state = disk.load()?;
-            if state.level() > knows {
-                return Err(io::Error::other(levels::too_new(state.level(), knows)));
-            }
+            levels::known(state.level(), knows).map_err(io::Error::other)?;
             let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             dirs.point_to(name)?;
             Ok((Arc::new(disk), state))

@@ -141,19 +141,19 @@ impl Service {
             let ForwardRequest { number, batch, version } = request?;
             let batch = batch.ok_or_else(|| Status::invalid_argument("no batch"))?;
             let leads = leadership.borrow().leading.is_some();
-            let readable = version <= knows;
-            let refusal = judge(leads, readable, || inbox.offer(batch));
+            let refusal = judge(leads, version, knows, || inbox.offer(batch));
             Ok(ForwardResponse { number, refusal: refusal.into() })
         });
         self.until_stopped(answers)
     }
 }
 
-/// What becomes of a forwarded batch; `offer` takes it if there is room.
-fn judge(leads: bool, readable: bool, offer: impl FnOnce() -> bool) -> Refusal {
+/// What becomes of a forwarded batch that needs a version of commands, at a member that `knows` so many; `offer`
+/// takes it if there is room.
+fn judge(leads: bool, version: u32, knows: u32, offer: impl FnOnce() -> bool) -> Refusal {
     match leads {
         false => Refusal::NotLeader,
-        true if !readable => Refusal::Newer,
+        true if version > knows => Refusal::Newer,
         true if offer() => Refusal::Taken,
         true => Refusal::Overloaded,
     }
@@ -425,10 +425,10 @@ mod tests {
 
     #[test]
     fn a_leader_takes_nothing_of_which_it_would_leave_out_a_part() {
-        assert_eq!(judge(true, true, || true), Refusal::Taken);
-        assert_eq!(judge(true, true, || false), Refusal::Overloaded);
-        assert_eq!(judge(true, false, || panic!("taken")), Refusal::Newer);
-        assert_eq!(judge(false, true, || panic!("taken")), Refusal::NotLeader);
+        assert_eq!(judge(true, 3, 3, || true), Refusal::Taken);
+        assert_eq!(judge(true, 3, 3, || false), Refusal::Overloaded);
+        assert_eq!(judge(true, 4, 3, || panic!("taken")), Refusal::Newer);
+        assert_eq!(judge(false, 3, 3, || panic!("taken")), Refusal::NotLeader);
     }
 
     #[test]
