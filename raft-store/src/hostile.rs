@@ -179,7 +179,8 @@ mod tests {
         let span = codec::encode_batches(vec![peer::Batch { session: 8, settled: 9, requests }]);
         let compact = codec::encode_compact(crate::Revision(2));
         let found = codec::encode_found(&crate::Cluster { id: "c".into(), epoch: 1 });
-        let commands = [put(1), put(2), span, compact, found];
+        let raise = codec::encode_raise(codec::VERSION);
+        let commands = [put(1), put(2), span, compact, found, raise];
         let payloads = commands.map(|bytes| EntryPayload::Normal(Payload(bytes)));
         let entries = [EntryPayload::Blank].into_iter().chain(payloads).enumerate();
         entries.map(|(at, payload)| Entry { log_id: log_id(2, 5 + at as u64), payload }).collect()

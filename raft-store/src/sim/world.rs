@@ -84,6 +84,8 @@ impl Setup {
             Setup {
                 members: if random.random_ratio(1, 3) { 5 } else { 3 },
                 timers: Timers {
+                    // Slower ones make runs a tenth shorter, and hide mistakes (a vote given too early
+                    // from 300 seeds).
                     heartbeat: ms(50),
                     election_min: ms(election_min),
                     election_max: ms(election_min * random.random_range(12..25) / 10),

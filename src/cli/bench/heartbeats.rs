@@ -40,6 +40,11 @@ pub(super) struct Args {
     api_port: u16,
 }
 
+/// Within which masters show in their metrics what their logs have come to.
+const SHOWN_AFTER: Duration = Duration::from_secs(2);
+/// How often is looked whether the masters have come to rest.
+const LOOKS_MAX: u32 = 60;
+
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 
 pub(super) async fn run(args: Args) -> Result<()> {
@@ -57,8 +62,6 @@ struct Bench {
 
 /// What the masters have used so far, together.
 struct Used {
-    /// Of the leader's log.
-    last_log_index: u64,
     cpu_seconds: f64,
     resident_bytes: Vec<u64>,
 }
@@ -69,6 +72,7 @@ impl Bench {
         self.all(Step::Register, Duration::ZERO).await?;
         let seconds = began.elapsed().as_secs_f64();
         figures::note("heartbeats_register", json!({"nodes": self.args.nodes, "seconds": seconds}));
+        let end_before = self.log_at_rest().await?;
         let before = self.used().await?;
         let (mut latencies, began) = (Vec::new(), Instant::now());
         for round in 1..=self.args.rounds {
@@ -78,11 +82,12 @@ impl Bench {
         }
         let took = began.elapsed();
         let after = self.used().await?;
+        let end_after = self.log_end().await?;
         let cpu = after.cpu_seconds - before.cpu_seconds;
         let extra = json!({
             "nodes": self.args.nodes,
             "interval_seconds": self.args.interval,
-            "log_entries": after.last_log_index - before.last_log_index,
+            "log_entries": end_after - end_before,
             "masters_cpu_cores": cpu / took.as_secs_f64(),
             "masters_resident_bytes": after.resident_bytes,
         });
@@ -119,12 +124,33 @@ impl Bench {
     }
 
     async fn used(&self) -> Result<Used> {
-        let mut used = Used { last_log_index: 0, cpu_seconds: 0.0, resident_bytes: Vec::new() };
+        let mut used = Used { cpu_seconds: 0.0, resident_bytes: Vec::new() };
         for member in members::ask(&self.target).await? {
             let pid = members::local_pid(&member)?;
             used.cpu_seconds += cpu_seconds(pid)?;
             used.resident_bytes.push(resident_bytes(pid)?);
         }
+        Ok(used)
+    }
+
+    /// The end of the log, once nothing is written any more: what registering nodes brings about goes on for
+    /// a moment, and is none of the heartbeats'.
+    async fn log_at_rest(&self) -> Result<u64> {
+        let mut end = self.log_end().await?;
+        for _ in 0..LOOKS_MAX {
+            let later = self.log_end().await?;
+            if later == end {
+                return Ok(end);
+            }
+            end = later;
+        }
+        anyhow::bail!("the masters still write {LOOKS_MAX} looks after the nodes were registered")
+    }
+
+    /// The end of the leader's log, with all that was in it when this was asked.
+    async fn log_end(&self) -> Result<u64> {
+        tokio::time::sleep(SHOWN_AFTER).await;
+        let mut end = 0;
         for server in &self.target.servers {
             let mut connection = Connection::open(server, self.target.tls.clone()).await?;
             let (_, text) =
@@ -133,9 +159,9 @@ impl Bench {
             let index =
                 text.lines().find_map(|line| line.strip_prefix("coxswain_raft_last_log_index "));
             let index = index.context("a master tells the end of its log")?.parse::<f64>()?;
-            used.last_log_index = used.last_log_index.max(index as u64);
+            end = end.max(index as u64);
         }
-        Ok(used)
+        Ok(end)
     }
 }
 
