@@ -150,8 +150,11 @@ impl Member {
     ) -> Result<Assembled, OpenError> {
         let me = validate(&config)?;
         let settings = raft::settings(&config)?;
-        let Opened { shared, machine, dirs, log } = opened;
+        let Opened { shared, machine, dirs, mut log } = opened;
         let (disk, applied, roster) = (machine.disk(), machine.applied_id(), machine.roster());
+        let (done, path) = (*applied.borrow(), config.data_dir.join("log"));
+        let broken = |source| OpenError::Disk { path, source };
+        log.cut_superseded(done).await.map_err(broken)?;
         let (mark, promises) = (log.mark(), log.promises());
         let links = Links::new(dial, config.timers, metrics.clone());
         let raft = Raft::new(config.member.0, settings, links.clone(), log, machine).await;
@@ -582,13 +585,19 @@ impl Context {
         // A leader cut off from the others hears of no new term: it must notice the time itself.
         let mut tick = Ticks::every(self.timers.heartbeat * 2);
         loop {
-            let now = raft.borrow_watched().clone();
-            if let Err(fatal) = &now.running_state {
-                self.shared.stop(&format!("Raft: {fatal}"));
-                announce.send_modify(|leadership| leadership.leading = None);
-                return;
-            }
-            let seen = self.leadership_in(&now, *applied.borrow_and_update());
+            let seen = {
+                let now = raft.borrow_watched();
+                let seen = self.leadership_in(&now, *applied.borrow_and_update());
+                now.running_state.clone().map(|()| seen)
+            };
+            let seen = match seen {
+                Ok(seen) => seen,
+                Err(fatal) => {
+                    self.shared.stop(&format!("Raft: {fatal}"));
+                    announce.send_modify(|leadership| leadership.leading = None);
+                    return;
+                }
+            };
             announce.send_if_modified(|known| {
                 let changed = *known != seen;
                 if changed && known.leader != seen.leader && seen.leader.is_some() {

@@ -45,6 +45,12 @@ fn a_seed_replays_to_the_same_trace() {
     }
 }
 
+/// The power goes from a member whose state has what its log was yet to replace.
+#[test]
+fn a_state_ahead_of_its_log_is_no_damage() {
+    hold(3_808_757..3_808_758);
+}
+
 /// Faults that did not happen would prove nothing.
 #[test]
 fn promises_hold_whatever_breaks() {

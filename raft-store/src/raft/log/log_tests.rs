@@ -94,6 +94,55 @@ async fn survives(dir: &Path) {
     close((log, writer));
 }
 
+/// A log of term 1 that knows of what term 2 committed in its place, opened again.
+async fn superseded(dir: &Path) -> (Log, JoinHandle<()>) {
+    let (mut log, writer) = open(dir);
+    log.blocking_append((0..10).map(|index| entry(1, index))).await.expect("appended");
+    log.save_committed(Some(log_id(2, 8))).await.expect("saved");
+    close((log, writer));
+    let (mut log, writer) = open(dir);
+    let committed = log.read_committed().await.expect("committed");
+    assert_eq!(committed, None, "what is here at its index was never committed");
+    (log, writer)
+}
+
+/// The state was on disk, and what it had applied from the log was not.
+#[tokio::test]
+async fn a_log_that_ends_with_what_was_committed_otherwise_is_cut() {
+    for (purged, applied) in [(None, 0), (None, 7), (None, 8), (None, 9), (Some(log_id(1, 7)), 8)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut log, writer) = superseded(dir.path()).await;
+        if let Some(purged) = purged {
+            log.purge(purged).await.expect("purged");
+        }
+        log.cut_superseded(Some(log_id(2, applied))).await.expect("cut");
+        assert_eq!(ids(&mut log, 0..20).await, [], "applied {applied}");
+        let state = log.get_log_state().await.expect("a state");
+        assert_eq!(state.last_log_id, purged);
+        // As openraft closes the gap to the state.
+        log.purge(log_id(2, applied)).await.expect("purged");
+        log.blocking_append([entry(2, applied + 1)]).await.expect("appended");
+        close((log, writer));
+
+        let (mut log, writer) = open(dir.path());
+        assert_eq!(ids(&mut log, 0..20).await, [(2, applied + 1)], "it goes on from there");
+        close((log, writer));
+    }
+}
+
+#[tokio::test]
+async fn any_other_log_stays() {
+    let all: Vec<_> = (0..10).map(|index| (1, index)).collect();
+    // Nothing applied; behind the log; its end; after a gap.
+    for applied in [None, Some(log_id(1, 4)), Some(log_id(1, 9)), Some(log_id(2, 12))] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut log, writer) = superseded(dir.path()).await;
+        log.cut_superseded(applied).await.expect("not cut");
+        assert_eq!(ids(&mut log, 0..20).await, all, "applied {applied:?}");
+        close((log, writer));
+    }
+}
+
 /// Votes and the like lay among the entries, in one family of keys.
 #[tokio::test]
 async fn a_log_of_an_earlier_version_is_carried_on() {

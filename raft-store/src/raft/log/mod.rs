@@ -142,6 +142,26 @@ impl Log {
         Ok((Log { view, engine, queue, written, mark: syncing }, writer, jobs))
     }
 
+    /// Cuts all of a log that ends with what was committed otherwise. The state on disk may be ahead of
+    /// it when the power goes: it then still holds entries of an earlier leader, which were to be
+    /// replaced. Whatever else it has is in the state too.
+    pub(crate) async fn cut_superseded(&mut self, applied: Option<LogId>) -> io::Result<()> {
+        let (last, purged) = {
+            let view = self.view();
+            (view.last.map(|(id, _)| id), view.purged)
+        };
+        let index = |id: &LogId| id.index;
+        if last >= applied || last.as_ref().map(index) < applied.as_ref().map(index) {
+            return Ok(());
+        }
+        tracing::info!(
+            ?last,
+            ?applied,
+            "the log ends with what was committed otherwise: it is cut"
+        );
+        self.truncate_after(purged).await
+    }
+
     pub(crate) fn promises(&self) -> Promises {
         Promises(self.view.clone())
     }
@@ -394,9 +414,9 @@ impl RaftLogStorage<Types> for Log {
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
         let view = self.view();
-        // It may be on disk although the entry is not: it then says nothing.
+        // Of an entry that is not here it says nothing: those that are may be the ones it replaces.
         let last = view.last.map(|(id, _)| id).max(view.purged);
-        Ok(view.committed.min(last))
+        Ok(view.committed.filter(|committed| Some(*committed) <= last))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
