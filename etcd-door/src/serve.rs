@@ -17,7 +17,7 @@ use futures::{
     stream::{BoxStream, StreamExt as _},
 };
 use http::{Request, Response};
-use raft_store::{OwnTls, Store, connections};
+use raft_store::{Http2, OwnTls, Store, connections};
 use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -26,21 +26,16 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status,
-    body::Body,
-    service::Routes,
-    transport::{
-        Server,
-        server::{Connected, TcpConnectInfo, TcpIncoming, TlsConnectInfo},
-    },
-};
-use tower::{Service as _, service_fn};
+use tonic::{Status, body::Body, service::Routes, transport::server::TcpIncoming};
+use tower::Service as _;
 
 /// The organization in the certificates of clients that may come in.
 pub const ROLE: &str = "coxswain:etcd";
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
+const HTTP2: Http2 = Http2 {
+    stream_window: 1 << 20,
+    connection_window: 4 << 20,
+    keep_alive: Duration::from_secs(10),
+};
 /// How often leases and compaction are looked at.
 const TEND_EVERY: Duration = Duration::from_millis(500);
 
@@ -80,6 +75,7 @@ pub struct Door {
 
 /// Who connects.
 enum Incoming {
+    /// Everybody on this machine may come in.
     Loopback(TcpIncoming),
     Tls(BoxStream<'static, io::Result<TlsStream<TcpStream>>>),
 }
@@ -108,7 +104,7 @@ impl Door {
     }
 
     /// Serves until `shutdown`; streams end with it.
-    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), tonic::transport::Error> {
+    pub async fn serve(self, shutdown: CancellationToken) {
         let tls = matches!(self.incoming, Incoming::Tls(_));
         let scheme = if tls { "https" } else { "http" };
         let about =
@@ -117,25 +113,27 @@ impl Door {
         tracing::info!(address = %self.address, tls, "serving etcd's API");
         let answers = async {
             match self.incoming {
-                Incoming::Loopback(incoming) => answer_all(&door, tls, incoming, shutdown).await,
-                Incoming::Tls(incoming) => answer_all(&door, tls, incoming, shutdown).await,
+                Incoming::Loopback(incoming) => {
+                    answer_all(&door, incoming, |_| true, shutdown).await;
+                }
+                Incoming::Tls(incoming) => answer_all(&door, incoming, has_role, shutdown).await,
             }
         };
         tokio::select! {
-            ended = answers => ended,
-            () = tend(&door) => Ok(()),
+            () = answers => {}
+            () = tend(&door) => {}
         }
     }
 }
 
+/// Meets everybody who connects, until `shutdown`, and then until all that was asked is answered.
 async fn answer_all<IO>(
     door: &Services,
-    tls: bool,
     incoming: impl Stream<Item = io::Result<IO>>,
+    allowed: impl Fn(&IO) -> bool,
     shutdown: CancellationToken,
-) -> Result<(), tonic::transport::Error>
-where
-    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let kv = KvServer::new(door.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let services = Routes::new(kv)
@@ -144,41 +142,34 @@ where
         .add_service(ClusterServer::new(door.clone()))
         .add_service(MaintenanceServer::new(door.clone()))
         .prepare();
-    let inside = door.clone();
-    Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .serve_with_incoming_shutdown(
-            service_fn(move |request| answer(inside.clone(), services.clone(), tls, request)),
-            incoming,
-            shutdown.cancelled_owned(),
-        )
-        .await
+    let greet = |io: &IO| {
+        let (allowed, door, services) = (allowed(io), door.clone(), services.clone());
+        move |request| answer(door.clone(), services.clone(), allowed, request)
+    };
+    HTTP2.serve(incoming, greet, shutdown).await;
 }
 
-/// Lets in whoever may come in. Without TLS the address is loopback: everybody on this machine may.
+/// Lets in whoever may come in.
 async fn answer(
     door: Services,
     mut services: Routes,
-    tls: bool,
-    request: Request<Body>,
+    allowed: bool,
+    request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    if tls && !has_role(&request) {
+    if !allowed {
         let detail = format!("etcd's API is for certificates of the organization {ROLE}");
         return Ok(Status::permission_denied(detail).into_http());
     }
     match unary::answer(&door, request).await {
         Ok(answer) => Ok(answer),
-        Err(request) => services.call(request).await,
+        Err(request) => services.call(request.map(Body::new)).await,
     }
 }
 
 /// The handshake has proved whose the certificate is.
-fn has_role(request: &Request<Body>) -> bool {
-    let connection = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
-    let certificates = connection.and_then(TlsConnectInfo::peer_certs);
-    let Some(first) = certificates.as_deref().and_then(|it| it.first()) else { return false };
+fn has_role(connection: &TlsStream<TcpStream>) -> bool {
+    let certificates = connection.get_ref().1.peer_certificates();
+    let Some(first) = certificates.and_then(|it| it.first()) else { return false };
     let Ok((_, certificate)) = x509_parser::parse_x509_certificate(first) else { return false };
     let mut organizations = certificate.subject().iter_organization();
     organizations.any(|name| name.as_str().is_ok_and(|name| name == ROLE))

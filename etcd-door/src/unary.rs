@@ -3,13 +3,19 @@
 //!
 //! Format: gRPC over HTTP/2, "Length-Prefixed-Message": a flag, four bytes of length, the message.
 
-use crate::{kv::Door, proto::rpc::kv_server::Kv as _, status::too_large};
+use crate::{
+    kv::Door,
+    proto::rpc::{RangeRequest, kv_server::Kv as _},
+    status::too_large,
+};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use prost::Message;
 use std::future::ready;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, body::Body};
 
 /// Requests may be this large; the store has the last word.
@@ -20,10 +26,10 @@ const PREFIX: usize = 5;
 /// The answer to a call that is made here; else the request again.
 pub(crate) async fn answer(
     door: &Door,
-    request: Request<Body>,
-) -> Result<Response<Body>, Request<Body>> {
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Request<Incoming>> {
     let answer = match request.uri().path() {
-        "/etcdserverpb.KV/Range" => call(request.into_body(), |message| door.range(message)).await,
+        "/etcdserverpb.KV/Range" => range(door, request.into_body()).await,
         "/etcdserverpb.KV/Put" => call(request.into_body(), |message| door.put(message)).await,
         "/etcdserverpb.KV/Txn" => call(request.into_body(), |message| door.txn(message)).await,
         _ => return Err(request),
@@ -32,7 +38,7 @@ pub(crate) async fn answer(
 }
 
 async fn call<Q, A, F>(
-    body: Body,
+    body: Incoming,
     call: impl FnOnce(tonic::Request<Q>) -> F,
 ) -> Result<Response<Body>, Status>
 where
@@ -40,10 +46,31 @@ where
     A: Message,
     F: Future<Output = Result<tonic::Response<A>, Status>>,
 {
-    let message = message(gather(body.into_data_stream()).await?)?;
-    let message = Q::decode(message).map_err(|error| Status::internal(error.to_string()))?;
-    let answer = call(tonic::Request::new(message)).await?.into_inner();
-    Ok(response(&answer))
+    let answer = call(tonic::Request::new(read(body).await?)).await?;
+    Ok(response(answer.get_ref()))
+}
+
+/// One key is found at once. Many may take long, to find and to write down, and the other calls of the
+/// connection do not wait for that.
+async fn range(door: &Door, body: Incoming) -> Result<Response<Body>, Status> {
+    let message: RangeRequest = read(body).await?;
+    let many = !message.range_end.is_empty();
+    let door = door.clone();
+    let answer = async move {
+        let answer = door.range(tonic::Request::new(message)).await?;
+        Ok(response(answer.get_ref()))
+    };
+    if !many {
+        return answer.await;
+    }
+    let answered = AbortOnDropHandle::new(tokio::spawn(answer)).await;
+    answered.unwrap_or_else(|broken| Err(Status::internal(broken.to_string())))
+}
+
+async fn read<Q: Message + Default>(body: Incoming) -> Result<Q, Status> {
+    let pieces = body.into_data_stream().map_err(|error| Status::from_error(error.into()));
+    let message = message(gather(pieces).await?)?;
+    Q::decode(message).map_err(|error| Status::internal(error.to_string()))
 }
 
 /// All of a request's body; without a copy if it came in one piece.
@@ -101,7 +128,7 @@ fn response(answer: &impl Message) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::rpc::{PutRequest, RangeRequest};
+    use crate::proto::rpc::PutRequest;
 
     fn framed(flag: u8, length: usize, message: &[u8]) -> Bytes {
         let mut body = BytesMut::new();

@@ -13,9 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 /// Callers waiting for the next round.
 const CALLERS_MAX: usize = 65_536;
 
-/// Where more than a few ask at the same time, so many times as long as a round took nobody is asked:
-/// those who come meanwhile share the next one. A third of the rounds cost a third.
-const FEW: usize = 4;
+/// Where more than these ask at the same time, so many times as long as a round took nobody is asked:
+/// those who come meanwhile share the next one. A third of the rounds cost a third. Fewer would wait for
+/// nothing: they do not keep the processors busy, and a timer is coarser than a round.
+const FEW: usize = 24;
 const REST: u32 = 2;
 const REST_MAX: Duration = Duration::from_millis(5);
 

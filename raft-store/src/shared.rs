@@ -6,6 +6,7 @@ use crate::{
     divergence::{Note, Notes},
     hub::{Hub, RingLimits},
     state::{Applied, Command, Session, State},
+    time::block_apart,
     types::{Change, Cluster, Committed, Error, LogIndex, Revision, Term},
 };
 use std::{
@@ -168,7 +169,7 @@ impl Shared {
     /// Replaces everything by a snapshot; answers own requests whose outcome it contains.
     pub(crate) fn replace(&self, index: LogIndex, state: State, history: Arc<dyn History>) {
         let mut core = self.write();
-        core.state = state;
+        let before = std::mem::replace(&mut core.state, state);
         core.notes.clear();
         if let Some(cluster) = core.state.cluster() {
             self.cluster.get_or_init(|| cluster.clone());
@@ -186,6 +187,8 @@ impl Shared {
             }
         }
         drop(core);
+        // A large one takes long to take apart.
+        block_apart(move || drop(before));
         self.applied.send_replace(Position { index, revision });
         for (waiter, answer) in answers {
             let _ = waiter.send(answer);

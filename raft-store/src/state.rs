@@ -47,6 +47,16 @@ pub(crate) enum Command {
     Raise(u32),
 }
 
+impl Command {
+    /// Whether it is about spans of keys, of which nothing says how many there are.
+    pub(crate) fn has_spans(&self) -> bool {
+        let Command::Write(batches) = self else { return false };
+        let requests = batches.iter().flat_map(|batch| &batch.requests);
+        let mut writes = requests.flat_map(|request| &request.txn.writes);
+        writes.any(|write| matches!(write.op, Op::DeleteUntil(_) | Op::CheckUntil(_)))
+    }
+}
+
 /// What became of a request, as remembered in the state until its proposer has settled it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Outcome {

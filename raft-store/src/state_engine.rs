@@ -1,12 +1,12 @@
 //! Where the state's rows lie: a small seam under `disk`, so that a simulation can bring a disk that
 //! fails and forgets. An engine keeps rows in order; it knows nothing of what they mean.
 
-use crate::raft::log::engine::io_error;
+use crate::{raft::log::engine::io_error, time::block_here};
 use bytes::Bytes;
 use rocksdb::{
     ColumnFamily, DB, DBCompressionType, DBIterator, DEFAULT_COLUMN_FAMILY_NAME, Direction,
-    FlushOptions, IteratorMode, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
-    checkpoint::Checkpoint,
+    ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions, Snapshot, WriteBatch,
+    WriteOptions, checkpoint::Checkpoint,
 };
 use std::{fmt, io, path::Path, sync::Arc};
 
@@ -131,7 +131,15 @@ impl RocksState {
     fn write_now(&self, batch: WriteBatch) -> io::Result<()> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        self.db.write_opt(batch, &options).map_err(io_error)
+        // In memory it is done at once, unless RocksDB wants to be waited for: then nobody else is to wait.
+        options.set_no_slowdown(true);
+        match self.db.write_opt(WriteBatch::from_data(batch.data()), &options) {
+            Err(error) if error.kind() == ErrorKind::Incomplete => {
+                options.set_no_slowdown(false);
+                block_here(|| self.db.write_opt(batch, &options)).map_err(io_error)
+            }
+            written => written.map_err(io_error),
+        }
     }
 }
 

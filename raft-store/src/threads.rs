@@ -6,10 +6,11 @@ use std::io;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
-/// One may apply for long, the other answers heartbeats meanwhile.
-// They are as nice as the rest of the process: with a higher priority they interrupt whoever is about
-// to bring them more, and do it all in smaller parts, at a third more cost.
-const WORKERS: usize = 2;
+/// Two would wake each other for every message, which costs more than most of them. What would hold up heartbeats
+/// is done by `block_here`, or elsewhere.
+// It is as nice as the rest of the process: with a higher priority it interrupts whoever is about
+// to bring it more, and does it all in smaller parts, at a third more cost.
+const WORKERS: usize = 1;
 
 /// A runtime of its own, or that of whoever calls. It ends with this, and whatever still runs in it.
 pub(crate) struct Threads(Option<Runtime>);

@@ -6,6 +6,7 @@ use std::{
     ops::{Add, Sub},
     time::Duration,
 };
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// A moment on this member's monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,6 +116,15 @@ pub(crate) fn block_apart(work: impl FnOnce() + Send + 'static) {
         return work();
     }
     tokio::task::spawn_blocking(work);
+}
+
+/// Runs what may block, or compute, for long; the other tasks of this thread go on on another one. It costs the
+/// start of that one.
+pub(crate) fn block_here<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
 }
 
 /// Runs what blocks where it keeps nobody waiting. Fails if it panicked, or the program is ending.

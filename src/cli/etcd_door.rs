@@ -34,11 +34,7 @@ impl EtcdArgs {
             .await
             .context("--etcd-listen")?;
         let shutdown = shutdown.clone();
-        tasks.spawn(async move {
-            if let Err(error) = door.serve(shutdown).await {
-                tracing::error!(%error, "etcd's API is not served any more");
-            }
-        });
+        tasks.spawn(async move { door.serve(shutdown).await });
         Ok(())
     }
 }

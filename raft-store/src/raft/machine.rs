@@ -12,7 +12,7 @@ use crate::{
     shared::{Position, Shared},
     state::Applied,
     state_engine::Engines,
-    time::blocking,
+    time::{block_here, blocking},
     types::{LogIndex, Term},
 };
 use futures::{Stream, TryStreamExt};
@@ -36,6 +36,9 @@ pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, Arc<S
 /// Entries are written to disk and announced after about this many bytes of commands.
 // Much less than the ring, which must not lose what the disk does not have yet.
 const WRITE_BYTES: usize = 1 << 20;
+
+/// An entry of so many bytes takes longer to apply than it does to hand over everything else.
+const LONG_BYTES: usize = 512 << 10;
 
 /// A directory with a whole state; it goes with the last user.
 #[derive(Debug)]
@@ -193,12 +196,15 @@ impl Machine {
                 Ok(Applied::default())
             }
             EntryPayload::Normal(payload) => {
-                pending.bytes += payload.0.len();
+                let length = payload.0.len();
+                pending.bytes += length;
                 let seal = self.current_disk().seal().clone();
                 let command = codec::decode(payload.0, &*seal, self.shared.knows());
                 let command = command.map_err(io::Error::other)?;
                 let (term, index) = (Term(term_of(&entry.log_id)), LogIndex(entry.log_id.index));
-                let applied = self.shared.apply(term, index, &command);
+                let apply = || self.shared.apply(term, index, &command);
+                let long = length >= LONG_BYTES || command.has_spans();
+                let applied = if long { block_here(apply) } else { apply() };
                 for new in applied.changes.iter().filter_map(|change| change.new.as_ref()) {
                     seal.learn(&new.key, &new.body);
                 }
@@ -264,6 +270,8 @@ impl RaftStateMachine<Types> for Machine {
             pending.entries.push((index, applied, responder));
             if pending.bytes >= WRITE_BYTES {
                 self.announce(std::mem::take(&mut pending))?;
+                // Behind thousands of entries heartbeats wait, too.
+                tokio::task::yield_now().await;
             }
         }
         self.announce(pending)

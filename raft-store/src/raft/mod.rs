@@ -1,7 +1,9 @@
 //! The one place that knows openraft: types, settings, conversions to what goes over the wire.
 
 pub(crate) mod accept;
+pub(crate) mod connection;
 pub(crate) mod convert;
+mod corked;
 pub(crate) mod log;
 pub(crate) mod machine;
 pub(crate) mod network;

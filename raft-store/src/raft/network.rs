@@ -34,7 +34,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -60,6 +60,8 @@ pub(crate) struct Links {
     dial: Arc<dyn Dial>,
     timers: Timers,
     book: Arc<Mutex<Book>>,
+    /// Who was the last to vouch, or 0.
+    quickest: Arc<AtomicU64>,
     metrics: Metrics,
 }
 
@@ -83,7 +85,7 @@ impl Book {
 
 impl Links {
     pub(crate) fn new(dial: Arc<dyn Dial>, timers: Timers, metrics: Metrics) -> Links {
-        Links { dial, timers, book: Arc::default(), metrics }
+        Links { dial, timers, book: Arc::default(), quickest: Arc::default(), metrics }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -140,6 +142,19 @@ impl Links {
             shown,
             said: Arc::default(),
         })
+    }
+
+    /// In this order they are asked to vouch.
+    pub(crate) fn quickest_first(&self, voters: impl Iterator<Item = u64>) -> Vec<u64> {
+        let quickest = self.quickest.load(Ordering::Relaxed);
+        let mut voters: Vec<u64> = voters.collect();
+        voters.sort_by_key(|id| *id != quickest);
+        voters
+    }
+
+    /// A member vouched.
+    pub(crate) fn was_quick(&self, id: u64) {
+        self.quickest.store(id, Ordering::Relaxed);
     }
 
     /// The connections to a member of the group.

@@ -2,7 +2,9 @@
 //! member's status. Only holders of a certificate of the peers' CA get here.
 
 use super::{
-    Raft, Vote, accept, convert,
+    Raft, Vote, accept,
+    connection::Http2,
+    convert,
     log::Promises,
     machine::{Dirs, Snapshot, SnapshotMeta},
     network::{self, Links},
@@ -20,7 +22,7 @@ use crate::{
     snapshot_stream::Receiver,
     steward::Steward,
     succession::Signs,
-    time::blocking,
+    time::{blocking, sleep},
     types::{MemberId, Term},
 };
 use futures::{Stream, StreamExt, stream::FuturesUnordered};
@@ -28,14 +30,21 @@ use openraft::async_runtime::WatchReceiver as _;
 use std::{collections::BTreeSet, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request, Response, Status, Streaming, service::interceptor::InterceptedService,
-    transport::Server,
-};
+use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService};
+use tower::Service as _;
 use wire::peer::{
     self, AppendRequest, AppendResponse, ForwardRequest, ForwardResponse, SnapshotPiece,
     forward_response::Refusal, peer_server::PeerServer, snapshot_piece::Piece,
 };
+
+const HTTP2: Http2 = Http2 {
+    stream_window: 4 << 20,
+    connection_window: 16 << 20,
+    keep_alive: Duration::from_secs(5),
+};
+
+/// A voter that has not vouched by then may be slow or gone: the others are asked too.
+const HEDGE: Duration = Duration::from_millis(5);
 
 /// Handlers for one member.
 pub(crate) struct Service {
@@ -305,8 +314,8 @@ impl peer::peer_server::Peer for Service {
 }
 
 /// The log index that a read must wait for which begins now, if this member leads; `votes` are of members who
-/// ask, looked at after their reads began. If they are not enough the other voters are asked for theirs, and
-/// as many answers waited for as it takes.
+/// ask, looked at after their reads began. If they are not enough other voters are asked for theirs: first as
+/// many as it takes, and the rest if those do not answer soon, or not as hoped.
 ///
 /// openraft's own ReadIndex is not used: it takes a late answer to an old append for one to every append up
 /// to the same entry, so that a leader that was cut off can believe that it still leads.
@@ -317,27 +326,50 @@ pub(crate) async fn read_index(
     mut votes: Vec<(MemberId, Vote)>,
     deadline: Duration,
 ) -> Option<u64> {
-    let voters: Vec<u64> = {
-        let raft = raft.metrics();
-        let raft = raft.borrow_watched();
-        let asked = |id: &u64| *id != own.0 && votes.iter().all(|(member, _)| member.0 != *id);
-        raft.membership_config.voter_ids().filter(asked).collect()
-    };
+    let membership = raft.metrics().borrow_watched().membership_config.clone();
+    let given = votes.iter().map(|(member, _)| member.0).chain([own.0]).collect();
+    let voters = links.quickest_first(membership.voter_ids());
+    let groups = membership.membership().get_joint_config();
+    let (first, mut rest) = as_many_as_it_takes(groups, given, voters);
     let ask = |id: u64| async move {
         let vote = network::vouch(&links.to_member(raft, id)?, deadline).await?;
+        links.was_quick(id);
         Some((MemberId(id), vote))
     };
-    // Without anybody's vote it is enough only where nobody else votes.
-    let mut enough = !votes.is_empty() || voters.is_empty();
-    let answers: FuturesUnordered<_> = voters.into_iter().map(ask).collect();
-    let mut answers = pin!(answers.filter_map(std::future::ready));
+    let mut asked: FuturesUnordered<_> = first.into_iter().map(ask).collect();
+    let mut late = pin!(sleep(HEDGE));
     loop {
-        if enough && let Some(index) = vouched_read_index(raft, own, votes.clone()).await {
+        // While somebody is asked, nobody's vote is not enough.
+        let perhaps = asked.is_empty() || !votes.is_empty();
+        if perhaps && let Some(index) = vouched_read_index(raft, own, votes.clone()).await {
             return Some(index);
         }
-        votes.push(answers.next().await?);
-        enough = true;
+        if asked.is_empty() {
+            asked.extend(rest.drain(..).map(ask));
+        }
+        tokio::select! {
+            biased;
+            Some(answer) = asked.next() => votes.extend(answer),
+            () = &mut late, if !rest.is_empty() => asked.extend(rest.drain(..).map(ask)),
+            else => return None,
+        }
     }
+}
+
+/// Of `voters`, in this order, the first who make those whose votes are `given` a quorum, and the others.
+fn as_many_as_it_takes(
+    groups: &[BTreeSet<u64>],
+    mut given: BTreeSet<u64>,
+    voters: Vec<u64>,
+) -> (Vec<u64>, Vec<u64>) {
+    let mut missing = voters.into_iter().filter(|id| !given.contains(id)).collect::<Vec<_>>();
+    let enough = missing.iter().position(|id| {
+        let enough = is_quorum(groups, &given);
+        given.insert(*id);
+        enough
+    });
+    let rest = missing.split_off(enough.unwrap_or(missing.len()));
+    (missing, rest)
 }
 
 /// What these votes are enough for; each was looked at after the read began.
@@ -385,14 +417,13 @@ pub(crate) async fn serve(listener: TcpListener, tls: OwnTls, service: Service) 
     let service = PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    Server::builder()
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20)
-        .http2_keepalive_interval(Some(Duration::from_secs(5)))
-        .add_service(InterceptedService::new(service, doorkeeper))
-        .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned())
-        .await
-        .map_err(io::Error::other)
+    let service = InterceptedService::new(service, doorkeeper);
+    let greet = |_: &_| {
+        let service = service.clone();
+        move |request| service.clone().call(request)
+    };
+    HTTP2.serve(incoming, greet, stopping).await;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -429,6 +460,21 @@ mod tests {
         assert_eq!(judge(true, 3, 3, || false), Refusal::Overloaded);
         assert_eq!(judge(true, 4, 3, || panic!("taken")), Refusal::Newer);
         assert_eq!(judge(false, 3, 3, || panic!("taken")), Refusal::NotLeader);
+    }
+
+    #[test]
+    fn no_more_voters_are_asked_than_a_quorum_needs() {
+        let voters = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
+        let three = [voters(&[1, 2, 3])];
+        assert_eq!(as_many_as_it_takes(&three, voters(&[1]), vec![3, 2]), (vec![3], vec![2]));
+        assert_eq!(as_many_as_it_takes(&three, voters(&[1, 2]), vec![2, 3]), (vec![], vec![3]));
+        let alone = [voters(&[1])];
+        assert_eq!(as_many_as_it_takes(&alone, voters(&[1]), vec![1]), (vec![], vec![]));
+        let joint = [voters(&[1, 2, 3]), voters(&[3, 4, 5])];
+        let (first, rest) = as_many_as_it_takes(&joint, voters(&[1]), vec![2, 3, 4, 5]);
+        assert_eq!((first, rest), (vec![2, 3, 4], vec![5]), "of both groups");
+        let not_one = as_many_as_it_takes(&[voters(&[2, 3])], voters(&[1]), vec![2, 3]);
+        assert_eq!(not_one, (vec![2, 3], vec![]), "a leader that is no voter");
     }
 
     #[test]
