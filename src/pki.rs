@@ -60,17 +60,28 @@ impl Authority {
         }
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = name("coxswain-ca", None);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        (params.not_before, params.not_after) = from_now(AUTHORITY_LIFE);
         let key = KeyPair::generate()?;
-        let cert = params.self_signed(&key)?;
+        let cert = authority_params("coxswain-ca").self_signed(&key)?;
         let pair = Pair { cert: cert.pem(), key: key.serialize_pem() };
         write_private(&key_path, &pair.key)?;
         write_private(&cert_path, &pair.cert)?;
         Ok(Authority { pair })
+    }
+
+    /// Another one, to follow this one. Behind its certificate is one of the same key that this one signed: who
+    /// believes only this one believes what that one signs, too, as long as it is shown between them.
+    pub(crate) fn successor(&self) -> Result<Pair> {
+        let key = KeyPair::generate()?;
+        let own = Sha256::digest(key.public_key_raw());
+        // No two have the same name: people look at it, and some programs look for issuers by it.
+        let name: String = own.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let mut params = authority_params(&format!("coxswain-ca-{name}"));
+        let cert = params.self_signed(&key)?;
+        let (_, own_end) = life(self.pair.cert.as_bytes()).context("the CA is not PEM")?;
+        params.not_after = params.not_after.min(own_end);
+        let issuer = Issuer::from_ca_cert_pem(&self.pair.cert, KeyPair::from_pem(&self.pair.key)?)?;
+        let crossed = params.signed_by(&key, &issuer)?;
+        Ok(Pair { cert: cert.pem() + &crossed.pem(), key: key.serialize_pem() })
     }
 
     /// Reads `NAME.crt` and `NAME.key` in `directory`.
@@ -117,6 +128,25 @@ impl Authority {
         let cert = params.signed_by(&key, &issuer)?;
         Ok(Pair { cert: cert.pem(), key: key.serialize_pem() })
     }
+}
+
+fn authority_params(common: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name(common, None);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    (params.not_before, params.not_after) = from_now(AUTHORITY_LIFE);
+    params
+}
+
+/// Whether the first certificate in one PEM text was signed by the first in the other.
+pub(crate) fn is_signed_by(pem: &[u8], authority: &[u8]) -> bool {
+    let parsed = |text| x509_parser::pem::parse_x509_pem(text).map(|(_, pem)| pem);
+    let (Ok(pem), Ok(authority)) = (parsed(pem), parsed(authority)) else { return false };
+    let (Ok(certificate), Ok(authority)) = (pem.parse_x509(), authority.parse_x509()) else {
+        return false;
+    };
+    certificate.verify_signature(Some(authority.public_key())).is_ok()
 }
 
 /// From when until when the first certificate in PEM text counts; `None`: there is none.

@@ -2,13 +2,13 @@
 //! is exchanged by believing both for a while.
 
 use crate::{
-    Authority,
+    Authority, Identity,
     authn::FrontProxy,
     pipeline::Core,
     server::{Body, bytes},
 };
 use http::{Response, StatusCode};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use tokio::sync::watch;
 
 /// The cluster's authorities at one moment.
@@ -39,11 +39,17 @@ impl Believed {
     }
 }
 
-/// The authorities as PEM, the one that signs first: for nodes, which keep up with them.
-pub(crate) fn answer(core: &Core, path: &str) -> Option<Response<Body>> {
+/// The authorities as PEM, the one that signs first: for nodes, which keep up with them, and say how far they are.
+pub(crate) fn answer(
+    core: &Core,
+    path: &str,
+    identity: &Identity,
+    query: &str,
+) -> Option<Response<Body>> {
     if path != "/coxswain/ca" {
         return None;
     }
+    core.followers.note(identity, query, Instant::now());
     let pem = core.config.believed.now().client_ca_pem.clone();
     (!pem.is_empty()).then(|| bytes(StatusCode::OK, "application/x-pem-file", pem))
 }

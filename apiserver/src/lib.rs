@@ -26,6 +26,7 @@ mod custom;
 mod discovery;
 mod encode;
 mod errors;
+pub mod exchange;
 mod flow;
 mod forget_events;
 mod health;
@@ -58,6 +59,7 @@ pub use keyring::Keyring;
 pub use services::ServiceCidr;
 
 use client::Client;
+use exchange::Exchange;
 use metrics::Metrics;
 use pipeline::Core;
 use raft_store::Store;
@@ -86,6 +88,8 @@ pub struct Config {
     pub oidc: Option<Arc<authn::Oidc>>,
     /// Whom the server believes, and in whose name it signs.
     pub believed: Believed,
+    /// Exchanges them for others; `None`: nobody does it through this server.
+    pub exchange: Option<Arc<dyn Exchange>>,
     /// Names and addresses in this master's own certificate: no node gets one for them unasked.
     pub api_names: Vec<String>,
     /// All of the process' metrics; `/metrics` shows it.
@@ -118,6 +122,7 @@ impl Config {
             keyring: None,
             oidc: None,
             believed: Authorities::default().into(),
+            exchange: None,
             api_names: Vec::new(),
             registry: prometheus::Registry::new(),
             aggregation_client: None,
@@ -155,6 +160,7 @@ impl Server {
                 boot: Default::default(),
                 heartbeats: heartbeats::Heartbeats::new(&config.registry),
                 page_tokens: page_tokens::PageTokens::default(),
+                followers: exchange::Followers::default(),
                 config,
             }),
         }

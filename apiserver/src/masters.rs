@@ -7,7 +7,7 @@
 
 use crate::{
     pipeline::Core,
-    server::{Body, json, read},
+    server::{Body, json, read_json},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Method, Request, Response, header};
@@ -54,12 +54,7 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
     let secret = token_secret(request.headers());
-    let body = read(request).await?;
-    let body: Value = match body.is_empty() {
-        true => Value::Null,
-        false => serde_json::from_slice(&body)
-            .map_err(|error| Status::bad_request(format!("the body is not JSON: {error}")))?,
-    };
+    let body = read_json(request).await?;
     let answer = match asked {
         Asked::Remove(id) => {
             core.store.remove_member(id).await.map_err(status)?;

@@ -65,7 +65,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let authorities = Authorities::open(config.ca.clone()).context("CA certificate")?;
     let mut dialling =
         client::Config::new(config.masters.clone(), Trust::Newest(authorities.clone()));
-    dialling.own = Some(Identity::Newest(own.newest()));
+    let shown = own.newest();
+    dialling.own = Some(Identity::Newest(shown.clone()));
     // Its fields are managed by `kubelet`, whom tools know to leave alone.
     dialling.user_agent = concat!("kubelet/coxswain-", env!("CARGO_PKG_VERSION")).into();
     dialling.metrics = Some(client::Metrics::register(&registry)?);
@@ -87,7 +88,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             move || client.redial()
         }),
     };
-    let keeping = authorities.clone().keep(client.clone());
+    let keeping = authorities.clone().keep(client.clone(), shown);
     let agent = Agent { config, api, network, registry, program: None, authorities };
     tokio::select! {
         ended = agent.run(shutdown) => ended,

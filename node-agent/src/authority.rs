@@ -6,7 +6,7 @@
 use crate::{
     certificates::write_private,
     client::Client,
-    credentials::{self, PERIOD, roots},
+    credentials::{self, Newest, PERIOD, roots},
 };
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -23,6 +23,7 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
+use sha2::{Digest as _, Sha256};
 use std::{
     convert::Infallible,
     fs, io,
@@ -35,6 +36,8 @@ use x509_parser::{parse_x509_certificate, pem::parse_x509_pem};
 
 /// How long until masters are asked again. An exchange waits for it; thousands of nodes ask.
 const ASK_SECONDS: Range<f64> = 45.0..75.0;
+/// The same while more than one is believed: an exchange is on.
+const ASK_SOON_SECONDS: Range<f64> = 10.0..20.0;
 
 /// What cannot be believed.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +67,7 @@ struct Held {
     pem: Vec<u8>,
     /// In whose name certificates are signed now: the first.
     signer: CertificateDer<'static>,
+    several: bool,
     servers: Arc<dyn ServerCertVerifier>,
     clients: Arc<dyn ClientCertVerifier>,
 }
@@ -72,6 +76,7 @@ impl Held {
     fn of(pem: Vec<u8>) -> Result<Held, Error> {
         let unusable = |error: &dyn std::fmt::Display| Error::Unusable(error.to_string());
         let roots = Arc::new(roots(&pem)?);
+        let several = roots.len() > 1;
         let signer = CertificateDer::from_pem_slice(&pem).map_err(|error| unusable(&error))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let servers =
@@ -79,7 +84,34 @@ impl Held {
         let clients = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
         let servers = servers.map_err(|error| unusable(&error))?;
         let clients = clients.map_err(|error| unusable(&error))?;
-        Ok(Held { pem, signer, servers, clients })
+        Ok(Held { pem, signer, several, servers, clients })
+    }
+}
+
+impl Held {
+    /// Whether the first signed this certificate, in DER.
+    fn signed(&self, certificate: &[u8]) -> bool {
+        let (Ok((_, certificate)), Ok((_, signer))) =
+            (parse_x509_certificate(certificate), parse_x509_certificate(&self.signer))
+        else {
+            return false;
+        };
+        certificate.verify_signature(Some(signer.public_key())).is_ok()
+    }
+
+    fn pause(&self) -> Duration {
+        let seconds = if self.several { ASK_SOON_SECONDS } else { ASK_SECONDS };
+        Duration::from_secs_f64(rand::rng().random_range(seconds))
+    }
+
+    /// What masters are asked, and told with it: whom this node believes, and whether the first of them signed
+    /// what it proves itself with. Who exchanges an authority waits for that.
+    fn question(&self, own: &Newest) -> String {
+        let believes: String =
+            Sha256::digest(&self.pem).iter().map(|byte| format!("{byte:02x}")).collect();
+        let own = own.current();
+        let certified = own.end_entity_cert().is_ok_and(|own| self.signed(own));
+        format!("/coxswain/ca?believes={believes}&certified={certified}")
     }
 }
 
@@ -98,14 +130,7 @@ impl Authorities {
     /// Whether it is the one who signs now that signed this certificate, in PEM. What an earlier one signed
     /// is believed no longer than that one is.
     pub(crate) fn sign(&self, certificate: &[u8]) -> bool {
-        let held = self.held();
-        let Ok((_, pem)) = parse_x509_pem(certificate) else { return false };
-        let (Ok(certificate), Ok((_, signer))) =
-            (pem.parse_x509(), parse_x509_certificate(&held.signer))
-        else {
-            return false;
-        };
-        certificate.verify_signature(Some(signer.public_key())).is_ok()
+        parse_x509_pem(certificate).is_ok_and(|(_, pem)| self.held().signed(&pem.contents))
     }
 
     /// Takes up what is written, whoever wrote it; true if it is new.
@@ -136,15 +161,21 @@ impl Authorities {
     }
 
     /// Until dropped: what is written, and what masters say.
-    pub(crate) async fn keep(self: Arc<Authorities>, client: Client) -> Infallible {
+    pub(crate) async fn keep(
+        self: Arc<Authorities>,
+        client: Client,
+        own: Arc<Newest>,
+    ) -> Infallible {
         let mut turn = tokio::time::interval(PERIOD);
-        let mut asked = tokio::time::Instant::now();
+        let mut asked: Option<tokio::time::Instant> = None;
         loop {
             turn.tick().await;
             let mut new = self.look();
-            if matches!(new, Ok(false)) && asked.elapsed() >= pause() {
-                asked = tokio::time::Instant::now();
-                new = ask(&client).await.and_then(|pem| self.hear(&pem));
+            let due = asked.is_none_or(|asked| asked.elapsed() >= self.held().pause());
+            if due && matches!(new, Ok(false)) {
+                asked = Some(tokio::time::Instant::now());
+                let question = self.held().question(&own);
+                new = ask(&client, &question).await.and_then(|pem| self.hear(&pem));
             }
             match new {
                 Ok(true) => tracing::info!(file = %self.file.display(), "authorities are taken up"),
@@ -159,16 +190,12 @@ impl Authorities {
 }
 
 /// The certificates in PEM of those that masters believe; the first signs.
-async fn ask(client: &Client) -> Result<Bytes, Error> {
-    match client.raw(Method::GET, "/coxswain/ca", Bytes::new()).await {
+async fn ask(client: &Client, question: &str) -> Result<Bytes, Error> {
+    match client.raw(Method::GET, question, Bytes::new()).await {
         Ok((StatusCode::OK, pem)) => Ok(pem),
         Ok((code, _)) => Err(Error::Untold(code.to_string())),
         Err(status) => Err(Error::Untold(status.message)),
     }
-}
-
-fn pause() -> Duration {
-    Duration::from_secs_f64(rand::rng().random_range(ASK_SECONDS))
 }
 
 impl ServerCertVerifier for Authorities {

@@ -1,7 +1,7 @@
 //! `coxswain certs`: what masters and administrators prove themselves with, signed anew by the
 //! authorities whose keys lie in a master's directory. Nobody is asked: it works when nothing else does.
 
-use super::output;
+use super::{exchange, output};
 use crate::{
     credentials::{self, Whom, parse, read},
     kubeconfig,
@@ -37,6 +37,8 @@ pub(super) enum Args {
         #[arg(long)]
         address: Vec<IpAddr>,
     },
+    #[command(subcommand)]
+    Exchange(exchange::Args),
     /// Sign a certificate for an administrator and print a kubeconfig with it
     Admin {
         /// A master's --pki, with the key of the authority
@@ -73,6 +75,7 @@ pub(super) enum Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     match args {
+        Args::Exchange(args) => super::block_on(exchange::run(args))?,
         Args::List { pki } => output::say(&list(&pki)?),
         Args::Renew { pki, name, address } => {
             output::say(&renew(&pki, &Whom { name, addresses: address })?);

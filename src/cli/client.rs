@@ -33,6 +33,8 @@ pub(crate) struct Target {
     pub(crate) tls: Arc<rustls::ClientConfig>,
     /// The certificate of the cluster's CA, PEM; who joins knows it by its hash.
     pub(crate) ca: Vec<u8>,
+    /// What we prove ourselves with, PEM.
+    pub(crate) cert: Vec<u8>,
 }
 
 impl Target {
@@ -86,8 +88,9 @@ impl Target {
             std::fs::read(path).with_context(|| format!("cannot read {path}"))
         };
         let ca = pem(&cluster, "certificate-authority")?;
-        let tls = client_tls(&ca, &pem(&user, "client-certificate")?, &pem(&user, "client-key")?)?;
-        Ok(Target { servers, tls, ca })
+        let cert = pem(&user, "client-certificate")?;
+        let tls = client_tls(&ca, &cert, &pem(&user, "client-key")?)?;
+        Ok(Target { servers, tls, ca, cert })
     }
 
     /// `GET`s `path` from `server`; the status code and the body. Bounded by `timeout`.

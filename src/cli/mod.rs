@@ -14,6 +14,8 @@ mod chaos;
 pub(crate) mod dev;
 mod disk;
 mod etcd_door;
+mod exchange;
+mod exchanging;
 mod joining;
 mod machine;
 mod members;

@@ -172,7 +172,7 @@ fn target(damaged: &Damaged, servers: Vec<String>) -> Result<Target> {
     let own = ca.issue_for(&Purpose::Client { user: &user, group: GROUP }, CERTIFICATE_LIFE)?;
     let text = ca.pair.cert.as_bytes();
     let tls = client::client_tls(text, own.cert.as_bytes(), own.key.as_bytes())?;
-    Ok(Target { servers, tls, ca: text.to_vec() })
+    Ok(Target { servers, tls, ca: text.to_vec(), cert: own.cert.into() })
 }
 
 /// The damaged file stays as long as it does no harm; of a directory too much would.

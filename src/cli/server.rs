@@ -6,6 +6,7 @@ use super::{
     authorities::{Authorities, Own},
     backup::Scheduled,
     etcd_door::EtcdArgs,
+    exchanging::{self, Exchanging},
     joining::{self, JoinArgs},
     rebuilding, stop_signal,
 };
@@ -181,6 +182,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
     let mut config = server_config(&args, &store, &members, &credentials, &registry)?;
     config.keyring = Some(keyring);
     config.believed = authorities.believed();
+    config.exchange = Some(Arc::new(Exchanging::open(&args.pki, &store)?));
     let server = apiserver::Server::new(config);
     let (tls, ca_cert_pem) = (authorities.server_tls(), authorities.ca_cert_pem());
     let mutual = credentials.mutual();
@@ -346,6 +348,7 @@ async fn open(args: &Args) -> Result<Opened> {
     let registry = Registry::new();
     let place = place(args).await?;
     let keyring = keyring(&args.pki)?;
+    exchanging::finish(&args.pki)?;
     // Before the store reads its own.
     let credentials = Credentials::open(&args.pki, &registry)?;
     let config = store_config(args, &place, (&keyring, &credentials), &registry)?;

@@ -181,7 +181,7 @@ impl Layout {
         let front = format!("https://127.0.0.1:{}", self.api_port);
         let masters = self.masters.iter().map(Master::url);
         let servers = std::iter::once(front).chain(masters).collect();
-        Ok(Target { servers, tls, ca: read("ca.crt")? })
+        Ok(Target { servers, tls, ca: read("ca.crt")?, cert: read("admin.crt")? })
     }
 
     pub(super) fn machine_dir(&self, name: &str) -> PathBuf {

@@ -61,6 +61,7 @@ pub(crate) struct Core {
     pub(crate) boot: crate::boot::Boot,
     pub(crate) heartbeats: crate::heartbeats::Heartbeats,
     pub(crate) page_tokens: crate::page_tokens::PageTokens,
+    pub(crate) followers: crate::exchange::Followers,
 }
 
 /// One request for one kind, routed and authorized.

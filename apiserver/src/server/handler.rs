@@ -11,7 +11,7 @@ use super::{
 use crate::{
     admission, aggregator, authn,
     authz::Attributes,
-    backup, believed, catalog, discovery, health,
+    backup, believed, catalog, discovery, exchange, health,
     identity::Identity,
     kind::Kind,
     masters,
@@ -117,7 +117,7 @@ async fn answer(
         if let Some(remote) = aggregator::elsewhere(core, &info.path) {
             return aggregator::proxy(core, connection, info, &identity, &remote, request).await;
         }
-        return plain(core, info, request).await;
+        return plain(core, info, &identity, request).await;
     }
     if (info.group.as_str(), info.version.as_str()) == aggregator::METRICS {
         return aggregator::metrics_api::answer(core, info, &query.options).await;
@@ -204,10 +204,14 @@ fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> String {
 async fn plain(
     core: &Arc<Core>,
     info: &RequestInfo,
+    identity: &Identity,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
     if let Some(asked) = masters::Asked::of(request.method(), &info.path) {
         return masters::answer(core, asked, request).await;
+    }
+    if let Some(asked) = exchange::Asked::of(request.method(), &info.path) {
+        return exchange::answer(core, asked, request).await;
     }
     if let Some(answer) = rotation::answer(core, request.method(), &info.path).await {
         return answer;
@@ -223,7 +227,7 @@ async fn plain(
     if let Some(answer) = health::answer(core, path, query).await {
         return Ok(answer);
     }
-    if let Some(answer) = believed::answer(core, path) {
+    if let Some(answer) = believed::answer(core, path, identity, query) {
         return Ok(answer);
     }
     if let Some(answer) = authn::discovery::answer(core, path) {
@@ -341,8 +345,18 @@ fn coding(media: &str) -> Result<Coding, Status> {
     }
 }
 
+/// The whole body as JSON; none at all is null.
+pub(crate) async fn read_json(request: Request<Incoming>) -> Result<Value, Status> {
+    let body = read(request).await?;
+    if body.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&body)
+        .map_err(|error| Status::bad_request(format!("the body is not JSON: {error}")))
+}
+
 /// The whole body, if it is not larger than upstream takes.
-pub(crate) async fn read(request: Request<Incoming>) -> Result<Bytes, Status> {
+async fn read(request: Request<Incoming>) -> Result<Bytes, Status> {
     let limit = k8s::decode::BODY_BYTES_MAX;
     match Limited::new(request.into_body(), limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),

@@ -11,7 +11,7 @@ mod stall;
 mod transfer;
 mod warnings;
 
-pub(crate) use handler::{attributes, json, read};
+pub(crate) use handler::{attributes, json, read_json};
 pub(crate) use negotiate::{Format, Include, wants_aggregated};
 pub(crate) use render::{bytes, object, partial};
 pub(crate) use request_info::{RequestInfo, percent_decode};

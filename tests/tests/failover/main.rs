@@ -6,6 +6,7 @@
 //! run is 30) say how much.
 
 mod chaos;
+mod exchanging;
 mod load;
 mod members;
 mod rebuilding;
