@@ -139,6 +139,7 @@ pub(crate) async fn answer(
 fn state(core: &Core) -> Value {
     let pem = &core.config.believed.now().client_ca_pem;
     value!({
+        "member": core.store.member().0,
         "believes": fingerprints(pem.as_bytes()),
         "hash": hash(pem.as_bytes()),
         "next": core.config.exchange.as_ref().and_then(|exchange| exchange.next()),

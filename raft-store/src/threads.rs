@@ -1,5 +1,5 @@
-//! The threads that a member's Raft has for itself: heartbeats, votes and appends do not wait behind
-//! clients' requests in a runtime they share.
+//! The thread that a member's Raft has for itself, and those it hands long work to: heartbeats, votes and appends do
+//! not wait behind clients' requests in a runtime they share.
 
 use futures::future::BoxFuture;
 use std::io;

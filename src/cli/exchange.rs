@@ -200,8 +200,14 @@ fn table(states: &[State], agents: &BTreeSet<String>) -> String {
 /// All masters, each asked by itself.
 struct Masters {
     target: Target,
-    /// Name and URL: that in the kubeconfig, or else the address that the masters know.
-    all: Vec<(String, String)>,
+    all: Vec<Master>,
+}
+
+struct Master {
+    id: u64,
+    name: String,
+    /// That in the kubeconfig, or else the address that the masters know.
+    url: String,
 }
 
 impl Masters {
@@ -210,18 +216,20 @@ impl Masters {
         let members = members::ask(&target).await?;
         let mut masters = Masters { target, all: Vec::new() };
         let mut dialled = BTreeMap::new();
-        for url in &masters.target.servers {
+        // A single one may lead to any of them.
+        let each = masters.target.servers.len() > 1 || members.len() == 1;
+        for url in masters.target.servers.iter().filter(|_| each) {
             // One that does not answer is missed below.
             let said = masters.call(url, http::Method::GET, MEMBERS, &Value::Null).await;
             let said = said.unwrap_or_default();
             let own = said.as_array().into_iter().flatten().find(|member| member["self"] == true);
-            dialled.extend(own.map(|own| (members::name(own).to_owned(), url.clone())));
+            dialled.extend(own.map(|own| (members::id(own), url.clone())));
         }
         for member in &members {
-            let name = members::name(member);
+            let (id, name) = (members::id(member), members::name(member).to_owned());
             let address = member["apiAddress"].as_str().context("a master without an address")?;
-            let url = dialled.remove(name).unwrap_or_else(|| format!("https://{address}"));
-            masters.all.push((name.to_owned(), url));
+            let url = dialled.remove(&id).unwrap_or_else(|| format!("https://{address}"));
+            masters.all.push(Master { id, name, url });
         }
         Ok(masters)
     }
@@ -246,25 +254,19 @@ impl Masters {
 
     async fn states(&self) -> Result<Vec<State>> {
         let mut states = Vec::new();
-        for (name, url) in &self.all {
-            let said = self.call(url, http::Method::GET, PATH, &Value::Null).await;
-            let said =
-                said.with_context(|| format!("master {name}: every master has to take part"))?;
-            states.push(State::of(name, &said));
+        for master in &self.all {
+            let said = self.call(&master.url, http::Method::GET, PATH, &Value::Null).await;
+            let why = || format!("master {}: every master has to take part", master.name);
+            states.push(master.state(&said.with_context(why)?)?);
         }
         Ok(states)
     }
 
     /// Lets one master make a step.
-    async fn step(
-        &self,
-        (name, url): &(String, String),
-        step: &str,
-        authority: Option<&str>,
-    ) -> Result<State> {
+    async fn step(&self, master: &Master, step: &str, authority: Option<&str>) -> Result<State> {
         let (path, body) = (format!("{PATH}/{step}"), json!({ "authority": authority }));
-        let said = self.call(url, http::Method::POST, &path, &body).await;
-        Ok(State::of(name, &said.with_context(|| format!("master {name}"))?))
+        let said = self.call(&master.url, http::Method::POST, &path, &body).await;
+        master.state(&said.with_context(|| format!("master {}", master.name))?)
     }
 
     async fn every(&self, step: &str, authority: &str) -> Result<()> {
@@ -305,13 +307,21 @@ impl Masters {
 
     /// The nodes with an agent, as far as they are Ready; and all others, which do not ask masters.
     async fn nodes(&self) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
-        let (_, url) = self.all.first().context("no master")?;
+        let url = &self.all.first().context("no master")?.url;
         let nodes = self.call(url, http::Method::GET, "/api/v1/nodes", &Value::Null).await?;
         let nodes = nodes["items"].as_array().cloned().unwrap_or_default();
         let name = |node: &Value| Some(node["metadata"]["name"].as_str()?.to_owned());
         let (agents, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(has_agent);
         let names = |nodes: Vec<Value>| nodes.iter().filter_map(name).collect();
         Ok((names(agents), names(others)))
+    }
+}
+
+impl Master {
+    fn state(&self, said: &Value) -> Result<State> {
+        let Master { id, name, url } = self;
+        ensure!(said["member"] == *id, "another master than {name} answers at {url}");
+        Ok(State::of(name, said))
     }
 }
 

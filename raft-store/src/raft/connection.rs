@@ -100,6 +100,8 @@ impl Http2 {
         let mut builder = Builder::new(begun.clone());
         builder
             .timer(TokioTimer::new())
+            // A client that has hundreds of calls on one connection waits for none of them to begin.
+            .max_concurrent_streams(None)
             .initial_stream_window_size(self.stream_window)
             .initial_connection_window_size(self.connection_window)
             .keep_alive_interval(self.keep_alive);
@@ -170,6 +172,9 @@ mod tests {
         connection_window: 1 << 20,
         keep_alive: Duration::from_secs(60),
     };
+
+    /// More than hyper allows unless it is told.
+    const MANY: usize = 500;
 
     /// A client on the only connection that comes, and what is told of calls of `/wait`: a permit for each.
     struct Conversation {
@@ -243,6 +248,19 @@ mod tests {
         assert_eq!(with.call("/").await.expect("answered"), 200);
         with.gate.add_permits(1);
         assert_eq!(waiting.await.expect("answered"), 200);
+    }
+
+    #[tokio::test]
+    async fn any_number_of_calls_wait_at_the_same_time() {
+        let mut with = Conversation::new().await;
+        let waiting: Vec<_> = (0..MANY).map(|_| with.call("/wait")).collect();
+        for _ in 0..MANY {
+            one_of(&with.begun).await;
+        }
+        with.gate.add_permits(MANY);
+        for answer in waiting {
+            assert_eq!(answer.await.expect("answered"), 200);
+        }
     }
 
     #[tokio::test]
