@@ -72,10 +72,9 @@ impl Authority {
     /// believes only this one believes what that one signs, too, as long as it is shown between them.
     pub(crate) fn successor(&self) -> Result<Pair> {
         let key = KeyPair::generate()?;
-        let own = Sha256::digest(key.public_key_raw());
+        let own = hex(&Sha256::digest(key.public_key_raw()).into());
         // No two have the same name: people look at it, and some programs look for issuers by it.
-        let name: String = own.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        let mut params = authority_params(&format!("coxswain-ca-{name}"));
+        let mut params = authority_params(&format!("coxswain-ca-{}", &own[..8]));
         let cert = params.self_signed(&key)?;
         let (_, own_end) = life(self.pair.cert.as_bytes()).context("the CA is not PEM")?;
         params.not_after = params.not_after.min(own_end);
@@ -143,10 +142,7 @@ fn authority_params(common: &str) -> CertificateParams {
 pub(crate) fn is_signed_by(pem: &[u8], authority: &[u8]) -> bool {
     let parsed = |text| x509_parser::pem::parse_x509_pem(text).map(|(_, pem)| pem);
     let (Ok(pem), Ok(authority)) = (parsed(pem), parsed(authority)) else { return false };
-    let (Ok(certificate), Ok(authority)) = (pem.parse_x509(), authority.parse_x509()) else {
-        return false;
-    };
-    certificate.verify_signature(Some(authority.public_key())).is_ok()
+    node_agent::is_signed_by(&pem.contents, &authority.contents)
 }
 
 /// From when until when the first certificate in PEM text counts; `None`: there is none.

@@ -4,6 +4,7 @@
 
 use crate::{
     Identity,
+    certificates::fingerprint,
     pipeline::Core,
     server::{Body, json, read_json},
 };
@@ -13,7 +14,6 @@ use hyper::body::Incoming;
 use k8s::Status;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json as value};
-use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeMap,
     sync::Mutex,
@@ -51,11 +51,7 @@ pub trait Exchange: Send + Sync {
 /// SHA-256 of each certificate in a PEM text, in hex. What is no certificate is left out.
 pub fn fingerprints(pem: &[u8]) -> Vec<String> {
     let certificates = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
-    certificates.map(|certificate| hash(&certificate)).collect()
-}
-
-fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    certificates.map(|certificate| fingerprint(&certificate)).collect()
 }
 
 /// What nodes said when they last asked this master for the authorities.
@@ -141,7 +137,7 @@ fn state(core: &Core) -> Value {
     value!({
         "member": core.store.member().0,
         "believes": fingerprints(pem.as_bytes()),
-        "hash": hash(pem.as_bytes()),
+        "hash": fingerprint(pem.as_bytes()),
         "next": core.config.exchange.as_ref().and_then(|exchange| exchange.next()),
         "nodes": core.followers.show(Instant::now()),
     })

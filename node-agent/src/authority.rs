@@ -54,6 +54,16 @@ pub enum Error {
     Untold(String),
 }
 
+/// Whether one certificate was signed by the key of another, both in DER.
+pub fn is_signed_by(certificate: &[u8], signer: &[u8]) -> bool {
+    let (Ok((_, certificate)), Ok((_, signer))) =
+        (parse_x509_certificate(certificate), parse_x509_certificate(signer))
+    else {
+        return false;
+    };
+    certificate.verify_signature(Some(signer.public_key())).is_ok()
+}
+
 /// The newest of them. Connections that are open keep what they began with.
 #[derive(Debug)]
 pub struct Authorities {
@@ -86,18 +96,6 @@ impl Held {
         let clients = clients.map_err(|error| unusable(&error))?;
         Ok(Held { pem, signer, several, servers, clients })
     }
-}
-
-impl Held {
-    /// Whether the first signed this certificate, in DER.
-    fn signed(&self, certificate: &[u8]) -> bool {
-        let (Ok((_, certificate)), Ok((_, signer))) =
-            (parse_x509_certificate(certificate), parse_x509_certificate(&self.signer))
-        else {
-            return false;
-        };
-        certificate.verify_signature(Some(signer.public_key())).is_ok()
-    }
 
     fn pause(&self) -> Duration {
         let seconds = if self.several { ASK_SOON_SECONDS } else { ASK_SECONDS };
@@ -110,7 +108,7 @@ impl Held {
         let believes: String =
             Sha256::digest(&self.pem).iter().map(|byte| format!("{byte:02x}")).collect();
         let own = own.current();
-        let certified = own.end_entity_cert().is_ok_and(|own| self.signed(own));
+        let certified = own.end_entity_cert().is_ok_and(|own| is_signed_by(own, &self.signer));
         format!("/coxswain/ca?believes={believes}&certified={certified}")
     }
 }
@@ -130,7 +128,8 @@ impl Authorities {
     /// Whether it is the one who signs now that signed this certificate, in PEM. What an earlier one signed
     /// is believed no longer than that one is.
     pub(crate) fn sign(&self, certificate: &[u8]) -> bool {
-        parse_x509_pem(certificate).is_ok_and(|(_, pem)| self.held().signed(&pem.contents))
+        let signer = &self.held().signer;
+        parse_x509_pem(certificate).is_ok_and(|(_, pem)| is_signed_by(&pem.contents, signer))
     }
 
     /// Takes up what is written, whoever wrote it; true if it is new.

@@ -20,5 +20,5 @@ pub mod proxy;
 pub mod runtime;
 
 pub use agent::{Agent, Config, run, sweep};
-pub use authority::Authorities;
+pub use authority::{Authorities, is_signed_by};
 pub use runtime::reexec;

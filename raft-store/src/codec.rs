@@ -52,8 +52,7 @@ fn first_with(spans_or_shared_revisions: bool) -> u32 {
 
 /// The version that first had everything in a transaction.
 pub(crate) fn version_for(txn: &Txn) -> u32 {
-    let span = |write: &Write| matches!(write.op, Op::DeleteUntil(_) | Op::CheckUntil(_));
-    first_with(txn.one_revision || txn.writes.iter().any(span))
+    first_with(txn.one_revision || txn.writes.iter().any(|write| write.op.is_of_span()))
 }
 
 fn is_new(request: &peer::Request) -> bool {

@@ -48,12 +48,12 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether it is about spans of keys, of which nothing says how many there are.
+    /// Whether any of it is about a span of keys.
     pub(crate) fn has_spans(&self) -> bool {
         let Command::Write(batches) = self else { return false };
         let requests = batches.iter().flat_map(|batch| &batch.requests);
         let mut writes = requests.flat_map(|request| &request.txn.writes);
-        writes.any(|write| matches!(write.op, Op::DeleteUntil(_) | Op::CheckUntil(_)))
+        writes.any(|write| write.op.is_of_span())
     }
 }
 

@@ -96,6 +96,13 @@ pub enum Op {
     CheckUntil(SpanCheck),
 }
 
+impl Op {
+    /// Whether it is about a span of keys, of which nothing says how many there are.
+    pub(crate) fn is_of_span(&self) -> bool {
+        matches!(self, Op::DeleteUntil(_) | Op::CheckUntil(_))
+    }
+}
+
 /// What must hold of a span of keys: it has this many, none of them written after `newest`. Read both
 /// in one look, and this says that nothing in the span was written or deleted since.
 #[derive(Clone, Debug, PartialEq, Eq)]

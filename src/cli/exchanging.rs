@@ -278,9 +278,8 @@ impl Files {
 mod tests {
     use super::*;
     use crate::pki::MasterNames;
-    use node_agent::credentials::certified;
+    use node_agent::credentials::{certified, roots};
     use rustls::{
-        RootCertStore,
         client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
         pki_types::{ServerName, UnixTime},
     };
@@ -315,11 +314,8 @@ mod tests {
         let own =
             certified(&read(files, "apiserver.crt"), ca.as_bytes(), &read(files, "apiserver.key"));
         let shown = own.unwrap().cert;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(believes.as_bytes()) {
-            roots.add(certificate.unwrap()).unwrap();
-        }
-        let verifier = WebPkiServerVerifier::builder(Arc::new(roots)).build().unwrap();
+        let roots = Arc::new(roots(believes.as_bytes()).unwrap());
+        let verifier = WebPkiServerVerifier::builder(roots).build().unwrap();
         let (name, now) = (ServerName::try_from("10.0.0.1").unwrap(), UnixTime::now());
         verifier.verify_server_cert(&shown[0], &shown[1..], &name, &[], now).is_ok()
     }

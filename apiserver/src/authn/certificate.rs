@@ -1,8 +1,7 @@
 //! Client certificates: the common name is the user, organizations are the groups.
 
 use super::service_account::EXTRA_CREDENTIAL_ID;
-use crate::identity::Identity;
-use sha2::{Digest, Sha256};
+use crate::{certificates::fingerprint, identity::Identity};
 use x509_parser::prelude::X509Certificate;
 
 /// The attribute of a subject that carries the user's uid (upstream's
@@ -20,8 +19,7 @@ pub(crate) fn identity(der: &[u8]) -> Option<Identity> {
     let uid =
         subject.iter_attributes().find(|part| part.attr_type().to_id_string() == UID_ATTRIBUTE);
     identity.uid = uid.and_then(|part| part.as_str().ok()).unwrap_or_default().to_string();
-    let hash: String = Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect();
-    let id = vec![format!("X509SHA256={hash}")];
+    let id = vec![format!("X509SHA256={}", fingerprint(der))];
     identity.extra.insert(EXTRA_CREDENTIAL_ID.to_string(), id);
     Some(identity)
 }

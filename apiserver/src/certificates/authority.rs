@@ -16,6 +16,7 @@ use ring::{
     },
 };
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
+use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::ParsedExtension;
 
 const SEQUENCE: u8 = 0x30;
@@ -223,6 +224,11 @@ fn time(seconds: i64) -> Result<Vec<u8>, String> {
         true => element(UTC_TIME, &[text.as_bytes()[2..].to_vec()]),
         false => element(GENERALIZED_TIME, &[text.into_bytes()]),
     })
+}
+
+/// SHA-256 in hex: of a certificate, by which it is known.
+pub(crate) fn fingerprint(der: &[u8]) -> String {
+    Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A certificate as PEM text.

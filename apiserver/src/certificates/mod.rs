@@ -7,6 +7,7 @@ pub(crate) mod request;
 pub(crate) mod serving;
 pub(crate) mod signers;
 
+pub(crate) use authority::fingerprint;
 pub use authority::{Authority, to_pem};
 
 use crate::{
