@@ -13,7 +13,7 @@ mod record;
 mod serve;
 mod status;
 mod txn;
-pub mod unary;
+mod unary;
 mod watch;
 
 pub use serve::{Config, Door, OpenError, ROLE};

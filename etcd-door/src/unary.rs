@@ -1,27 +1,24 @@
 //! The calls that everybody makes all the time: one message in, one out, about keys. What tonic does for
 //! them is done here with less: no router, no buffers for streams, no copy of the message.
-//!
-//! Format: gRPC over HTTP/2, "Length-Prefixed-Message": a flag, four bytes of length, the message.
 
 use crate::{
     kv::Door,
     proto::rpc::{RangeRequest, kv_server::Kv as _},
     status::too_large,
 };
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use prost::Message;
+use raft_store::unary::{PREFIX, framed, message};
 use std::future::ready;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, body::Body};
 
 /// Requests may be this large; the store has the last word.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
-/// A flag (compressed or not) and a length.
-const PREFIX: usize = 5;
 
 /// The answer to a call that is made here; else the request again.
 pub(crate) async fn answer(
@@ -91,31 +88,6 @@ async fn gather(
     Ok(whole.freeze())
 }
 
-/// The one message of a body, a request's or an answer's.
-pub fn message(mut body: Bytes) -> Result<Bytes, Status> {
-    let cut_short = || Status::internal("the request ends within its message");
-    let compressed = body.try_get_u8().map_err(|_| cut_short())?;
-    let length = body.try_get_u32().map_err(|_| cut_short())? as usize;
-    if compressed != 0 {
-        return Err(Status::unimplemented("compressed messages are not accepted"));
-    }
-    match body.len() {
-        there if there < length => Err(cut_short()),
-        there if there > length => Err(Status::internal("the request has more than one message")),
-        _ => Ok(body),
-    }
-}
-
-/// A message as a body has it.
-pub fn framed(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut framed = BytesMut::with_capacity(PREFIX + length);
-    framed.put_u8(0);
-    framed.put_u32(length as u32);
-    message.encode(&mut framed).expect("there is room for all of it");
-    framed.freeze()
-}
-
 fn response(answer: &impl Message) -> Response<Body> {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
@@ -130,29 +102,11 @@ mod tests {
     use super::*;
     use crate::proto::rpc::PutRequest;
 
-    fn framed(flag: u8, length: usize, message: &[u8]) -> Bytes {
-        let mut body = BytesMut::new();
-        body.put_u8(flag);
-        body.put_u32(length as u32);
-        body.put_slice(message);
-        body.freeze()
-    }
-
-    #[test]
-    fn a_body_is_one_whole_message() {
-        let refused = |body: Bytes| message(body).expect_err("refused").message().to_owned();
-        assert_eq!(message(framed(0, 3, b"abc")).expect("a message"), "abc");
-        assert_eq!(refused(Bytes::new()), "the request ends within its message");
-        assert_eq!(refused(framed(0, 4, b"abc")), "the request ends within its message");
-        assert_eq!(refused(framed(0, 2, b"abc")), "the request has more than one message");
-        assert_eq!(refused(framed(1, 3, b"abc")), "compressed messages are not accepted");
-    }
-
     #[tokio::test]
     async fn a_body_in_pieces_is_put_together() {
         let put =
             PutRequest { key: "a".into(), value: vec![7; 5000].into(), ..PutRequest::default() };
-        let body = framed(0, put.encoded_len(), &put.encode_to_vec());
+        let body = framed(&put);
         for size in [1, 700, 2600, 10_000] {
             let pieces = body.chunks(size).map(|piece| Ok(Bytes::copy_from_slice(piece)));
             let read = gather(futures::stream::iter(pieces)).await.expect("read");

@@ -20,7 +20,7 @@ const FEW: usize = 24;
 const REST: u32 = 2;
 const REST_MAX: Duration = Duration::from_millis(5);
 
-type Caller = oneshot::Sender<Result<Revision, Error>>;
+pub(crate) type Caller = oneshot::Sender<Result<Revision, Error>>;
 
 /// Asks for barriers; clones share the rounds.
 #[derive(Clone)]

@@ -15,6 +15,7 @@ use crate::{
     time::{Instant, sleep},
     types::{Cluster, MemberId},
 };
+use http::HeaderMap;
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
@@ -97,6 +98,12 @@ pub(crate) struct Introduce(Arc<OnceLock<Cluster>>);
 impl Introduce {
     pub(crate) fn new(shared: &Shared) -> Introduce {
         Introduce(shared.cluster().clone())
+    }
+
+    /// The same for a call that is not tonic's.
+    pub(crate) fn headers(&self) -> Result<HeaderMap, Status> {
+        let introduced = self.clone().call(Request::new(()))?;
+        Ok(introduced.into_parts().0.into_headers())
     }
 }
 

@@ -46,7 +46,7 @@ pub use member::discard;
 pub use members::{Leadership, MemberStatus};
 pub use membership::Refusal;
 pub use questions::Answer;
-pub use raft::{accept::connections, connection::Http2};
+pub use raft::{accept::connections, connection::Http2, unary};
 pub use room::{Disk, FileSystem, FreeSpace};
 pub use seal::{Plain, Seal, Unopened};
 pub use steward::MemberError;

@@ -25,6 +25,7 @@ use crate::{
         log::{FLUSHED, Log, Promises, mark::MarkSync},
         machine::{Dirs, Machine, disk_now},
         network::{self, Link, Links},
+        read_index::ReadIndex,
         server::{self, Service},
         term_of,
         wire::{Dial, Grpc},
@@ -37,7 +38,7 @@ use crate::{
     state_engine::{Engines, rocks},
     steward::{self, MemberError, Steward},
     succession::{Signs, Succession},
-    time::{Instant, Ticks, blocking, sleep, timeout, timeout_at},
+    time::{Alarm, Instant, Ticks, blocking, sleep, timeout, timeout_at},
     types::{Cluster, Error, MemberId, Revision, Term},
 };
 use bytes::Bytes;
@@ -51,7 +52,11 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How often retention, metrics and sweeping have their turn.
@@ -79,6 +84,8 @@ pub(crate) struct Member {
     answers: Answers,
     steward: Steward,
     stopping: CancellationToken,
+    #[cfg(test)]
+    pub(crate) read_index: ReadIndex,
     /// Whose files must be closed at the end.
     disk: Mutex<Option<Arc<Mutex<Arc<StateDisk>>>>>,
     parts: Mutex<Option<Parts>>,
@@ -115,10 +122,13 @@ pub(crate) struct Assembled {
     /// Answers its peers.
     pub(crate) service: Service,
     pub(crate) work: Work,
+    /// The same, but better run where those are who read: no thread of Raft is woken for them then.
+    pub(crate) reads: BoxFuture<'static, ()>,
 }
 
 impl Member {
-    pub(crate) async fn open(config: Config) -> Result<Arc<Member>, OpenError> {
+    /// Starts one on the threads of whoever calls; `users` have theirs.
+    pub(crate) async fn open(config: Config, users: Handle) -> Result<Arc<Member>, OpenError> {
         let metrics = Metrics::new(&config.registry);
         let metrics = metrics.map_err(|error| OpenError::Config(format!("metrics: {error}")))?;
         validate(&config)?;
@@ -127,13 +137,14 @@ impl Member {
         let tls = config.tls.clone();
         let dial = Arc::new(Grpc::new(&config, Introduce::new(&opened.shared)));
         let name = Cluster::new(1);
-        let Assembled { member, service, work } =
+        let Assembled { member, service, work, reads } =
             Member::assemble(config, metrics, opened, dial, name).await?;
         let server = tokio::spawn(serve(listener, tls, service));
         let mut tasks = JoinSet::new();
         for each in work {
             tasks.spawn(each);
         }
+        tasks.spawn_on(reads, &users);
         let parts = Parts { tasks, server, writer };
         *member.parts.lock().expect("only taken") = Some(parts);
         Ok(member)
@@ -189,6 +200,8 @@ impl Member {
             answers: service.answers.clone(),
             steward: steward.clone(),
             stopping: service.stopping.clone(),
+            #[cfg(test)]
+            read_index: context.read_index(),
             disk: Mutex::new(Some(disk)),
             parts: Mutex::new(None),
         };
@@ -203,12 +216,12 @@ impl Member {
             inbox.clone().run(raft, metrics).boxed(),
             context.succession(signs).run().boxed(),
             context.clone().propose(proposer, inbox).boxed(),
-            context.clone().read_indexes(callers).boxed(),
             context.clone().upkeep().boxed(),
             context.raising().run().boxed(),
-            context.begin(config.initial_members, config.joins, name).boxed(),
+            context.clone().begin(config.initial_members, config.joins, name).boxed(),
         ];
-        Ok(Assembled { member: Arc::new(member), service, work })
+        let reads = context.read_indexes(callers).boxed();
+        Ok(Assembled { member: Arc::new(member), service, work, reads })
     }
 
     pub(crate) async fn txn(&self, txn: crate::Txn) -> Result<crate::Committed, Error> {
@@ -316,11 +329,6 @@ impl Member {
     #[cfg(test)]
     pub(crate) fn room(&self) -> &Room {
         &self.steward.room
-    }
-
-    #[cfg(test)]
-    pub(crate) fn raft(&self) -> &Raft {
-        &self.raft
     }
 
     #[cfg(test)]
@@ -689,9 +697,8 @@ impl Context {
             hints: Hints::new(config),
             signs: Signs::default(),
             answers: Answers::default(),
-            promises: self.promises.clone(),
             stopping: CancellationToken::new(),
-            read_index_max: config.timers.election_max,
+            read_index: self.read_index(),
         }
     }
 
@@ -700,23 +707,27 @@ impl Context {
         proposer.run(me, inbox, move |leader| self.link_to(leader.0)).await;
     }
 
-    async fn read_indexes(
-        self,
-        callers: tokio::sync::mpsc::Receiver<tokio::sync::oneshot::Sender<Result<Revision, Error>>>,
-    ) {
-        let (shared, metrics) = (self.shared.clone(), self.metrics.clone());
-        let pause = self.timers.heartbeat / 2;
-        barrier::run(callers, shared, metrics, pause, || self.read_index()).await;
+    fn read_index(&self) -> ReadIndex {
+        ReadIndex {
+            own: self.id,
+            raft: self.raft.clone(),
+            links: self.links.clone(),
+            shared: self.shared.clone(),
+            promises: self.promises.clone(),
+            leadership: self.leadership.clone(),
+            deadline: self.timers.election_max,
+        }
     }
 
-    async fn read_index(&self) -> Option<u64> {
-        let leader = self.leadership.borrow().leader?;
-        let deadline = self.timers.election_max;
-        if leader == self.id {
-            return server::read_index(&self.raft, &self.links, leader, Vec::new(), deadline).await;
-        }
-        let vote = self.promises.vote()?;
-        network::read_index(&self.link_to(leader.0)?, self.id, &vote, deadline).await
+    /// Holds nothing of the disk: whoever stops the member waits for that.
+    fn read_indexes(
+        &self,
+        callers: mpsc::Receiver<barrier::Caller>,
+    ) -> impl Future<Output = ()> + use<> {
+        let (shared, metrics) = (self.shared.clone(), self.metrics.clone());
+        let (pause, late) = (self.timers.heartbeat / 2, Alarm::default());
+        let reads = self.read_index().elsewhere();
+        async move { barrier::run(callers, shared, metrics, pause, || reads.find(&late)).await }
     }
 
     /// Compaction, snapshots, sweeping, metrics.

@@ -39,16 +39,19 @@ pub(crate) enum Mutant {
     RestoreGoesOn,
     /// A restored cluster holds what was written after the revision that was asked for.
     RestoresLater,
+    /// A read waits for what its leader has announced, not for all that others may have seen.
+    ReadsAnnounced,
     /// Requests that got lost are only looked for when nothing else is to be sent.
     LostWhileBusy,
 }
 
 /// Those that the simulation finds. The others have tests of their own.
-pub(crate) const FOUND: [Mutant; 17] = [
+pub(crate) const FOUND: [Mutant; 18] = [
     Mutant::FsyncSkipped,
     Mutant::FenceIgnored,
     Mutant::GuardIgnored,
     Mutant::StaleRead,
+    Mutant::ReadsAnnounced,
     Mutant::WatchDrops,
     Mutant::WatchRepeats,
     Mutant::SnapshotWithoutMembership,

@@ -11,7 +11,10 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::{oneshot, watch};
 
@@ -54,6 +57,8 @@ pub(crate) struct Shared {
     core: RwLock<Core>,
     history: RwLock<Option<Arc<dyn History>>>,
     applied: watch::Sender<Position>,
+    /// Up to which entry the state may have been seen by somebody, announced or not.
+    reached: AtomicU64,
     stopped: watch::Sender<Option<String>>,
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<Answer>>>,
 }
@@ -73,6 +78,7 @@ impl Shared {
             }),
             history: RwLock::new(None),
             applied: watch::Sender::new(Position { index: LogIndex(0), revision }),
+            reached: AtomicU64::new(0),
             stopped: watch::Sender::new(None),
             waiting: Mutex::new(BTreeMap::new()),
         }
@@ -122,6 +128,7 @@ impl Shared {
     pub(crate) fn apply(&self, term: Term, index: LogIndex, command: &Command) -> Applied {
         let mut core = self.write();
         let applied = core.state.apply(term, index, command);
+        self.reached.fetch_max(index.0, Ordering::SeqCst);
         core.hub.publish(&applied.changes);
         let (revision, digest) = (core.state.revision(), core.state.digest());
         core.notes.take(Note { index, revision, digest });
@@ -170,6 +177,7 @@ impl Shared {
     pub(crate) fn replace(&self, index: LogIndex, state: State, history: Arc<dyn History>) {
         let mut core = self.write();
         let before = std::mem::replace(&mut core.state, state);
+        self.reached.fetch_max(index.0, Ordering::SeqCst);
         core.notes.clear();
         if let Some(cluster) = core.state.cluster() {
             self.cluster.get_or_init(|| cluster.clone());
@@ -219,7 +227,13 @@ impl Shared {
         *self.applied.borrow()
     }
 
+    /// Nobody has seen here what a later entry did.
+    pub(crate) fn reached(&self) -> LogIndex {
+        LogIndex(self.reached.load(Ordering::SeqCst))
+    }
+
     pub(crate) fn set_position(&self, position: Position) {
+        self.reached.fetch_max(position.index.0, Ordering::SeqCst);
         self.applied.send_replace(position);
     }
 

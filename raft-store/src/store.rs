@@ -23,7 +23,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 /// The largest transaction, in bytes of keys and bodies together.
 // Kubernetes' request limit is 3 MiB; a transaction may touch a few objects.
@@ -65,7 +65,7 @@ impl Store {
     /// damaged disk or one of another member.
     pub async fn open(config: Config) -> Result<Store, OpenError> {
         let threads = Threads::start().map_err(|error| OpenError::Raft(error.to_string()))?;
-        let opened = threads.run(Member::open(config).boxed()).await;
+        let opened = threads.run(Member::open(config, Handle::current()).boxed()).await;
         let member = opened.ok_or_else(|| OpenError::Raft("its threads ended".into()))??;
         Ok(Store::of(member, threads))
     }

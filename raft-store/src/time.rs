@@ -1,9 +1,13 @@
 //! Time and work that blocks, as everything in this crate has them: one place, so that a simulation
 //! can take the place of both (`sim`). Clocks are monotonic; nobody reads the wall clock.
 
+use futures::{FutureExt as _, future::BoxFuture};
 use std::{
+    future::poll_fn,
     io,
     ops::{Add, Sub},
+    sync::Mutex,
+    task::{Poll, ready},
     time::Duration,
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -109,6 +113,29 @@ impl Ticks {
     }
 }
 
+/// For waits of the same length that hardly ever come to their end: it is set again only when it goes off. Each
+/// time one is set that is the earliest, the thread that waits for the earliest is woken.
+#[derive(Default)]
+pub(crate) struct Alarm(Mutex<Option<BoxFuture<'static, ()>>>);
+
+impl Alarm {
+    /// Until `moment`; those of calls before this one are not later.
+    pub(crate) async fn until(&self, moment: Instant) {
+        poll_fn(|cx| {
+            let mut set = self.0.lock().expect("only polled and replaced");
+            loop {
+                let sleeping = set.get_or_insert_with(|| sleep_until(moment).boxed());
+                ready!(sleeping.poll_unpin(cx));
+                *set = None;
+                if moment <= Instant::now() {
+                    return Poll::Ready(());
+                }
+            }
+        })
+        .await;
+    }
+}
+
 /// Runs what blocks beside everything else; nobody waits for it.
 pub(crate) fn block_apart(work: impl FnOnce() + Send + 'static) {
     #[cfg(test)]
@@ -137,4 +164,20 @@ pub(crate) async fn blocking<T: Send + 'static>(
         return Ok(work());
     }
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_alarm_goes_off_for_those_after_the_one_that_set_it_too() {
+        let (alarm, begun) = (Alarm::default(), Instant::now());
+        let soon = Duration::from_millis(2);
+        assert!(alarm.until(begun + soon).now_or_never().is_none(), "set, and not waited for");
+        let later = begun + soon * 3;
+        alarm.until(later).await;
+        assert!(later <= Instant::now());
+        alarm.until(later).await;
+    }
 }

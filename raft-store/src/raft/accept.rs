@@ -1,16 +1,16 @@
-//! Connections that others open to this member: mutual TLS with the newest certificate, and no slow handshake
-//! that holds up another.
+//! Connections that others open to this member, and what they show each other: mutual TLS with the newest
+//! certificate, and no slow handshake that holds up another.
 
 use crate::config::{OwnTls, Tls};
 use futures::{Stream, StreamExt};
 use rustls::{
-    RootCertStore, ServerConfig,
+    ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
 use std::{io, sync::Arc, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
 use tokio_stream::wrappers::TcpListenerStream;
 
 /// Longer than a handshake between members takes on the slowest link that Raft's timers allow.
@@ -64,22 +64,45 @@ async fn handshake(
     }
 }
 
-fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
+/// Shows `tls`'s certificate, and believes those of its CA.
+pub(super) fn connector(tls: &Tls) -> io::Result<TlsConnector> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots(tls)?)
+        .with_client_auth_cert(chain(tls)?, key(tls)?)
+        .map_err(io::Error::other)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn roots(tls: &Tls) -> io::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(&tls.ca) {
         roots.add(authority.map_err(io::Error::other)?).map_err(io::Error::other)?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    Ok(roots)
+}
+
+fn chain(tls: &Tls) -> io::Result<Vec<CertificateDer<'static>>> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&tls.cert).collect();
+    chain.map_err(io::Error::other)
+}
+
+fn key(tls: &Tls) -> io::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(&tls.key).map_err(io::Error::other)
+}
+
+fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
+    let roots = Arc::new(roots(tls)?);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .with_client_cert_verifier(verifier.build().map_err(io::Error::other)?)
-        .with_single_cert(
-            chain.map_err(io::Error::other)?,
-            PrivateKeyDer::from_pem_slice(&tls.key).map_err(io::Error::other)?,
-        )
+        .with_single_cert(chain(tls)?, key(tls)?)
         .map_err(io::Error::other)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))

@@ -1,7 +1,7 @@
 //! Connections that others have opened, each with all the calls on it in one task: what can be answered at the
 //! same moment is written together, and nobody else has to be woken for it.
 
-use super::corked::Corked;
+use super::{bell::House, corked::Corked};
 use futures::{
     FutureExt as _, Stream, StreamExt as _, future::BoxFuture, stream::FuturesUnordered,
 };
@@ -20,7 +20,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 use tokio::{
@@ -109,37 +109,33 @@ impl Http2 {
         let connection = builder.serve_connection(TokioIo::new(corked.clone()), service_fn(answer));
         let (mut connection, mut calls) = (pin!(connection), FuturesUnordered::new());
         let mut stopped = pin!(stopping.cancelled().fuse());
-        poll_fn(|cx| {
-            if stopped.as_mut().poll(cx).is_ready() {
-                connection.as_mut().graceful_shutdown();
-            }
-            loop {
-                if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+        let house = Arc::new(House::default());
+        let (of_connection, of_calls) = (house.bell(), house.bell());
+        let mut round = || {
+            let mut within = of_connection.context();
+            if of_connection.has_rung() {
+                if stopped.as_mut().poll(&mut within).is_ready() {
+                    connection.as_mut().graceful_shutdown();
+                }
+                if let Poll::Ready(ended) = connection.as_mut().poll(&mut within) {
                     return Poll::Ready(ended.map_err(Error::from));
                 }
-                calls.extend(begun.take());
-                if !any_ended(&mut calls, cx) {
-                    break;
-                }
             }
-            match corked.poll_let_go(cx) {
+            let new = begun.take();
+            if of_calls.has_rung() || !new.is_empty() {
+                calls.extend(new);
+                while let Poll::Ready(Some(())) = calls.poll_next_unpin(&mut of_calls.context()) {}
+            }
+            match corked.poll_let_go(&mut within) {
                 Poll::Ready(Err(broken)) => Poll::Ready(Err(broken.into())),
                 Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
             }
-        })
-        .await
+        };
+        poll_fn(|cx| house.poll(cx, &mut round)).await
     }
 }
 
 type Call = BoxFuture<'static, ()>;
-
-fn any_ended(calls: &mut FuturesUnordered<Call>, cx: &mut Context<'_>) -> bool {
-    let mut any = false;
-    while let Poll::Ready(Some(())) = calls.poll_next_unpin(cx) {
-        any = true;
-    }
-    any
-}
 
 /// Calls that have begun since the connection last looked. Clones share it.
 #[derive(Clone, Default)]

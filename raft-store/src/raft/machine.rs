@@ -263,6 +263,8 @@ impl RaftStateMachine<Types> for Machine {
     where
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
+        #[cfg(test)]
+        crate::sim::apply_pause().await;
         let mut pending = Unannounced::default();
         while let Some((entry, responder)) = entries.try_next().await? {
             let index = LogIndex(entry.log_id.index);
@@ -274,6 +276,8 @@ impl RaftStateMachine<Types> for Machine {
                 tokio::task::yield_now().await;
             }
         }
+        #[cfg(test)]
+        crate::sim::apply_pause().await;
         self.announce(pending)
     }
 

@@ -1,13 +1,16 @@
 //! The one place that knows openraft: types, settings, conversions to what goes over the wire.
 
 pub(crate) mod accept;
+mod bell;
 pub(crate) mod connection;
 pub(crate) mod convert;
 mod corked;
 pub(crate) mod log;
 pub(crate) mod machine;
 pub(crate) mod network;
+pub(crate) mod read_index;
 pub(crate) mod server;
+pub mod unary;
 pub(crate) mod wire;
 
 use crate::config::{Config, OpenError, Peer};

@@ -1,10 +1,10 @@
 //! The sending side between members: openraft's calls as messages to a peer.
 //!
-//! Two connections per peer: appends and forwarded requests on one, heartbeats, votes and
-//! ReadIndex on the other, so that no heartbeat waits behind data. A snapshot gets its own.
+//! Three connections per peer: appends and forwarded requests on one, heartbeats and votes on another, so that no
+//! heartbeat waits behind data, and what reads wait for on a third. A snapshot gets its own.
 
 use super::{
-    Raft, Types, Vote, convert,
+    LogId, Raft, Types, Vote, convert,
     machine::{Snapshot, SnapshotDir},
     wire::{Answers, BadPeer, Dial, Wire},
 };
@@ -60,8 +60,11 @@ pub(crate) struct Links {
     dial: Arc<dyn Dial>,
     timers: Timers,
     book: Arc<Mutex<Book>>,
+    links: Arc<Mutex<BTreeMap<u64, Link>>>,
     /// Who was the last to vouch, or 0.
     quickest: Arc<AtomicU64>,
+    /// How far others may have heard from this member that the log is committed.
+    told: Arc<AtomicU64>,
     metrics: Metrics,
 }
 
@@ -73,7 +76,6 @@ struct Book {
     peers: BTreeMap<u64, Peer>,
     /// Where one was found that did not answer where the membership says.
     found: BTreeMap<u64, String>,
-    links: BTreeMap<u64, Link>,
 }
 
 impl Book {
@@ -85,7 +87,14 @@ impl Book {
 
 impl Links {
     pub(crate) fn new(dial: Arc<dyn Dial>, timers: Timers, metrics: Metrics) -> Links {
-        Links { dial, timers, book: Arc::default(), quickest: Arc::default(), metrics }
+        let (book, links, quickest, told) = Default::default();
+        Links { dial, timers, book, links, quickest, told, metrics }
+    }
+
+    /// The same, with connections of their own: what drives those runs where they are first used, and whoever
+    /// waits for an answer elsewhere is woken from there.
+    pub(crate) fn elsewhere(&self) -> Links {
+        Links { links: Arc::default(), ..self.clone() }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -118,16 +127,19 @@ impl Links {
 
     /// The connections to a peer, new ones if its address or this member's certificate changed.
     fn to(&self, id: u64) -> Result<Link, BadPeer> {
-        let mut book = self.book();
-        let known = (book.peers.get(&id).cloned(), book.address(id).cloned());
-        let (Some(peer), Some(address)) = known else { return Err(BadPeer::Unknown(id)) };
+        let known = {
+            let book = self.book();
+            book.peers.get(&id).cloned().zip(book.address(id).cloned())
+        };
+        let Some((peer, address)) = known else { return Err(BadPeer::Unknown(id)) };
         let shown = self.dial.shown();
         let same = |link: &&Link| link.address == address && link.shown == shown;
-        if let Some(link) = book.links.get(&id).filter(same) {
+        let mut links = self.links.lock().expect("only looked up and inserted");
+        if let Some(link) = links.get(&id).filter(same) {
             return Ok(link.clone());
         }
         let link = self.link(Peer { peer_address: address, ..peer })?;
-        book.links.insert(id, link.clone());
+        links.insert(id, link.clone());
         Ok(link)
     }
 
@@ -157,10 +169,20 @@ impl Links {
         self.quickest.store(id, Ordering::Relaxed);
     }
 
+    /// Before they can hear that the log is committed up to there.
+    fn tell(&self, committed: Option<LogId>) {
+        let index = committed.map_or(0, |id| id.index);
+        self.told.fetch_max(index, Ordering::SeqCst);
+    }
+
+    /// Nobody has heard of more from this member; 0 before it led.
+    pub(crate) fn told(&self) -> u64 {
+        self.told.load(Ordering::SeqCst)
+    }
+
     /// The connections to a member of the group.
     pub(crate) fn to_member(&self, raft: &Raft, id: u64) -> Option<Link> {
-        let membership = raft.metrics().borrow_watched().membership_config.clone();
-        self.know(id, membership.get_node(&id)?);
+        self.know(id, raft.metrics().borrow_watched().membership_config.get_node(&id)?);
         match self.to(id) {
             Ok(link) => Some(link),
             Err(error) => {
@@ -259,6 +281,7 @@ impl Sender {
         deadline: Duration,
     ) -> Result<AppendEntriesResponse<Types>, NoAnswer> {
         let wire = self.link()?.control;
+        self.links.tell(request.leader_commit);
         let answer = within(deadline, wire.heartbeat(convert::to_append(request))).await?;
         Ok(convert::from_append_response(answer)?)
     }
@@ -273,7 +296,7 @@ impl Sender {
         let idle_max = self.idle_max;
         let outstanding = Outstanding { requests: 0, since: Instant::now() };
         let outstanding = Arc::new(Mutex::new(outstanding));
-        let sent = outstanding.clone();
+        let (sent, links) = (outstanding.clone(), self.links.clone());
         // openraft may read on in a log that is purged at the moment. Ending the stream has it look
         // again at what this member needs: a snapshot.
         let target = self.target;
@@ -293,6 +316,7 @@ impl Sender {
                 sent.since = Instant::now();
             }
             sent.requests += 1;
+            links.tell(request.leader_commit);
             convert::to_append(&request)
         });
         let wire = self.link()?.data;
@@ -411,6 +435,7 @@ impl RaftNetworkV2<Types> for Sender {
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let wire = self.link()?.data;
         self.metrics.snapshots_sent.inc();
+        self.links.tell(snapshot.meta.last_log_id);
         let header = peer::SnapshotHeader {
             vote: Some(convert::to_vote(&vote)),
             last: snapshot.meta.last_log_id.as_ref().map(convert::to_log_id),

@@ -2,13 +2,11 @@
 //! member's status. Only holders of a certificate of the peers' CA get here.
 
 use super::{
-    Raft, Vote, accept,
+    Raft, accept,
     connection::Http2,
     convert,
-    log::Promises,
     machine::{Dirs, Snapshot, SnapshotMeta},
-    network::{self, Links},
-    term_of,
+    read_index::ReadIndex,
     wire::{Answers, Incoming, MESSAGE_BYTES_MAX},
 };
 use crate::{
@@ -22,12 +20,12 @@ use crate::{
     snapshot_stream::Receiver,
     steward::Steward,
     succession::Signs,
-    time::{blocking, sleep},
+    time::{Alarm, blocking},
     types::{MemberId, Term},
 };
-use futures::{Stream, StreamExt, stream::FuturesUnordered};
+use futures::{Stream, StreamExt};
 use openraft::async_runtime::WatchReceiver as _;
-use std::{collections::BTreeSet, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService};
@@ -43,9 +41,6 @@ const HTTP2: Http2 = Http2 {
     keep_alive: Duration::from_secs(5),
 };
 
-/// A voter that has not vouched by then may be slow or gone: the others are asked too.
-const HEDGE: Duration = Duration::from_millis(5);
-
 /// Handlers for one member.
 pub(crate) struct Service {
     pub(crate) raft: Raft,
@@ -57,11 +52,9 @@ pub(crate) struct Service {
     pub(crate) hints: Hints,
     pub(crate) signs: Signs,
     pub(crate) answers: Answerers,
-    pub(crate) promises: Promises,
     /// Ends all streams.
     pub(crate) stopping: CancellationToken,
-    /// A ReadIndex that takes longer has no quorum.
-    pub(crate) read_index_max: Duration,
+    pub(crate) read_index: ReadIndex,
 }
 
 fn malformed(error: convert::Malformed) -> Status {
@@ -247,9 +240,7 @@ impl peer::peer_server::Peer for Service {
     ) -> Result<Response<peer::ReadIndexResponse>, Status> {
         let peer::ReadIndexRequest { member, vote } = request.into_inner();
         let votes = convert::from_vote(vote).map(|vote| (MemberId(member), vote));
-        let (own, links) = (self.steward.id, &self.steward.links);
-        let votes = votes.into_iter().collect();
-        let index = read_index(&self.raft, links, own, votes, self.read_index_max).await;
+        let index = self.read_index.here(votes.into_iter().collect(), &Alarm::default()).await;
         Ok(Response::new(peer::ReadIndexResponse { index }))
     }
 
@@ -257,7 +248,7 @@ impl peer::peer_server::Peer for Service {
         &self,
         _: Request<peer::VouchRequest>,
     ) -> Result<Response<peer::VouchResponse>, Status> {
-        let vote = self.promises.vote().as_ref().map(convert::to_vote);
+        let vote = self.read_index.promises.given().vote.as_ref().map(convert::to_vote);
         Ok(Response::new(peer::VouchResponse { vote }))
     }
 
@@ -313,97 +304,6 @@ impl peer::peer_server::Peer for Service {
     }
 }
 
-/// The log index that a read must wait for which begins now, if this member leads; `votes` are of members who
-/// ask, looked at after their reads began. If they are not enough other voters are asked for theirs: first as
-/// many as it takes, and the rest if those do not answer soon, or not as hoped.
-///
-/// openraft's own ReadIndex is not used: it takes a late answer to an old append for one to every append up
-/// to the same entry, so that a leader that was cut off can believe that it still leads.
-pub(crate) async fn read_index(
-    raft: &Raft,
-    links: &Links,
-    own: MemberId,
-    mut votes: Vec<(MemberId, Vote)>,
-    deadline: Duration,
-) -> Option<u64> {
-    let membership = raft.metrics().borrow_watched().membership_config.clone();
-    let given = votes.iter().map(|(member, _)| member.0).chain([own.0]).collect();
-    let voters = links.quickest_first(membership.voter_ids());
-    let groups = membership.membership().get_joint_config();
-    let (first, mut rest) = as_many_as_it_takes(groups, given, voters);
-    let ask = |id: u64| async move {
-        let vote = network::vouch(&links.to_member(raft, id)?, deadline).await?;
-        links.was_quick(id);
-        Some((MemberId(id), vote))
-    };
-    let mut asked: FuturesUnordered<_> = first.into_iter().map(ask).collect();
-    let mut late = pin!(sleep(HEDGE));
-    loop {
-        // While somebody is asked, nobody's vote is not enough.
-        let perhaps = asked.is_empty() || !votes.is_empty();
-        if perhaps && let Some(index) = vouched_read_index(raft, own, votes.clone()).await {
-            return Some(index);
-        }
-        if asked.is_empty() {
-            asked.extend(rest.drain(..).map(ask));
-        }
-        tokio::select! {
-            biased;
-            Some(answer) = asked.next() => votes.extend(answer),
-            () = &mut late, if !rest.is_empty() => asked.extend(rest.drain(..).map(ask)),
-            else => return None,
-        }
-    }
-}
-
-/// Of `voters`, in this order, the first who make those whose votes are `given` a quorum, and the others.
-fn as_many_as_it_takes(
-    groups: &[BTreeSet<u64>],
-    mut given: BTreeSet<u64>,
-    voters: Vec<u64>,
-) -> (Vec<u64>, Vec<u64>) {
-    let mut missing = voters.into_iter().filter(|id| !given.contains(id)).collect::<Vec<_>>();
-    let enough = missing.iter().position(|id| {
-        let enough = is_quorum(groups, &given);
-        given.insert(*id);
-        enough
-    });
-    let rest = missing.split_off(enough.unwrap_or(missing.len()));
-    (missing, rest)
-}
-
-/// What these votes are enough for; each was looked at after the read began.
-///
-/// If this member leads, and with it those whose votes are for it in its term are a quorum, then no later
-/// leader had been elected when the read began: whatever was acknowledged until then is committed here.
-async fn vouched_read_index(
-    raft: &Raft,
-    own: MemberId,
-    votes: Vec<(MemberId, Vote)>,
-) -> Option<u64> {
-    let index = raft.with_raft_state(move |state| {
-        // After a restart Raft holds it as not committed: who led before does not lead by that.
-        let vote = *state.vote_ref();
-        let leads = vote.committed && vote.leader_id.voted_for == own.0;
-        let vouching = votes.iter().filter(|(_, other)| *other == vote).map(|(member, _)| member.0);
-        let vouching = vouching.chain([own.0]).collect();
-        let voters = state.membership_state.effective();
-        if !leads || !is_quorum(voters.get_joint_config(), &vouching) {
-            return None;
-        }
-        // Before an entry of its term is, a leader does not know what was committed before it.
-        let committed = state.local_committed().copied()?;
-        (term_of(&committed) == vote.leader_id.term).then_some(committed.index)
-    });
-    index.await.ok()?
-}
-
-/// Whether they are most of the voters, of both groups while one takes over from the other.
-fn is_quorum(groups: &[BTreeSet<u64>], members: &BTreeSet<u64>) -> bool {
-    !groups.is_empty()
-        && groups.iter().all(|voters| members.intersection(voters).count() > voters.len() / 2)
-}
-
 /// Listens at once, so that a taken port is an error of the start; serves until stopped.
 pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, OpenError> {
     TcpListener::bind(address).await.map_err(|source| OpenError::Listen { address, source })
@@ -429,30 +329,6 @@ pub(crate) async fn serve(listener: TcpListener, tls: OwnTls, service: Service) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster_tests::{Cluster, put};
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_follower_vouches_for_its_leader_in_this_term_only() {
-        let cluster = Cluster::started(3).await;
-        let leader = cluster.leader().await;
-        let written = cluster.store(leader).txn(put("a", "1")).await.expect("written");
-        let follower = leader % 3 + 1;
-        cluster.store(follower).barrier().await.expect("it follows");
-        let raft_of = |id| cluster.store(id).inside().raft();
-        let metrics = cluster.store(follower).inside().raft_metrics();
-        let vote = metrics.vote;
-        let ask = |of, votes| vouched_read_index(raft_of(of), MemberId(of), votes);
-        let index = ask(leader, vec![(MemberId(follower), vote)]).await;
-        assert!(index >= Some(written.revision.0), "each revision is an entry here");
-        let other_term = Vote::new_committed(vote.leader_id.term + 1, leader);
-        assert_eq!(ask(leader, vec![(MemberId(follower), other_term)]).await, None);
-        let candidate = Vote::new(vote.leader_id.term, leader);
-        assert_eq!(ask(leader, vec![(MemberId(follower), candidate)]).await, None);
-        let there = ask(follower, vec![(MemberId(leader), vote)]).await;
-        assert_eq!(there, None, "only a leader knows");
-        assert_eq!(ask(leader, vec![]).await, None, "alone");
-        cluster.shutdown().await;
-    }
 
     #[test]
     fn a_leader_takes_nothing_of_which_it_would_leave_out_a_part() {
@@ -460,33 +336,5 @@ mod tests {
         assert_eq!(judge(true, 3, 3, || false), Refusal::Overloaded);
         assert_eq!(judge(true, 4, 3, || panic!("taken")), Refusal::Newer);
         assert_eq!(judge(false, 3, 3, || panic!("taken")), Refusal::NotLeader);
-    }
-
-    #[test]
-    fn no_more_voters_are_asked_than_a_quorum_needs() {
-        let voters = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
-        let three = [voters(&[1, 2, 3])];
-        assert_eq!(as_many_as_it_takes(&three, voters(&[1]), vec![3, 2]), (vec![3], vec![2]));
-        assert_eq!(as_many_as_it_takes(&three, voters(&[1, 2]), vec![2, 3]), (vec![], vec![3]));
-        let alone = [voters(&[1])];
-        assert_eq!(as_many_as_it_takes(&alone, voters(&[1]), vec![1]), (vec![], vec![]));
-        let joint = [voters(&[1, 2, 3]), voters(&[3, 4, 5])];
-        let (first, rest) = as_many_as_it_takes(&joint, voters(&[1]), vec![2, 3, 4, 5]);
-        assert_eq!((first, rest), (vec![2, 3, 4], vec![5]), "of both groups");
-        let not_one = as_many_as_it_takes(&[voters(&[2, 3])], voters(&[1]), vec![2, 3]);
-        assert_eq!(not_one, (vec![2, 3], vec![]), "a leader that is no voter");
-    }
-
-    #[test]
-    fn two_members_are_most_of_three_voters_but_not_of_four() {
-        let voters = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
-        let two = &voters(&[1, 2]);
-        assert!(is_quorum(&[voters(&[1, 2, 3])], two));
-        assert!(is_quorum(&[voters(&[1, 2])], two));
-        assert!(!is_quorum(&[voters(&[1, 2, 3, 4])], two));
-        assert!(!is_quorum(&[voters(&[1, 3, 4])], two), "a learner's word counts for nothing");
-        assert!(!is_quorum(&[voters(&[1, 2, 3])], &voters(&[1])), "alone");
-        assert!(!is_quorum(&[voters(&[1, 2, 3]), voters(&[1, 2, 3, 4, 5])], two), "joint");
-        assert!(!is_quorum(&[], two));
     }
 }

@@ -1,14 +1,17 @@
 //! The calls of one member to another as values: messages in, messages out. What carries them is
 //! gRPC over mutual TLS; nothing above this file knows that.
 
+use super::{accept::connector, unary::Unary};
 use crate::{
-    config::{Config, OwnTls, Peer, Timers},
+    config::{Config, OwnTls, Peer, Timers, Tls},
     founding::Introduce,
 };
 use futures::{
     StreamExt,
     stream::{BoxStream, Stream},
 };
+use prost::Message;
+use rustls::pki_types::ServerName;
 use std::{
     io,
     pin::Pin,
@@ -142,8 +145,15 @@ impl Dial for Grpc {
         let endpoint = self.endpoint(peer);
         let endpoint = endpoint.map_err(|error| BadPeer::Address(peer.to_string(), error))?;
         let introduce = self.introduce.clone();
+        let quick = Quick {
+            peer: peer.clone(),
+            tls: self.tls.current(),
+            timers: self.timers,
+            introduce: introduce.clone(),
+            open: tokio::sync::Mutex::default(),
+        };
         let client = client(endpoint.connect_lazy(), introduce.clone());
-        Ok(Arc::new(Connection { client, endpoint, introduce }))
+        Ok(Arc::new(Connection { client, quick, endpoint, introduce }))
     }
 
     async fn refuses(&self, address: &str) -> bool {
@@ -152,10 +162,56 @@ impl Dial for Grpc {
     }
 }
 
+/// A connection for the calls that every read waits for.
+struct Quick {
+    peer: Peer,
+    tls: Arc<Tls>,
+    timers: Timers,
+    introduce: Introduce,
+    open: tokio::sync::Mutex<Option<Unary>>,
+}
+
+impl Quick {
+    async fn call<A: Message + Default>(
+        &self,
+        method: &str,
+        request: &impl Message,
+    ) -> Result<A, Status> {
+        let unary = self.connected().await?;
+        unary.call(method, self.introduce.headers()?, request).await
+    }
+
+    /// The open connection, or a new one if it cannot be used any more.
+    async fn connected(&self) -> Result<Unary, Status> {
+        let mut open = self.open.lock().await;
+        if let Some(unary) = open.as_ref().filter(|unary| !unary.is_over()) {
+            return Ok(unary.clone());
+        }
+        *open = None;
+        let connecting = tokio::time::timeout(self.timers.election_max, self.connect()).await;
+        let unary = connecting.map_err(|_| Status::unavailable("connect: no answer"))??;
+        *open = Some(unary.clone());
+        Ok(unary)
+    }
+
+    async fn connect(&self) -> Result<Unary, Status> {
+        let failed = |error: io::Error| Status::unavailable(format!("connect: {error}"));
+        let tcp = TcpStream::connect(&self.peer.peer_address).await.map_err(failed)?;
+        tcp.set_nodelay(true).map_err(failed)?;
+        let connector = connector(&self.tls).map_err(failed)?;
+        let name = ServerName::try_from(self.peer.name.clone());
+        let name = name.map_err(|error| failed(io::Error::other(error)))?;
+        let io = connector.connect(name, tcp).await.map_err(failed)?;
+        let origin = format!("https://{}", self.peer.peer_address);
+        Unary::over(io, &origin, STREAM_WINDOW, self.timers.election_max * 2).await
+    }
+}
+
 type Client = PeerClient<InterceptedService<Channel, Introduce>>;
 
 struct Connection {
     client: Client,
+    quick: Quick,
     endpoint: Endpoint,
     introduce: Introduce,
 }
@@ -241,11 +297,11 @@ impl Wire for Connection {
         &self,
         request: peer::ReadIndexRequest,
     ) -> Result<peer::ReadIndexResponse, Status> {
-        self.client.clone().read_index(request).await.map(Response::into_inner)
+        self.quick.call("/coxswain.peer.v1.Peer/ReadIndex", &request).await
     }
 
     async fn vouch(&self, request: peer::VouchRequest) -> Result<peer::VouchResponse, Status> {
-        self.client.clone().vouch(request).await.map(Response::into_inner)
+        self.quick.call("/coxswain.peer.v1.Peer/Vouch", &request).await
     }
 
     async fn members(

@@ -58,6 +58,15 @@ pub(crate) fn peculiar(stored: &std::sync::Arc<crate::Stored>) -> std::sync::Arc
     std::sync::Arc::new(crate::Stored::new(key, stored.revision, stored.created, body))
 }
 
+/// Sometimes a member is slow to apply what is committed, or to say what it has applied.
+pub(crate) async fn apply_pause() {
+    if is_simulated() && scheduler::one_in(30) {
+        let most = if scheduler::one_in(4) { 200_000 } else { 5_000 };
+        let micros = scheduler::random(|random| rand::Rng::random_range(random, 0..most));
+        scheduler::Sleep::of(Duration::from_micros(micros)).await;
+    }
+}
+
 /// How long work on a disk takes.
 pub(crate) async fn disk_pause() {
     let micros = scheduler::random(|random| rand::Rng::random_range(random, 0..5_000));

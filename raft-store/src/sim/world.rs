@@ -362,9 +362,9 @@ impl World {
         let name = Cluster { id: format!("{id:032x}").into(), epoch: 1 };
         let door = Doorkeeper::new(&shared, &format!("node-{node}"));
         let opened = Opened { shared, machine, dirs, log };
-        let Assembled { member, service, work } =
+        let Assembled { member, service, work, reads } =
             Member::assemble(config, metrics, opened, dial, name).await?;
-        work.into_iter().for_each(|each| spawn_on(node, each));
+        work.into_iter().chain([reads]).for_each(|each| spawn_on(node, each));
         let store = Store::of(member, Threads::of_caller());
         let listening = Listening { service: Arc::new(service), door };
         if let Some(host) = self.hosts().get_mut(&node) {

@@ -16,7 +16,7 @@ use crate::{config::OpenError, metrics::Metrics, time::blocking};
 use engine::{LogOp, RaftLogEngine, Recovered, RocksLog};
 use mark::{Flushed, Mark, MarkSync};
 use openraft::{
-    OptionalSend,
+    EntryPayload, OptionalSend,
     storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage},
 };
 use record::Chain;
@@ -61,6 +61,8 @@ struct View {
     committed: Option<LogId>,
     purged: Option<LogId>,
     last: Option<(LogId, Chain)>,
+    /// The newest entry about the members that this process took, if it is still there.
+    membership: Option<u64>,
     /// The newest entries, without gaps, ending with `last`.
     cache: VecDeque<Cached>,
     bytes: usize,
@@ -83,11 +85,18 @@ pub(crate) struct Log {
 #[derive(Clone)]
 pub(crate) struct Promises(Arc<Mutex<View>>);
 
+/// At one moment. Never older than any vote or answer that this member gave: it is here before it is on disk, and
+/// on disk before it is given.
+pub(crate) struct Promised {
+    pub(crate) vote: Option<Vote>,
+    /// Where the newest membership is in the log; `None` if that is not from this process.
+    pub(crate) membership: Option<u64>,
+}
+
 impl Promises {
-    /// Never older than any vote or answer that this member gave: it is here before it is on disk, and
-    /// on disk before it is given.
-    pub(crate) fn vote(&self) -> Option<Vote> {
-        self.0.lock().expect("nothing panics while holding the view").vote
+    pub(crate) fn given(&self) -> Promised {
+        let view = self.0.lock().expect("nothing panics while holding the view");
+        Promised { vote: view.vote, membership: view.membership }
     }
 }
 
@@ -301,6 +310,9 @@ impl View {
         let (record, chain) = record::encode(before, &entry);
         let index = entry.log_id.index;
         self.last = Some((entry.log_id, chain));
+        if matches!(entry.payload, EntryPayload::Membership(_)) {
+            self.membership = Some(index);
+        }
         self.bytes += record.len();
         let job = self.jobs + 1;
         self.cache.push_back(Cached { entry, chain, bytes: record.len(), job });
@@ -334,6 +346,7 @@ impl View {
 
     fn cut(&mut self, keep: Option<(LogId, Chain)>) {
         let first_gone = keep.map_or(0, |(id, _)| id.index + 1);
+        self.membership = self.membership.filter(|index| *index < first_gone);
         while self.cache.back().is_some_and(|newest| newest.entry.log_id.index >= first_gone) {
             if let Some(newest) = self.cache.pop_back() {
                 self.bytes -= newest.bytes;
