@@ -185,8 +185,7 @@ impl Member {
         };
         let steward = context.steward(&config, me, roster);
         let service = context.service(&config, &steward, dirs);
-        let signs = service.signs.clone();
-        let proposer = proposer(&config, &shared, &metrics, &leadership, &signs);
+        let proposer = proposer(&config, &shared, &metrics, &leadership, &service.signs);
         let (barriers, callers) = Barriers::new(config.timers.request);
         let member = Member {
             id: config.member,
@@ -214,7 +213,7 @@ impl Member {
             context.clone().keep(mark).boxed(),
             context.clone().track_leadership(applied, announce).boxed(),
             inbox.clone().run(raft, metrics).boxed(),
-            context.succession(signs).run().boxed(),
+            context.succession(service.signs.clone()).run().boxed(),
             context.clone().propose(proposer, inbox).boxed(),
             context.clone().upkeep().boxed(),
             context.raising().run().boxed(),
