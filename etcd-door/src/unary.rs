@@ -6,13 +6,12 @@ use crate::{
     proto::rpc::{RangeRequest, kv_server::Kv as _},
     status::too_large,
 };
-use bytes::{BufMut, Bytes, BytesMut};
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use prost::Message;
-use raft_store::unary::{PREFIX, framed, message};
+use raft_store::unary::{framed, gather, message};
 use std::future::ready;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, body::Body};
@@ -66,26 +65,8 @@ async fn range(door: &Door, body: Incoming) -> Result<Response<Body>, Status> {
 
 async fn read<Q: Message + Default>(body: Incoming) -> Result<Q, Status> {
     let pieces = body.into_data_stream().map_err(|error| Status::from_error(error.into()));
-    let message = message(gather(pieces).await?)?;
+    let message = message(gather(pieces, MESSAGE_BYTES_MAX, too_large).await?)?;
     Q::decode(message).map_err(|error| Status::internal(error.to_string()))
-}
-
-/// All of a request's body; without a copy if it came in one piece.
-async fn gather(
-    mut pieces: impl Stream<Item = Result<Bytes, Status>> + Unpin,
-) -> Result<Bytes, Status> {
-    let Some(first) = pieces.next().await.transpose()? else { return Ok(Bytes::new()) };
-    let Some(second) = pieces.next().await.transpose()? else { return Ok(first) };
-    let mut whole = BytesMut::with_capacity(2 * (first.len() + second.len()));
-    whole.put(first);
-    whole.put(second);
-    while let Some(piece) = pieces.next().await.transpose()? {
-        whole.put(piece);
-        if whole.len() > PREFIX + MESSAGE_BYTES_MAX {
-            return Err(too_large());
-        }
-    }
-    Ok(whole.freeze())
 }
 
 fn response(answer: &impl Message) -> Response<Body> {
@@ -101,6 +82,7 @@ fn response(answer: &impl Message) -> Response<Body> {
 mod tests {
     use super::*;
     use crate::proto::rpc::PutRequest;
+    use bytes::Bytes;
 
     #[tokio::test]
     async fn a_body_in_pieces_is_put_together() {
@@ -109,7 +91,8 @@ mod tests {
         let body = framed(&put);
         for size in [1, 700, 2600, 10_000] {
             let pieces = body.chunks(size).map(|piece| Ok(Bytes::copy_from_slice(piece)));
-            let read = gather(futures::stream::iter(pieces)).await.expect("read");
+            let pieces = futures::stream::iter(pieces);
+            let read = gather(pieces, MESSAGE_BYTES_MAX, too_large).await.expect("read");
             let read = PutRequest::decode(message(read).expect("a message")).expect("decoded");
             assert_eq!(read, put, "{size}");
         }

@@ -104,7 +104,8 @@ impl ReadIndex {
         let raft = self.raft.metrics();
         let membership = &raft.borrow_watched().membership_config;
         let index = membership.log_id().as_ref().map(|id| id.index);
-        // Raft says what it goes by a little later than it does.
+        // The vote on disk may be from before a restart; Raft has led in this term since. And it says which
+        // membership it goes by a little later than it does.
         if vote.leader_id.term != term || newest.is_some() && newest != index {
             return None;
         }
@@ -126,6 +127,7 @@ impl ReadIndex {
 
 /// How Raft stands here, at some moment after a read began.
 struct Standing {
+    /// Committed if a quorum gave it since this process began: who led before a restart does not lead by that.
     vote: Vote,
     /// By the newest membership in the log, committed or not.
     voters: Vec<BTreeSet<u64>>,
@@ -142,7 +144,6 @@ impl Standing {
             let committed = state.local_committed().copied();
             let committed = committed.filter(|id| term_of(id) == vote.leader_id.term);
             Standing {
-                // After a restart Raft holds it as not committed: who led before does not lead by that.
                 vote,
                 voters: state.membership_state.effective().get_joint_config().clone(),
                 committed: committed.map(|id| id.index),

@@ -3,20 +3,22 @@
 //!
 //! Format: gRPC over HTTP/2, "Length-Prefixed-Message": a flag, four bytes of length, the message.
 
+use super::wire::MESSAGE_BYTES_MAX;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use futures::{FutureExt as _, TryFutureExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use h2::{PingPong, RecvStream, client::SendRequest};
 use http::{HeaderMap, Method, Request, header};
 use prost::Message;
 use std::{
     sync::{Arc, Mutex},
+    task::{Poll, ready},
     time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::{Code, Status};
 
 /// A flag (compressed or not) and a length.
-pub const PREFIX: usize = 5;
+const PREFIX: usize = 5;
 
 /// A connection; clones share it. It ends with the last of them, or when the other side does.
 #[derive(Clone)]
@@ -76,7 +78,7 @@ impl Unary {
         let (answer, mut body) = streams.send_request(head, false).map_err(broken)?;
         body.send_data(framed(request), true).map_err(broken)?;
         let (head, mut body) = answer.await.map_err(broken)?.into_parts();
-        let (whole, trailers) = read(&mut body).map_err(broken).await?;
+        let (whole, trailers) = read(&mut body).await?;
         self.spend(Some(body));
         // An answer that is an error from the beginning has its status in front.
         let status = Status::from_header_map(trailers.as_ref().unwrap_or(&head.headers));
@@ -108,16 +110,38 @@ async fn until_silent(mut pings: PingPong, keep_alive: Duration) {
     }
 }
 
-async fn read(body: &mut RecvStream) -> Result<(Bytes, Option<HeaderMap>), h2::Error> {
-    let mut whole = Bytes::new();
-    while let Some(piece) = body.data().await.transpose()? {
-        body.flow_control().release_capacity(piece.len())?;
-        whole = match whole.is_empty() {
-            true => piece,
-            false => [whole, piece].concat().into(),
-        };
+async fn read(body: &mut RecvStream) -> Result<(Bytes, Option<HeaderMap>), Status> {
+    let pieces = stream::poll_fn(|cx| {
+        let piece = ready!(body.poll_data(cx)).map(|piece| {
+            let piece = piece?;
+            body.flow_control().release_capacity(piece.len())?;
+            Ok(piece)
+        });
+        Poll::Ready(piece.map(|piece| piece.map_err(broken)))
+    });
+    let too_large = || Status::out_of_range(format!("more than {MESSAGE_BYTES_MAX} bytes"));
+    let whole = gather(pieces, MESSAGE_BYTES_MAX, too_large).await?;
+    Ok((whole, body.trailers().await.map_err(broken)?))
+}
+
+/// All of a body with a message of at most so many bytes; without a copy if it came in one piece.
+pub async fn gather(
+    mut pieces: impl Stream<Item = Result<Bytes, Status>> + Unpin,
+    message_max: usize,
+    too_large: impl FnOnce() -> Status,
+) -> Result<Bytes, Status> {
+    let Some(first) = pieces.next().await.transpose()? else { return Ok(Bytes::new()) };
+    let Some(second) = pieces.next().await.transpose()? else { return Ok(first) };
+    let mut whole = BytesMut::with_capacity(2 * (first.len() + second.len()));
+    whole.put(first);
+    whole.put(second);
+    while let Some(piece) = pieces.next().await.transpose()? {
+        whole.put(piece);
+        if whole.len() > PREFIX + message_max {
+            return Err(too_large());
+        }
     }
-    Ok((whole, body.trailers().await?))
+    Ok(whole.freeze())
 }
 
 /// The one message of a body, a request's or an answer's.
@@ -149,7 +173,6 @@ pub fn framed(message: &impl Message) -> Bytes {
 mod tests {
     use super::*;
     use crate::raft::connection::Http2;
-    use futures::StreamExt as _;
     use http::Response;
     use std::convert::Infallible;
     use tokio::io::{DuplexStream, duplex};
@@ -217,6 +240,16 @@ mod tests {
         answer.expect_err("nobody answers");
         assert!(begun.elapsed() >= KEEP_ALIVE * 2);
         assert!(unary.is_over());
+    }
+
+    #[tokio::test]
+    async fn no_more_of_a_body_is_taken_than_may_be() {
+        let pieces = |count| stream::iter((0..count).map(|_| Ok(Bytes::from_static(b"12345"))));
+        let too_large = || Status::out_of_range("too large");
+        let whole = gather(pieces(4), 15, too_large).await.expect("the prefix and 15 bytes");
+        assert_eq!(whole.len(), 20);
+        let refused = gather(pieces(5), 15, too_large).await.expect_err("too large");
+        assert_eq!(refused.code(), Code::OutOfRange);
     }
 
     #[test]

@@ -62,13 +62,16 @@ pub(crate) fn peculiar(stored: &std::sync::Arc<crate::Stored>) -> std::sync::Arc
 pub(crate) async fn apply_pause() {
     if is_simulated() && scheduler::one_in(30) {
         let most = if scheduler::one_in(4) { 200_000 } else { 5_000 };
-        let micros = scheduler::random(|random| rand::Rng::random_range(random, 0..most));
-        scheduler::Sleep::of(Duration::from_micros(micros)).await;
+        pause(most).await;
     }
 }
 
 /// How long work on a disk takes.
 pub(crate) async fn disk_pause() {
-    let micros = scheduler::random(|random| rand::Rng::random_range(random, 0..5_000));
+    pause(5_000).await;
+}
+
+async fn pause(most_micros: u64) {
+    let micros = scheduler::random(|random| rand::Rng::random_range(random, 0..most_micros));
     scheduler::Sleep::of(Duration::from_micros(micros)).await;
 }
