@@ -3,6 +3,7 @@
 
 use crate::pki::{self, Authority, MasterNames};
 use anyhow::{Context, Result};
+use apiserver::exchange::AuthorityName;
 use node_agent::credentials::{self, Files, Newest, PERIOD, Pair};
 use prometheus::{IntGaugeVec, Opts, Registry};
 use raft_store::{OwnTls, Tls};
@@ -36,7 +37,7 @@ pub(crate) struct Credentials {
 struct Held {
     /// To clients of the API. The CA is shown as well, for a new master that knows it by its hash only.
     server: Pair,
-    /// To nodes.
+    /// To nodes, with the CA.
     kubelet_client: Pair,
     /// To servers behind APIServices, if this master has such a certificate.
     proxy_client: Option<Pair>,
@@ -62,7 +63,7 @@ impl Credentials {
         let held = held?;
         let expiry = Opts::new(
             "coxswain_certificate_expiry_timestamp_seconds",
-            "When a certificate that this master proves itself with expires, in seconds since 1970.",
+            "When a certificate that this master proves itself with, or the authority that signed it, expires, in seconds since 1970.",
         );
         let expiry = IntGaugeVec::new(expiry, &["name"])?;
         registry.register(Box::new(expiry.clone()))?;
@@ -133,10 +134,14 @@ impl Credentials {
     }
 
     fn show_expiry(&self) {
-        for pair in self.held.all() {
-            if let Some((_, until)) = pki::life(&pair.files().cert) {
-                self.expiry.with_label_values(&[pair.name()]).set(until.unix_timestamp());
+        let show = |name: &str, pem: &[u8]| {
+            if let Some((_, until)) = pki::life(pem) {
+                self.expiry.with_label_values(&[name]).set(until.unix_timestamp());
             }
+        };
+        for (pair, authority) in self.held.all() {
+            show(&pair.name(), &pair.files().cert);
+            show(authority.as_str(), &pair.files().authority);
         }
     }
 }
@@ -148,22 +153,28 @@ impl Held {
             Pair::open(&file(pki, name, "crt"), &file(pki, name, "key"), authority.as_deref())
                 .with_context(|| format!("{name}.crt and {name}.key"))
         };
-        let proxy = "front-proxy-client";
-        let proxies = file(pki, proxy, "crt").exists();
+        let (proxy, proxies) = ("front-proxy-client", "front-proxy-ca");
+        let is_proxy = file(pki, proxy, "crt").exists();
+        // Whoever believes its authority alone believes what that one vouches for, if it is shown it.
+        let proxies = file(pki, proxies, "crt").exists().then_some(proxies);
         Ok(Held {
             server: open("apiserver", Some("ca"))?,
-            kubelet_client: open("kubelet-client", None)?,
-            proxy_client: proxies.then(|| open(proxy, None)).transpose()?,
+            kubelet_client: open("kubelet-client", Some("ca"))?,
+            proxy_client: is_proxy.then(|| open(proxy, proxies)).transpose()?,
             peer: open("peer", Some("peer-ca"))?,
         })
     }
 
-    fn all(&self) -> impl Iterator<Item = &Pair> {
-        [&self.server, &self.kubelet_client, &self.peer].into_iter().chain(&self.proxy_client)
+    /// And whose they are.
+    fn all(&self) -> impl Iterator<Item = (&Pair, AuthorityName)> {
+        let Held { server, kubelet_client, peer, proxy_client } = self;
+        let of_clients = [server, kubelet_client].map(|pair| (pair, AuthorityName::Ca));
+        let of_proxies = proxy_client.iter().map(|pair| (pair, AuthorityName::FrontProxyCa));
+        of_clients.into_iter().chain([(peer, AuthorityName::PeerCa)]).chain(of_proxies)
     }
 
     fn lives(&self) -> impl Iterator<Item = Option<(OffsetDateTime, OffsetDateTime)>> {
-        self.all().map(|pair| pki::life(&pair.files().cert))
+        self.all().map(|(pair, _)| pki::life(&pair.files().cert))
     }
 
     fn is_valid(&self, now: OffsetDateTime) -> bool {
@@ -214,7 +225,7 @@ pub(crate) fn renew(pki: &Path, whom: &Whom, life: Duration) -> Result<Signed> {
 }
 
 pub(crate) fn has_authorities(pki: &Path) -> bool {
-    pki::AUTHORITIES.iter().all(|name| Authority::read(pki, name).is_ok())
+    AuthorityName::ALL.iter().all(|name| Authority::read(pki, name.as_str()).is_ok())
 }
 
 fn file(pki: &Path, name: &str, extension: &str) -> PathBuf {

@@ -2,6 +2,7 @@
 //! Makes PEM text; writing it is [`write_private`]'s.
 
 use anyhow::{Context, Result};
+use apiserver::exchange::AuthorityName;
 use raft_store::durable;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -24,10 +25,6 @@ const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Clocks differ: a certificate counts from a little before now (upstream's backdate).
 const BACKDATE: Duration = Duration::from_secs(5 * 60);
-
-/// Those that sign what a master proves itself with: its API and calls to nodes, its place among the
-/// masters, its calls to aggregated servers.
-pub(crate) const AUTHORITIES: [&str; 3] = ["ca", "peer-ca", "front-proxy-ca"];
 
 /// A certificate and its private key, as PEM.
 #[derive(Clone)]
@@ -70,11 +67,11 @@ impl Authority {
 
     /// Another one, to follow this one. Behind its certificate is one of the same key that this one signed: who
     /// believes only this one believes what that one signs, too, as long as it is shown between them.
-    pub(crate) fn successor(&self) -> Result<Pair> {
+    pub(crate) fn successor(&self, name: AuthorityName) -> Result<Pair> {
         let key = KeyPair::generate()?;
         let own = hex(&Sha256::digest(key.public_key_raw()).into());
         // No two have the same name: people look at it, and some programs look for issuers by it.
-        let mut params = authority_params(&format!("coxswain-ca-{}", &own[..8]));
+        let mut params = authority_params(&format!("coxswain-{name}-{}", &own[..8]));
         let cert = params.self_signed(&key)?;
         let (_, own_end) = life(self.pair.cert.as_bytes()).context("the CA is not PEM")?;
         params.not_after = params.not_after.min(own_end);
@@ -165,7 +162,7 @@ pub(crate) struct MasterNames<'a> {
     pub(crate) addresses: &'a [IpAddr],
 }
 
-/// Signs everything a master proves itself with, by the [`AUTHORITIES`] that lie in `directory`. All of
+/// Signs everything a master proves itself with, by the authorities that lie in `directory`. All of
 /// it is good for `life`.
 pub(crate) fn issue_master(directory: &Path, master: &MasterNames, life: Duration) -> Result<()> {
     let names = [
@@ -278,10 +275,10 @@ fn alternative_names(names: &[String], addresses: &[IpAddr]) -> Result<Vec<rcgen
     dns.chain(addresses.iter().map(|address| Ok(rcgen::SanType::IpAddress(*address)))).collect()
 }
 
-/// The [`AUTHORITIES`], made anew.
+/// All authorities, made anew.
 #[cfg(test)]
 pub(crate) fn write_authorities(pki: &Path) {
-    for name in AUTHORITIES {
+    for name in AuthorityName::ALL.map(AuthorityName::as_str) {
         let authority = Authority::open(&pki.join("made").join(name)).expect("made");
         write_pair(pki, name, &authority.pair).expect("written");
     }

@@ -34,7 +34,7 @@ pub struct Authorities {
 pub struct Believed(watch::Receiver<Arc<Authorities>>);
 
 impl Believed {
-    pub(crate) fn now(&self) -> Arc<Authorities> {
+    pub fn now(&self) -> Arc<Authorities> {
         self.0.borrow().clone()
     }
 }

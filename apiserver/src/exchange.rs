@@ -1,30 +1,79 @@
-//! An authority of clients and nodes is exchanged step by step, each step on every master, while everything goes
-//! on. Here is what of it is in use on this master and which nodes have followed; the steps themselves are made
-//! by whoever keeps the authorities' files. `coxswain certs exchange` asks.
+//! The authorities of masters are exchanged step by step, each step on every master, while everything goes on.
+//! Here is what of them is in use on this master and which nodes have followed; the steps themselves are made by
+//! whoever keeps the authorities' files. `coxswain certs exchange` asks, and masters ask each other.
 
 use crate::{
-    Identity,
+    Identity, Server,
     certificates::fingerprint,
+    memo,
     pipeline::Core,
     server::{Body, json, read_json},
+    view::View,
 };
 use futures::future::BoxFuture;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use k8s::Status;
+use k8s::{Object, Status};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json as value};
 use std::{
     collections::BTreeMap,
+    fmt,
+    str::FromStr,
     sync::Mutex,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
+use x509_parser::parse_x509_certificate;
 
 const PATH: &str = "/coxswain/authorities";
 /// Whoever has not asked for so long is not there: nodes ask once a minute.
 const SILENT: Duration = Duration::from_secs(180);
 /// A SHA-256 in hex.
 const HASH_LENGTH: usize = 64;
+
+/// One of the authorities, called as its files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthorityName {
+    /// Of clients and nodes, and of what masters show them.
+    Ca,
+    /// Of the connections between masters.
+    PeerCa,
+    /// Of proxies whose headers are believed; a master in front of an aggregated server is one.
+    FrontProxyCa,
+}
+
+impl AuthorityName {
+    pub const ALL: [AuthorityName; 3] =
+        [AuthorityName::Ca, AuthorityName::PeerCa, AuthorityName::FrontProxyCa];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AuthorityName::Ca => "ca",
+            AuthorityName::PeerCa => "peer-ca",
+            AuthorityName::FrontProxyCa => "front-proxy-ca",
+        }
+    }
+}
+
+impl fmt::Display for AuthorityName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for AuthorityName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<AuthorityName, String> {
+        let found = AuthorityName::ALL.into_iter().find(|name| name.as_str() == text);
+        found.ok_or_else(|| {
+            format!(
+                "no such authority: want one of {}",
+                AuthorityName::ALL.map(|name| name.as_str()).join(", ")
+            )
+        })
+    }
+}
 
 /// A step on one master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,15 +86,30 @@ pub enum Step {
     Forget,
 }
 
+/// What of an authority is in use on this master.
+pub struct Standing {
+    /// The certificates that are believed, in PEM. The first is of the one that signs.
+    pub believed: Vec<u8>,
+    /// The first signed all that this master proves itself with under that authority.
+    pub certified: bool,
+    /// The fingerprint of the one that is on its way in; `None`: nothing is being exchanged here.
+    pub next: Option<String>,
+    /// An exchange may begin by itself before the first ends.
+    pub rotates: bool,
+}
+
 /// Makes the steps on this master. Each may be repeated.
 pub trait Exchange: Send + Sync {
-    /// The fingerprint of the authority that is on its way in; `None`: nothing is being exchanged here.
-    fn next(&self) -> Option<String>;
+    fn standing(&self, of: AuthorityName) -> Standing;
 
     /// Makes a step for the authority with that fingerprint; without one, for a new one. What it brings about
     /// is in use a little later.
-    fn make(&self, step: Step, authority: Option<String>)
-    -> BoxFuture<'static, Result<(), Status>>;
+    fn make(
+        &self,
+        of: AuthorityName,
+        step: Step,
+        authority: Option<String>,
+    ) -> BoxFuture<'static, Result<(), Status>>;
 }
 
 /// SHA-256 of each certificate in a PEM text, in hex. What is no certificate is left out.
@@ -100,17 +164,25 @@ impl Followers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     State,
-    Make(Step),
+    Make(AuthorityName, Step),
 }
 
 impl Asked {
     /// `None`: something else answers that path.
     pub(crate) fn of(method: &Method, path: &str) -> Option<Asked> {
-        match (method.as_str(), path.strip_prefix(PATH)?) {
-            ("GET", "") => Some(Asked::State),
-            ("POST", "/believe") => Some(Asked::Make(Step::Believe)),
-            ("POST", "/sign") => Some(Asked::Make(Step::Sign)),
-            ("POST", "/forget") => Some(Asked::Make(Step::Forget)),
+        let rest = path.strip_prefix(PATH)?;
+        match *method {
+            Method::GET if rest.is_empty() => Some(Asked::State),
+            Method::POST => {
+                let (name, step) = rest.strip_prefix('/')?.split_once('/')?;
+                let step = match step {
+                    "believe" => Step::Believe,
+                    "sign" => Step::Sign,
+                    "forget" => Step::Forget,
+                    _ => return None,
+                };
+                Some(Asked::Make(name.parse().ok()?, step))
+            }
             _ => None,
         }
     }
@@ -121,26 +193,83 @@ pub(crate) async fn answer(
     asked: Asked,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
-    if let Asked::Make(step) = asked {
-        let Some(exchange) = &core.config.exchange else {
-            let why = "this master does not keep the files of its authorities";
-            return Err(Status::not_implemented(why));
-        };
+    let Some(exchange) = &core.config.exchange else {
+        let why = "this master does not keep the files of its authorities";
+        return Err(Status::not_implemented(why));
+    };
+    if let Asked::Make(name, step) = asked {
         let body = read_json(request).await?;
-        exchange.make(step, body["authority"].as_str().map(str::to_owned)).await?;
+        exchange.make(name, step, body["authority"].as_str().map(str::to_owned)).await?;
     }
-    Ok(json(&state(core)))
+    Ok(json(&state(core, &**exchange, true)))
 }
 
-fn state(core: &Core) -> Value {
-    let pem = &core.config.believed.now().client_ca_pem;
+impl Server {
+    /// How far an exchange of authorities is here, as `GET /coxswain/authorities` answers, but without nodes while
+    /// nothing is exchanged; null if this master does not keep the files. Reads them.
+    pub fn authorities(&self) -> Value {
+        let exchange = &self.core.config.exchange;
+        exchange.as_ref().map_or(Value::Null, |exchange| {
+            let names = AuthorityName::ALL.into_iter();
+            let on = names.map(|name| exchange.standing(name)).any(|it| it.next.is_some());
+            state(&self.core, &**exchange, on)
+        })
+    }
+}
+
+fn state(core: &Core, exchange: &dyn Exchange, with_nodes: bool) -> Value {
+    let (mut agents, mut others) = (Vec::new(), Vec::new());
+    let nodes = with_nodes.then(|| View::range(&core.store, "nodes", ""));
+    for stored in nodes.into_iter().flatten() {
+        let node = memo::object(&stored);
+        let list = if has_agent(&node) { &mut agents } else { &mut others };
+        list.push(node.name().to_owned());
+    }
+    let authorities = AuthorityName::ALL
+        .map(|name| (name.as_str().to_owned(), standing(&exchange.standing(name))));
     value!({
         "member": core.store.member().0,
-        "believes": fingerprints(pem.as_bytes()),
-        "hash": fingerprint(pem.as_bytes()),
-        "next": core.config.exchange.as_ref().and_then(|exchange| exchange.next()),
+        "now": seconds(SystemTime::now()),
+        "authorities": authorities.into_iter().collect::<Value>(),
+        // Of `ca`, the only one that they know.
         "nodes": core.followers.show(Instant::now()),
+        "agents": agents,
+        "others": others,
     })
+}
+
+fn standing(standing: &Standing) -> Value {
+    let Standing { believed, certified, next, rotates } = standing;
+    let certificates = CertificateDer::pem_slice_iter(believed).filter_map(Result::ok);
+    let believes: Vec<Value> = certificates.filter_map(|certificate| known(&certificate)).collect();
+    value!({
+        "believes": believes,
+        "hash": fingerprint(believed),
+        "certified": certified,
+        "next": next,
+        "rotates": rotates,
+    })
+}
+
+/// A certificate, and from when until when it counts, in seconds since 1970.
+fn known(certificate: &[u8]) -> Option<Value> {
+    let (_, parsed) = parse_x509_certificate(certificate).ok()?;
+    let (from, until) = (parsed.validity().not_before, parsed.validity().not_after);
+    let fingerprint = fingerprint(certificate);
+    Some(value!({"fingerprint": fingerprint, "from": from.timestamp(), "until": until.timestamp()}))
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Whether it asks masters whom to believe, and can do so now.
+fn has_agent(node: &Object) -> bool {
+    let runtime = node.str_at("/status/nodeInfo/containerRuntimeVersion");
+    let conditions = node.at("/status/conditions").and_then(Value::as_array);
+    let mut conditions = conditions.into_iter().flatten();
+    let ready = conditions.any(|it| it["type"] == "Ready" && it["status"] == "True");
+    ready && runtime.starts_with("coxswain://")
 }
 
 #[cfg(test)]
@@ -153,12 +282,31 @@ mod tests {
 
     #[test]
     fn steps_are_posted() {
-        let asked = |method, path| Asked::of(&method, path);
+        let asked = |method, path: &str| Asked::of(&method, path);
         assert_eq!(asked(Method::GET, "/coxswain/authorities"), Some(Asked::State));
-        let sign = Some(Asked::Make(Step::Sign));
-        assert_eq!(asked(Method::POST, "/coxswain/authorities/sign"), sign);
-        assert_eq!(asked(Method::GET, "/coxswain/authorities/sign"), None);
-        assert_eq!(asked(Method::POST, "/coxswain/authorities"), None);
+        let sign = Some(Asked::Make(AuthorityName::PeerCa, Step::Sign));
+        assert_eq!(asked(Method::POST, "/coxswain/authorities/peer-ca/sign"), sign);
+        assert_eq!(asked(Method::GET, "/coxswain/authorities/peer-ca/sign"), None);
+        for nothing in ["", "/ca", "/sign", "/ca/signed", "/sa/sign"] {
+            let path = format!("/coxswain/authorities{nothing}");
+            assert_eq!(asked(Method::POST, &path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn nodes_that_are_ready_and_have_an_agent_are_waited_for() {
+        let node = |runtime: &str, ready: &str| {
+            let conditions = value!([{"type": "Ready", "status": ready}]);
+            let info = value!({"containerRuntimeVersion": runtime});
+            let node = value!({
+                "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
+                "status": {"conditions": conditions, "nodeInfo": info},
+            });
+            Object::from_value(node).unwrap()
+        };
+        assert!(has_agent(&node("coxswain://0.1.0", "True")));
+        assert!(!has_agent(&node("coxswain://0.1.0", "Unknown")));
+        assert!(!has_agent(&node("containerd://2.0.0", "True")));
     }
 
     #[test]

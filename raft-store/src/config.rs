@@ -47,7 +47,8 @@ impl OwnTls {
         *newest = (newest.0 + 1, Arc::new(tls));
     }
 
-    pub(crate) fn current(&self) -> Arc<Tls> {
+    /// What whoever connects now is shown.
+    pub fn current(&self) -> Arc<Tls> {
         self.0.read().expect("only replaced").1.clone()
     }
 

@@ -1,20 +1,22 @@
-//! An exchange of the authority of clients and nodes, as a master takes part in it: each step is made in its
-//! files, from which it is taken up as if somebody had written them. The key of the next authority goes from
-//! master to master and nowhere else.
+//! An exchange of an authority, as a master takes part in it: each step is made in its files, from which it is
+//! taken up as if somebody had written them. The key of the next authority goes from master to master and nowhere
+//! else.
 
 use crate::{
-    credentials::{self, Whom, has_authorities},
+    credentials::{self, Credentials, Whom, has_authorities},
     pki::{self, Authority, Pair, is_signed_by, write_private},
 };
 use anyhow::{Context, Result};
 use apiserver::{
-    exchange::{Exchange, Step, fingerprints},
+    Believed,
+    exchange::{AuthorityName, Exchange, Standing, Step, fingerprints},
     to_pem,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use k8s::Status;
-use raft_store::{Store, durable};
+use node_agent::credentials::Newest;
+use raft_store::{OwnTls, Store, durable};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use std::{
@@ -23,8 +25,6 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-/// Beside `ca`: the authority that is on its way in, until the one before is forgotten.
-const NEXT: &str = "ca.next";
 /// Of questions between masters: the authority with a fingerprint.
 const TOPIC: &str = "authority";
 
@@ -32,13 +32,28 @@ const TOPIC: &str = "authority";
 #[derive(Clone)]
 pub(super) struct Exchanging {
     store: Store,
-    files: Arc<Files>,
+    files: [Arc<Files>; AuthorityName::ALL.len()],
+    in_use: Arc<InUse>,
     /// One step at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// What was taken up of the files.
+struct InUse {
+    believed: Believed,
+    server: Arc<Newest>,
+    kubelet_client: Arc<Newest>,
+    proxy_client: Option<Arc<Newest>>,
+    peer: OwnTls,
+    /// An exchange may begin by itself.
+    rotate: bool,
+}
+
+/// Of one authority.
 struct Files {
     pki: PathBuf,
+    name: AuthorityName,
+    /// The one that is on its way in, until the one before is forgotten.
     next: RwLock<Option<Pair>>,
 }
 
@@ -66,19 +81,36 @@ impl From<Refused> for Status {
 
 /// Ends a step that broke off between two files. Before anybody reads them.
 pub(super) fn finish(pki: &Path) -> Result<()> {
-    let Some(next) = read_next(pki)? else { return Ok(()) };
-    let ca = Authority::read(pki, "ca")?.pair;
-    if first(&ca.cert) == first(&next.cert) && ca.key != next.key {
-        write_private(&pki.join("ca.key"), &next.key)?;
+    for name in AuthorityName::ALL {
+        let Some(next) = read_next(pki, name)? else { continue };
+        let now = Authority::read(pki, name.as_str())?.pair;
+        if first(&now.cert) == first(&next.cert) && now.key != next.key {
+            write_private(&pki.join(format!("{name}.key")), &next.key)?;
+        }
     }
     Ok(())
 }
 
-fn read_next(pki: &Path) -> Result<Option<Pair>> {
+/// What the authority that is on its way in is called, beside the one that is there.
+fn next_to(name: AuthorityName) -> String {
+    format!("{name}.next")
+}
+
+fn read_next(pki: &Path, name: AuthorityName) -> Result<Option<Pair>> {
+    let next = next_to(name);
     // The key is written first.
-    match pki.join(format!("{NEXT}.crt")).exists() {
-        true => Ok(Some(Authority::read(pki, NEXT)?.pair)),
+    match pki.join(format!("{next}.crt")).exists() {
+        true => Ok(Some(Authority::read(pki, &next)?.pair)),
         false => Ok(None),
+    }
+}
+
+/// What a master proves itself with that this authority signed.
+fn certificates(name: AuthorityName) -> &'static [&'static str] {
+    match name {
+        AuthorityName::Ca => &["apiserver", "kubelet-client"],
+        AuthorityName::PeerCa => &["peer"],
+        AuthorityName::FrontProxyCa => &["front-proxy-client"],
     }
 }
 
@@ -87,33 +119,95 @@ fn first(pem: &str) -> Option<String> {
     fingerprints(pem.as_bytes()).into_iter().next()
 }
 
+impl InUse {
+    fn of(credentials: &Credentials, believed: Believed, rotate: bool) -> InUse {
+        InUse {
+            believed,
+            server: credentials.server(),
+            kubelet_client: credentials.kubelet_client(),
+            proxy_client: credentials.proxy_client(),
+            peer: credentials.peer(),
+            rotate,
+        }
+    }
+
+    /// Whom this master believes, in PEM, and whether the first of them signed what it shows.
+    fn believed(&self, name: AuthorityName) -> (Vec<u8>, bool) {
+        let now = self.believed.now();
+        let all_of = |pem: Vec<u8>, shown: &[&Arc<Newest>]| {
+            let signer = CertificateDer::from_pem_slice(&pem);
+            let signed = |own: &&Arc<Newest>| {
+                let own = own.current();
+                let own = own.end_entity_cert().ok();
+                own.zip(signer.as_ref().ok())
+                    .is_some_and(|(own, by)| node_agent::is_signed_by(own, by))
+            };
+            let certified = shown.iter().all(signed);
+            (pem, certified)
+        };
+        match name {
+            AuthorityName::Ca => {
+                all_of(now.client_ca_pem.clone().into(), &[&self.server, &self.kubelet_client])
+            }
+            AuthorityName::PeerCa => {
+                let peer = self.peer.current();
+                (peer.ca.clone(), is_signed_by(&peer.cert, &peer.ca))
+            }
+            AuthorityName::FrontProxyCa => {
+                let pem = now.front_proxy.as_ref().map(|proxies| proxies.ca_pem.clone());
+                let own: Vec<&Arc<Newest>> = self.proxy_client.iter().collect();
+                all_of(pem.unwrap_or_default().into(), &own)
+            }
+        }
+    }
+}
+
 impl Exchanging {
-    pub(super) fn open(pki: &Path, store: &Store) -> Result<Exchanging> {
-        let files = Arc::new(Files::open(pki)?);
+    /// An exchange of an authority that signed itself may begin `by_itself`.
+    pub(super) fn open(
+        pki: &Path,
+        store: &Store,
+        (credentials, believed): (&Credentials, Believed),
+        by_itself: bool,
+    ) -> Result<Exchanging> {
+        let [ca, peer_ca, front_proxy_ca] = AuthorityName::ALL.map(|name| Files::open(pki, name));
+        let files = [ca?, peer_ca?, front_proxy_ca?].map(Arc::new);
         let asked = files.clone();
-        store.answer(TOPIC, Arc::new(move |wanted| asked.tell(wanted)));
-        Ok(Exchanging { store: store.clone(), files, turn: Arc::default() })
+        store.answer(TOPIC, Arc::new(move |wanted| tell(&asked, wanted)));
+        let in_use = Arc::new(InUse::of(credentials, believed, by_itself));
+        Ok(Exchanging { store: store.clone(), files, in_use, turn: Arc::default() })
+    }
+
+    fn files(&self, name: AuthorityName) -> &Arc<Files> {
+        let found = self.files.iter().find(|files| files.name == name);
+        found.expect("there are files of all names")
     }
 
     /// Asks the other masters for an authority that this one does not have.
-    async fn fetch(&self, wanted: &str) -> Result<(), Refused> {
+    async fn fetch(&self, files: &Files, wanted: &str) -> Result<(), Refused> {
         for member in self.store.members() {
             let question = Bytes::copy_from_slice(wanted.as_bytes());
             let told = self.store.ask(member.id, TOPIC, question).await;
             let pair = told.and_then(|told| parse(&told)).filter(|pair| is(pair, wanted));
             if let Some(pair) = pair {
-                return Ok(self.files.remember(pair)?);
+                return Ok(files.remember(pair)?);
             }
         }
         Err(Refused::Now(format!("no other master has the authority {wanted}")))
     }
 
-    async fn make(self, step: Step, authority: Option<String>) -> Result<(), Refused> {
+    /// Makes a step; see [`Exchange::make`].
+    async fn make(
+        self,
+        name: AuthorityName,
+        step: Step,
+        authority: Option<String>,
+    ) -> Result<(), Refused> {
         let _turn = self.turn.lock().await;
-        if let Some(wanted) = authority.as_deref().filter(|wanted| self.files.lacks(step, wanted)) {
-            self.fetch(wanted).await?;
+        let files = self.files(name).clone();
+        if let Some(wanted) = authority.as_deref().filter(|wanted| files.lacks(step, wanted)) {
+            self.fetch(&files, wanted).await?;
         }
-        let files = self.files.clone();
         let made = tokio::task::spawn_blocking(move || match (step, authority) {
             (Step::Believe, authority) => files.believe(authority.as_deref()),
             (_, None) => Err(Refused::Now("which authority?".into())),
@@ -121,6 +215,16 @@ impl Exchanging {
             (Step::Forget, Some(wanted)) => files.forget(&wanted),
         });
         made.await.map_err(|broken| Refused::Failed(broken.into()))?
+    }
+}
+
+/// What another master that asks is told; nothing if this one has another authority, or none.
+fn tell(files: &[Arc<Files>], wanted: &[u8]) -> Bytes {
+    let wanted = String::from_utf8_lossy(wanted);
+    let mut next = files.iter().filter_map(|files| files.next());
+    match next.find(|pair| is(pair, &wanted)) {
+        Some(pair) => json!({"certificates": pair.cert, "key": pair.key}).to_string().into(),
+        None => Bytes::new(),
     }
 }
 
@@ -135,60 +239,63 @@ fn is(pair: &Pair, wanted: &str) -> bool {
 }
 
 impl Exchange for Exchanging {
-    fn next(&self) -> Option<String> {
-        first(&self.files.next()?.cert)
+    fn standing(&self, of: AuthorityName) -> Standing {
+        let files = self.files(of);
+        let (believed, certified) = self.in_use.believed(of);
+        // One that somebody else signed is for them to exchange.
+        let own = is_signed_by(&believed, &believed) && has_authorities(&files.pki);
+        let next = files.next().and_then(|next| first(&next.cert));
+        Standing { rotates: self.in_use.rotate && own, believed, certified, next }
     }
 
     fn make(
         &self,
+        of: AuthorityName,
         step: Step,
         authority: Option<String>,
     ) -> BoxFuture<'static, Result<(), Status>> {
-        let made = self.clone().make(step, authority);
+        let made = self.clone().make(of, step, authority);
         Box::pin(async move { Ok(made.await?) })
     }
 }
 
 impl Files {
-    fn open(pki: &Path) -> Result<Files> {
-        Ok(Files { pki: pki.into(), next: RwLock::new(read_next(pki)?) })
+    fn open(pki: &Path, name: AuthorityName) -> Result<Files> {
+        Ok(Files { pki: pki.into(), name, next: RwLock::new(read_next(pki, name)?) })
     }
 
     fn next(&self) -> Option<Pair> {
         self.next.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn path(&self, extension: &str) -> PathBuf {
+        self.pki.join(format!("{}.{extension}", self.name))
+    }
+
     fn remember(&self, pair: Pair) -> Result<()> {
-        write_private(&self.pki.join(format!("{NEXT}.key")), &pair.key)?;
-        write_private(&self.pki.join(format!("{NEXT}.crt")), &pair.cert)?;
+        let next = next_to(self.name);
+        write_private(&self.pki.join(format!("{next}.key")), &pair.key)?;
+        write_private(&self.pki.join(format!("{next}.crt")), &pair.cert)?;
         *self.next.write().unwrap_or_else(PoisonError::into_inner) = Some(pair);
         Ok(())
     }
 
-    /// What another master that asks is told; nothing if this one has another authority, or none.
-    fn tell(&self, wanted: &[u8]) -> Bytes {
-        let wanted = String::from_utf8_lossy(wanted);
-        match self.next().filter(|pair| is(pair, &wanted)) {
-            Some(pair) => json!({"certificates": pair.cert, "key": pair.key}).to_string().into(),
-            None => Bytes::new(),
-        }
-    }
-
-    fn ca(&self) -> Result<String> {
-        let path = self.pki.join("ca.crt");
+    /// Whom this master believes, as it is written.
+    fn believed(&self) -> Result<String> {
+        let path = self.path("crt");
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
-    fn write_ca(&self, certificates: &str) -> Result<()> {
-        write_private(&self.pki.join("ca.crt"), certificates)
+    fn write_believed(&self, certificates: &str) -> Result<()> {
+        write_private(&self.path("crt"), certificates)
     }
 
     /// Whether the step cannot be made without asking others.
     fn lacks(&self, step: Step, wanted: &str) -> bool {
-        let ca = self.ca().unwrap_or_default();
+        let known = self.believed().unwrap_or_default();
         let done = match step {
-            Step::Believe => fingerprints(ca.as_bytes()).iter().any(|known| known == wanted),
-            Step::Sign => first(&ca).as_deref() == Some(wanted),
+            Step::Believe => fingerprints(known.as_bytes()).iter().any(|known| known == wanted),
+            Step::Sign => first(&known).as_deref() == Some(wanted),
             // What does not sign here is not forgotten for.
             Step::Forget => true,
         };
@@ -210,64 +317,68 @@ impl Files {
                        front-proxy-ca.key): it could not sign its own certificates anew";
             return Err(Refused::Now(why.into()));
         }
-        let ca = self.ca()?;
-        let known = fingerprints(ca.as_bytes());
+        let believed = self.believed()?;
+        let known = fingerprints(believed.as_bytes());
         let next = match (authority, self.next()) {
             (Some(wanted), _) if known.iter().any(|known| known == wanted) => return Ok(()),
             (Some(wanted), _) => self.expected(wanted)?,
             (None, Some(begun)) => begun,
             (None, None) => {
-                let made = Authority::read(&self.pki, "ca")?.successor()?;
+                let made = Authority::read(&self.pki, self.name.as_str())?.successor(self.name)?;
                 self.remember(made.clone())?;
                 made
             }
         };
         if !first(&next.cert).is_some_and(|next| known.contains(&next)) {
-            self.write_ca(&(ca + &next.cert))?;
+            self.write_believed(&(believed + &next.cert))?;
         }
         Ok(())
     }
 
     fn sign(&self, wanted: &str) -> Result<(), Refused> {
-        let ca = self.ca()?;
-        let known = fingerprints(ca.as_bytes());
+        let believed = self.believed()?;
+        let known = fingerprints(believed.as_bytes());
         if known.first().is_none_or(|signs| signs != wanted) {
             let next = self.expected(wanted)?;
             if !known.iter().any(|known| known == wanted) {
                 return Err(Refused::Now(format!("authority {wanted} is not believed here yet")));
             }
             let own = fingerprints(next.cert.as_bytes());
-            let certificates = CertificateDer::pem_slice_iter(ca.as_bytes());
+            let certificates = CertificateDer::pem_slice_iter(believed.as_bytes());
             let others = certificates.filter_map(Result::ok).map(|it| to_pem(&it));
             let others = others.filter(|other| first(other).is_some_and(|it| !own.contains(&it)));
-            self.write_ca(&(next.cert + &others.collect::<String>()))?;
-            write_private(&self.pki.join("ca.key"), &next.key)?;
+            self.write_believed(&(next.cert + &others.collect::<String>()))?;
+            write_private(&self.path("key"), &next.key)?;
         }
         Ok(self.renew()?)
     }
 
     /// What this master proves itself with is signed by the authority that signs now.
     fn renew(&self) -> Result<()> {
-        let own = fs::read(self.pki.join("apiserver.crt")).context("cannot read apiserver.crt")?;
-        let client = fs::read(self.pki.join("kubelet-client.crt"));
-        let client = client.context("cannot read kubelet-client.crt")?;
-        let ca = self.ca()?;
-        if !is_signed_by(&own, ca.as_bytes()) || !is_signed_by(&client, ca.as_bytes()) {
-            credentials::renew(&self.pki, &Whom::default(), pki::CERTIFICATE_LIFE)?;
+        let believed = self.believed()?;
+        for name in certificates(self.name) {
+            let path = self.pki.join(format!("{name}.crt"));
+            let own = fs::read(&path);
+            let own = own.with_context(|| format!("cannot read {}", path.display()))?;
+            if !is_signed_by(&own, believed.as_bytes()) {
+                credentials::renew(&self.pki, &Whom::default(), pki::CERTIFICATE_LIFE)?;
+            }
         }
         Ok(())
     }
 
     fn forget(&self, wanted: &str) -> Result<(), Refused> {
-        let ca = self.ca()?;
-        if first(&ca).as_deref() != Some(wanted) {
+        let believed = self.believed()?;
+        if first(&believed).as_deref() != Some(wanted) {
             return Err(Refused::Now(format!("authority {wanted} does not sign here")));
         }
         self.renew()?;
-        let signs = CertificateDer::from_pem_slice(ca.as_bytes()).context("ca.crt")?;
-        self.write_ca(&to_pem(&signs))?;
+        let signs = CertificateDer::from_pem_slice(believed.as_bytes());
+        self.write_believed(&to_pem(&signs.with_context(|| self.name.to_string())?))?;
+        let next = next_to(self.name);
         for extension in ["crt", "key"] {
-            durable::remove(&self.pki, &format!("{NEXT}.{extension}")).context("ca.next")?;
+            let removed = durable::remove(&self.pki, &format!("{next}.{extension}"));
+            removed.with_context(|| format!("cannot remove {next}.{extension}"))?;
         }
         *self.next.write().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
@@ -291,7 +402,7 @@ mod tests {
         pki::write_authorities(pki);
         let names = MasterNames { name: "m1", addresses: &["10.0.0.1".parse().unwrap()] };
         pki::issue_master(pki, &names, pki::CERTIFICATE_LIFE).unwrap();
-        let files = Files::open(pki).unwrap();
+        let files = Files::open(pki, AuthorityName::Ca).unwrap();
         (directory, files)
     }
 
@@ -310,7 +421,7 @@ mod tests {
 
     /// Whether a client that believes some certificates lets itself in with this master.
     fn is_let_in(files: &Files, believes: &str) -> bool {
-        let ca = files.ca().unwrap();
+        let ca = files.believed().unwrap();
         let own =
             certified(&read(files, "apiserver.crt"), ca.as_bytes(), &read(files, "apiserver.key"));
         let shown = own.unwrap().cert;
@@ -323,20 +434,20 @@ mod tests {
     #[test]
     fn a_master_makes_the_steps_of_an_exchange() {
         let (_directory, files) = master();
-        let old = files.ca().unwrap();
+        let old = files.believed().unwrap();
         made(files.believe(None));
         let next = files.next().unwrap();
         let new = first(&next.cert).unwrap();
-        assert_eq!(files.ca().unwrap(), old.clone() + &next.cert);
+        assert_eq!(files.believed().unwrap(), old.clone() + &next.cert);
         assert!(why(files.forget(&new)).contains("does not sign here"));
-        let believed = files.ca().unwrap();
+        let believed = files.believed().unwrap();
         for again in [None, Some(new.as_str())] {
             made(files.believe(again));
-            assert_eq!(files.ca().unwrap(), believed, "nothing is left to do");
+            assert_eq!(files.believed().unwrap(), believed, "nothing is left to do");
         }
 
         made(files.sign(&new));
-        assert_eq!(files.ca().unwrap(), next.cert.clone() + &old);
+        assert_eq!(files.believed().unwrap(), next.cert.clone() + &old);
         assert_eq!(read(&files, "ca.key"), next.key.as_bytes());
         assert!(is_signed_by(&read(&files, "apiserver.crt"), next.cert.as_bytes()));
         assert!(is_signed_by(&read(&files, "kubelet-client.crt"), next.cert.as_bytes()));
@@ -348,9 +459,9 @@ mod tests {
         assert_eq!(read(&files, "apiserver.crt"), signed, "nothing is left to do");
 
         made(files.forget(&new));
-        assert_eq!(files.ca().unwrap(), alone);
+        assert_eq!(files.believed().unwrap(), alone);
         assert!(!is_let_in(&files, &old) && is_let_in(&files, &alone));
-        assert!(files.next().is_none() && read_next(&files.pki).unwrap().is_none());
+        assert!(files.next().is_none() && read_next(&files.pki, files.name).unwrap().is_none());
         made(files.forget(&new));
     }
 
@@ -361,13 +472,77 @@ mod tests {
         let new = first(&first_master.next().unwrap().cert).unwrap();
         assert!(late.lacks(Step::Believe, &new) && !first_master.lacks(Step::Sign, &new));
         assert!(why(late.believe(Some(&new))).contains("is not here"));
-        assert!(first_master.tell(b"another").is_empty());
-        let told = parse(&first_master.tell(new.as_bytes())).unwrap();
+        let first_master = [Arc::new(first_master)];
+        assert!(tell(&first_master, b"another").is_empty());
+        let told = parse(&tell(&first_master, new.as_bytes())).unwrap();
         late.remember(told).unwrap();
         assert!(why(late.sign(&new)).contains("not believed here yet"));
         made(late.believe(Some(&new)));
         made(late.sign(&new));
         assert!(why(late.believe(Some("another"))).contains("another authority"));
+    }
+
+    #[test]
+    fn the_authorities_of_masters_and_proxies_are_exchanged_like_that_of_clients() {
+        for (name, shown) in
+            [(AuthorityName::PeerCa, "peer"), (AuthorityName::FrontProxyCa, "front-proxy-client")]
+        {
+            let (_directory, of_clients) = master();
+            let files = Files::open(&of_clients.pki, name).unwrap();
+            let (old, clients) = (files.believed().unwrap(), of_clients.believed().unwrap());
+            made(files.believe(None));
+            let next = files.next().unwrap();
+            let new = first(&next.cert).unwrap();
+            assert_eq!(files.believed().unwrap(), old.clone() + &next.cert);
+            made(files.sign(&new));
+            let shown = read(&files, &format!("{shown}.crt"));
+            assert!(
+                is_signed_by(&shown, next.cert.as_bytes()) && !is_signed_by(&shown, old.as_bytes())
+            );
+            assert_eq!(read(&files, &format!("{name}.key")), next.key.as_bytes());
+            made(files.forget(&new));
+            assert_eq!(fingerprints(files.believed().unwrap().as_bytes()), [new]);
+            assert_eq!(of_clients.believed().unwrap(), clients, "another authority");
+        }
+    }
+
+    #[test]
+    fn what_is_in_use_is_told_and_one_that_signed_itself_may_be_exchanged_unasked() {
+        let (directory, files) = master();
+        let (pki, store) = (directory.path(), Store::in_memory());
+        let opened = |by_itself: bool| {
+            let credentials = Credentials::open(pki, &prometheus::Registry::new()).unwrap();
+            let of_clients = apiserver::Authorities {
+                client_ca_pem: files.believed().unwrap(),
+                ..apiserver::Authorities::default()
+            };
+            let in_use = (&credentials, of_clients.into());
+            Exchanging::open(pki, &store, in_use, by_itself).unwrap()
+        };
+        let before = opened(true);
+        let stands = |of: &Exchanging, name: AuthorityName| {
+            let Standing { believed, certified, next, rotates } = of.standing(name);
+            (fingerprints(&believed).len(), certified, next.is_some(), rotates)
+        };
+        assert_eq!(stands(&before, AuthorityName::Ca), (1, true, false, true));
+        assert_eq!(stands(&before, AuthorityName::PeerCa), (1, true, false, true));
+        assert_eq!(stands(&opened(false), AuthorityName::Ca), (1, true, false, false));
+        made(before.files(AuthorityName::PeerCa).believe(None));
+        assert_eq!(
+            stands(&before, AuthorityName::PeerCa),
+            (1, true, true, true),
+            "not taken up yet"
+        );
+        let after = opened(true);
+        assert_eq!(stands(&after, AuthorityName::PeerCa), (3, true, true, true));
+
+        let above = tempfile::tempdir().unwrap();
+        let above = Authority::open(above.path()).unwrap().pair;
+        fs::write(pki.join("ca.crt"), &above.cert).unwrap();
+        let (_, certified, ..) = stands(&opened(true), AuthorityName::Ca);
+        assert!(!certified, "another signed what it shows");
+        fs::remove_file(pki.join("peer-ca.key")).unwrap();
+        assert!(!stands(&after, AuthorityName::PeerCa).3, "without its key");
     }
 
     #[test]
@@ -377,11 +552,11 @@ mod tests {
         let (next, key) = (files.next().unwrap(), read(&files, "ca.key"));
         finish(&files.pki).unwrap();
         assert_eq!(read(&files, "ca.key"), key, "it does not sign yet");
-        let old = files.ca().unwrap();
-        files.write_ca(&(next.cert.clone() + &old)).unwrap();
+        let old = files.believed().unwrap();
+        files.write_believed(&(next.cert.clone() + &old)).unwrap();
         finish(&files.pki).unwrap();
         assert_eq!(read(&files, "ca.key"), next.key.as_bytes());
-        assert_eq!(Files::open(&files.pki).unwrap().next().unwrap().cert, next.cert);
+        assert_eq!(Files::open(&files.pki, files.name).unwrap().next().unwrap().cert, next.cert);
         made(files.sign(&first(&next.cert).unwrap()));
         assert!(is_signed_by(&read(&files, "apiserver.crt"), next.cert.as_bytes()));
     }
@@ -389,9 +564,9 @@ mod tests {
     #[test]
     fn a_master_without_the_keys_says_so_before_anything_is_changed() {
         let (_directory, files) = master();
-        let before = files.ca().unwrap();
+        let before = files.believed().unwrap();
         fs::remove_file(files.pki.join("peer-ca.key")).unwrap();
         assert!(why(files.believe(None)).contains("does not have the keys"));
-        assert_eq!(files.ca().unwrap(), before);
+        assert_eq!(files.believed().unwrap(), before);
     }
 }

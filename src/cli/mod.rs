@@ -7,6 +7,7 @@ pub(crate) mod token;
 mod agent;
 mod authentication;
 mod authorities;
+mod authority_rotation;
 mod backup;
 mod bench;
 mod certs;
@@ -25,6 +26,7 @@ mod replace;
 mod restore;
 mod secrets;
 mod server;
+mod standing;
 mod status;
 
 use anyhow::Result;

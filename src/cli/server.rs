@@ -4,6 +4,7 @@
 use super::{
     authentication::{AuthenticationArgs, keyring},
     authorities::{Authorities, Own},
+    authority_rotation,
     backup::Scheduled,
     etcd_door::EtcdArgs,
     exchanging::{self, Exchanging},
@@ -105,6 +106,10 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',')]
     disable_admission_plugins: Vec<String>,
 
+    /// Exchange the authorities (ca, peer-ca, front-proxy-ca) before they end, as far as they signed themselves
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    rotate_authorities: bool,
+
     #[command(flatten)]
     authentication: AuthenticationArgs,
 
@@ -182,7 +187,9 @@ pub(super) async fn run(args: Args) -> Result<()> {
     let mut config = server_config(&args, &store, &members, &credentials, &registry)?;
     config.keyring = Some(keyring);
     config.believed = authorities.believed();
-    config.exchange = Some(Arc::new(Exchanging::open(&args.pki, &store)?));
+    let in_use = (&credentials, authorities.believed());
+    let exchanging = Exchanging::open(&args.pki, &store, in_use, args.rotate_authorities)?;
+    config.exchange = Some(Arc::new(exchanging.clone()));
     let server = apiserver::Server::new(config);
     let (tls, ca_cert_pem) = (authorities.server_tls(), authorities.ca_cert_pem());
     let mutual = credentials.mutual();
@@ -195,6 +202,11 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     tracing::info!(name = args.name, id = %place.id, listen = ?args.listen, "serving the API");
     background(&server, &shutdown, &mut tasks);
+    let (follows, stop) =
+        (authority_rotation::keep(server.clone(), store.clone(), exchanging), shutdown.clone());
+    tasks.spawn(async move {
+        let _ = stop.run_until_cancelled(follows).await;
+    });
     args.backups.start(&store, &registry, &shutdown, &mut tasks)?;
     args.etcd.serve(&store, (mutual, &args.data_dir), &shutdown, &mut tasks).await?;
     let gate = gate(&store, &shutdown, &mut tasks);

@@ -120,7 +120,7 @@ impl Layout {
 
     /// Directories, certificates and the kubeconfig; what is there from an earlier run is kept.
     pub(super) fn prepare(&self) -> Result<()> {
-        let authority = Authority::open(&self.pki_dir())?;
+        let authority = self.authority("ca", &self.pki_dir())?;
         let accounts = self.pki_dir().join("sa.key");
         if !accounts.exists() {
             write_private(&accounts, &rcgen::KeyPair::generate()?.serialize_pem())?;
@@ -154,14 +154,27 @@ impl Layout {
         write_private(&self.kubeconfig, &text)
     }
 
+    /// That of masters from an earlier run, who may have exchanged it since; or else the one kept in `ours`.
+    fn authority(&self, name: &str, ours: &Path) -> Result<Authority> {
+        let mut masters = self.masters.iter().map(|master| self.master_pki(master));
+        if let Some(pki) = masters.find(|pki| pki.join(format!("{name}.crt")).exists()) {
+            write_pair(ours, "ca", &Authority::read(&pki, name)?.pair)?;
+        }
+        Authority::open(ours)
+    }
+
+    fn master_pki(&self, master: &Master) -> PathBuf {
+        self.machine_dir(&master.name).join("pki")
+    }
+
     fn prepare_master(&self, ca: &Authority, master: &Master, accounts: &Path) -> Result<()> {
-        let directory = self.machine_dir(&master.name).join("pki");
-        write_pair(&directory, "ca", &ca.pair)?;
+        let directory = self.master_pki(master);
         // Each master has the authorities' keys: it lets new ones in.
         for (kept, name) in [("peers", "peer-ca"), ("front-proxy", "front-proxy-ca")] {
-            let authority = Authority::open(&self.pki_dir().join(kept))?;
-            write_pair(&directory, name, &authority.pair)?;
+            let authority = self.authority(name, &self.pki_dir().join(kept))?;
+            write_missing(&directory, name, &authority)?;
         }
+        write_missing(&directory, "ca", ca)?;
         fs::copy(accounts, directory.join("sa.key")).context("cannot copy sa.key")?;
         let addresses = [Ipv4Addr::LOCALHOST.into(), master.address, KUBERNETES_SERVICE_IP.into()];
         pki::issue_master(
@@ -326,4 +339,64 @@ fn machine(netns: Option<&Path>, isolate: bool) -> Result<Command> {
     // Ctrl-C on the terminal is for us; we stop the machines in order.
     command.process_group(0).kill_on_drop(true);
     Ok(command)
+}
+/// A master that has one keeps it: an exchange may be half done.
+fn write_missing(pki: &Path, name: &str, authority: &Authority) -> Result<()> {
+    match pki.join(format!("{name}.crt")).exists() {
+        true => Ok(()),
+        false => write_pair(pki, name, &authority.pair),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn master(name: &str) -> Master {
+        Master {
+            name: name.into(),
+            id: 1,
+            local_port: 6444,
+            address: Ipv4Addr::LOCALHOST.into(),
+            api_port: 6444,
+            peer_port: 6544,
+            etcd_port: None,
+            netns: None,
+        }
+    }
+
+    #[test]
+    fn a_cluster_whose_authorities_were_exchanged_starts_with_the_new_ones() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut layout = Layout {
+            root: directory.path().into(),
+            kubeconfig: directory.path().join("kubeconfig"),
+            api_port: 6443,
+            masters: vec![master("m1")],
+            nodes: Vec::new(),
+            fabric: None,
+            faulty_disks: false,
+            faulty_clocks: None,
+        };
+        layout.prepare().unwrap();
+        let pki = layout.master_pki(&layout.masters[0]);
+        for name in ["ca", "peer-ca", "front-proxy-ca"] {
+            let other = Authority::open(&directory.path().join("new").join(name)).unwrap().pair;
+            write_pair(&pki, name, &other).unwrap();
+        }
+        layout.masters.push(master("m2"));
+        layout.prepare().unwrap();
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+        for name in ["ca", "peer-ca", "front-proxy-ca"] {
+            let new = read(directory.path().join("new").join(name).join("ca.crt"));
+            for master in &layout.masters {
+                let own = layout.master_pki(master);
+                assert_eq!(read(own.join(format!("{name}.crt"))), new, "{} of {name}", master.name);
+            }
+        }
+        let (ca, peer) = (read(pki.join("ca.crt")), read(pki.join("peer.crt")));
+        let authority = read(pki.join("peer-ca.crt"));
+        assert!(pki::is_signed_by(peer.as_bytes(), authority.as_bytes()));
+        assert_eq!(layout.target().unwrap().ca, ca.into_bytes());
+    }
 }

@@ -35,8 +35,19 @@ impl Cluster {
 
     /// The same with more words for `coxswain dev`.
     pub fn start_with(masters: u8, nodes: u8, words: &[&str]) -> Cluster {
+        Cluster::start_prepared(masters, nodes, words, |_| {})
+    }
+
+    /// The same with a directory in which there is something already.
+    pub fn start_prepared(
+        masters: u8,
+        nodes: u8,
+        words: &[&str],
+        prepare: impl FnOnce(&Path),
+    ) -> Cluster {
         let directory = tempfile::Builder::new().prefix("coxswain-test-").tempdir();
         let directory = directory.expect("a directory for the cluster").keep();
+        prepare(&directory);
         let mut command = Command::new(binary());
         command.args(["dev", "--masters", &masters.to_string(), "--nodes", &nodes.to_string()]);
         command.args(words);

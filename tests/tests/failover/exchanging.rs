@@ -1,14 +1,24 @@
-//! The authority of clients and nodes is exchanged under load: nobody fails, the old kubeconfig goes on until the
-//! end, and is shut out then.
+//! Authorities are exchanged under load: nobody fails, the old kubeconfig goes on until the end, and is shut out
+//! then. One that ends before long is exchanged without anybody asking.
 
 use super::WRITES_BETWEEN;
 use crate::{
     load::{Load, MASTERS, clients, runtime},
     members::{refused, succeed},
 };
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, date_time_ymd};
 use serde_json::Value;
-use std::{fs, path::Path, process::Command, sync::Arc, time::Instant};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 use tests::{Cluster, cluster::binary};
+
+/// Those of the Gregorian calendar, on average.
+const SECONDS_A_YEAR: u64 = 31_556_952;
 
 /// What the binary says with `words` (split at spaces), given this kubeconfig or none.
 fn said(words: &str, kubeconfig: Option<&Path>) -> Result<String, String> {
@@ -76,8 +86,80 @@ fn an_authority_is_exchanged_while_everybody_writes() {
     let status = said("certs exchange status", Some(&new)).expect("shown");
     for name in ["m1", "m2", "m3"] {
         let row = row(&status, name);
-        assert_eq!((row[1], row[3]), (row[2], "-"), "it believes who signs, and nobody else");
+        assert_eq!((row[1], row[5]), (row[4], "-"), "it believes who signs, and nobody else");
     }
     said("members", Some(&cluster.kubeconfig())).expect_err("shut out");
     assert!(said("members", Some(&new)).expect("let in").contains("m3"));
+}
+
+#[test]
+fn the_authorities_of_masters_and_proxies_are_exchanged_while_everybody_writes() {
+    let cluster = Arc::new(Cluster::start(MASTERS as u8, 0));
+    runtime().block_on(async {
+        let clients = clients(&cluster).await;
+        let load = Load::start(&clients).await;
+        let begun = Instant::now();
+        load.wait_for_writes(WRITES_BETWEEN, &cluster).await;
+        for authority in ["peer-ca", "front-proxy-ca"] {
+            let ask = async |command: &str| {
+                let words = format!("certs exchange {command} --authority {authority}");
+                succeed(&cluster, &words).await
+            };
+            let before = ask("status").await;
+            let told = ask("start").await;
+            assert!(told.contains("it signs on every master"), "{told}");
+            load.wait_for_writes(WRITES_BETWEEN, &cluster).await;
+            let finished = ask("finish").await;
+            assert!(finished.contains("the new authority alone"), "{finished}");
+            load.wait_for_writes(WRITES_BETWEEN, &cluster).await;
+            let after = ask("status").await;
+            let (before, after) = (row(&before, "m1"), row(&after, "m1"));
+            assert_ne!(before[1], after[1], "another one signs");
+            assert_eq!((after[1], after[5]), (after[4], "-"), "and it alone is believed");
+        }
+        assert_eq!(load.failures(begun), Vec::<String>::new());
+        load.finish(&clients, &cluster).await;
+    });
+}
+
+/// With nine or ten of eleven years behind it.
+fn write_old_authority(directory: &Path) {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    let year = 1970 + i32::try_from(since.as_secs() / SECONDS_A_YEAR).expect("a year");
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "old-ca");
+    params.not_before = date_time_ymd(year - 9, 1, 1);
+    params.not_after = date_time_ymd(year + 2, 1, 1);
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.self_signed(&key).expect("signed");
+    fs::create_dir_all(directory).expect("a directory");
+    fs::write(directory.join("ca.key"), key.serialize_pem()).expect("written");
+    fs::write(directory.join("ca.crt"), certificate.pem()).expect("written");
+}
+
+#[test]
+fn authorities_that_end_before_long_are_exchanged_unasked() {
+    let prepare = |directory: &Path| {
+        for kept in ["pki", "pki/peers", "pki/front-proxy"] {
+            write_old_authority(&directory.join(kept));
+        }
+    };
+    let cluster = Cluster::start_prepared(MASTERS as u8, 0, &[], prepare);
+    let kubeconfig = cluster.kubeconfig();
+    for authority in ["ca", "peer-ca", "front-proxy-ca"] {
+        let every = |what: &str, holds: &dyn Fn(&[&str]) -> bool| {
+            cluster.eventually(&format!("{authority}: {what}"), || {
+                let words = format!("certs exchange status --authority {authority}");
+                let status = said(&words, Some(&kubeconfig))?;
+                let every = ["m1", "m2", "m3"].into_iter().all(|name| holds(&row(&status, name)));
+                every.then_some(()).ok_or(status)
+            });
+        };
+        every("a new one is on its way in", &|row| row[5] != "-");
+        every("it signs, and the old one is believed", &|row| {
+            (row[1], row[3]) == (row[5], "yes") && row[4].split(',').count() == 3
+        });
+    }
+    assert!(said("members", Some(&kubeconfig)).expect("let in").contains("m3"));
 }
