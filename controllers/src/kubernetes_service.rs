@@ -43,6 +43,9 @@ fn whole_if_default(_: &World, change: &Change) -> Vec<Key> {
 fn plan(world: &World, _: &Key, _: &Context) -> Plan {
     let mut plan = Plan::nothing();
     let Some(ApiAddresses(addresses)) = world.fact::<ApiAddresses>() else { return plan };
+    // Nobody reaches a master at loopback (`coxswain dev --nodes 0`), and Endpoints refuse it.
+    let addresses: Vec<&SocketAddr> =
+        addresses.iter().filter(|address| !address.ip().is_loopback()).collect();
     // No address is no news: the last ones known stay.
     if addresses.is_empty() || world.get::<Namespace>(&Key::new("", NAMESPACE)).is_none() {
         return plan;
