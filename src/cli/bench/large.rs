@@ -19,6 +19,8 @@ use tokio::{io::AsyncWriteExt as _, task::JoinSet};
 const MEMBERS: u64 = 3;
 /// Of a transaction that fills the store: as many objects as make an entry of some 256 KiB.
 const FILL_BYTES: usize = 256 << 10;
+/// Between two flushes of a member: each finds something to write.
+const FLUSH_PAUSE: Duration = Duration::from_millis(20);
 /// Transactions of the filling that are on their way at once.
 const FILLERS: usize = 16;
 
@@ -138,7 +140,10 @@ impl Busy {
     async fn run(self, store: Store) -> Result<()> {
         loop {
             match &self {
-                Busy::Flush => store.flush().await?,
+                Busy::Flush => {
+                    store.flush().await?;
+                    tokio::time::sleep(FLUSH_PAUSE).await;
+                }
                 // Only the leader can; the sweep that follows is every member's.
                 Busy::Compact => {
                     let _ = store.compact(store.revision()).await;
