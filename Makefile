@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/coxswain/target
 export CARGO_TERM_PROGRESS_WHEN ?= never
 ARGS ?=
 
-.PHONY: dev test fast live fuzz sim soak mutants build tools clients lint clean help
+.PHONY: dev test fast live fuzz sim soak mutants upgrade build tools clients lint clean help
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -36,6 +36,10 @@ soak: tools ## the store's simulation, for as many seeds as there is time for (S
 
 mutants: tools ## the table of planted mistakes, and which check of the simulation finds each
 	@SEEDS=$(SEEDS) scripts/sim.sh mutants
+
+upgrade: tools ## masters of an earlier program become this one, and go back, while others write (OLD=/path/to/coxswain)
+	@. scripts/environment.sh && cargo build --locked --bin coxswain && \
+	  COXSWAIN_OLD="$(abspath $(OLD))" cargo test --locked -p tests --test failover upgraded -- --nocapture
 
 fuzz: tools ## every decoder for ten minutes, guided by coverage (FUZZ_SECONDS=60 for less)
 	@scripts/fuzz.sh

@@ -35,20 +35,17 @@ impl Cluster {
 
     /// The same with more words for `coxswain dev`.
     pub fn start_with(masters: u8, nodes: u8, words: &[&str]) -> Cluster {
-        Cluster::start_prepared(masters, nodes, words, |_| {})
+        Cluster::start_in(new_directory(), &binary(), (masters, nodes), words)
     }
 
-    /// The same with a directory in which there is something already.
-    pub fn start_prepared(
-        masters: u8,
-        nodes: u8,
+    /// The same in a directory in which there may be something already, with a program that may be another than ours.
+    pub fn start_in(
+        directory: PathBuf,
+        program: &Path,
+        (masters, nodes): (u8, u8),
         words: &[&str],
-        prepare: impl FnOnce(&Path),
     ) -> Cluster {
-        let directory = tempfile::Builder::new().prefix("coxswain-test-").tempdir();
-        let directory = directory.expect("a directory for the cluster").keep();
-        prepare(&directory);
-        let mut command = Command::new(binary());
+        let mut command = Command::new(program);
         command.args(["dev", "--masters", &masters.to_string(), "--nodes", &nodes.to_string()]);
         command.args(words);
         command.args(["--api-port", &free_ports().to_string()]).arg("--data-dir").arg(&directory);
@@ -209,6 +206,12 @@ pub fn binary() -> PathBuf {
     let path = profile.join("coxswain");
     assert!(Path::new(&path).exists(), "{} is not built: cargo build --workspace", path.display());
     path
+}
+
+/// For one cluster.
+pub fn new_directory() -> PathBuf {
+    let directory = tempfile::Builder::new().prefix("coxswain-test-").tempdir();
+    directory.expect("a directory for the cluster").keep()
 }
 
 /// The `kubectl` to drive: `$KUBECTL`, else what `scripts/clients.sh` fetched, else the machine's.

@@ -15,7 +15,10 @@ use std::{
     sync::Arc,
     time::{Instant, SystemTime},
 };
-use tests::{Cluster, cluster::binary};
+use tests::{
+    Cluster,
+    cluster::{binary, new_directory},
+};
 
 /// Those of the Gregorian calendar, on average.
 const SECONDS_A_YEAR: u64 = 31_556_952;
@@ -140,12 +143,11 @@ fn write_old_authority(directory: &Path) {
 
 #[test]
 fn authorities_that_end_before_long_are_exchanged_unasked() {
-    let prepare = |directory: &Path| {
-        for kept in ["pki", "pki/peers", "pki/front-proxy"] {
-            write_old_authority(&directory.join(kept));
-        }
-    };
-    let cluster = Cluster::start_prepared(MASTERS as u8, 0, &[], prepare);
+    let directory = new_directory();
+    for kept in ["pki", "pki/peers", "pki/front-proxy"] {
+        write_old_authority(&directory.join(kept));
+    }
+    let cluster = Cluster::start_in(directory, &binary(), (MASTERS as u8, 0), &[]);
     let kubeconfig = cluster.kubeconfig();
     for authority in ["ca", "peer-ca", "front-proxy-ca"] {
         let every = |what: &str, holds: &dyn Fn(&[&str]) -> bool| {

@@ -290,7 +290,7 @@ async fn watch(clients: Vec<Client>, first: usize, mut after: u64, seen: Arc<Mut
 pub(crate) async fn eventually(
     cluster: &Cluster,
     what: &str,
-    look: impl AsyncFn() -> Result<(), String>,
+    mut look: impl AsyncFnMut() -> Result<(), String>,
 ) {
     let deadline = Instant::now() + BOUND;
     let mut tick = tokio::time::interval(Duration::from_millis(20));

@@ -11,6 +11,7 @@ mod load;
 mod members;
 mod rebuilding;
 mod replacing;
+mod upgrading;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
