@@ -178,7 +178,10 @@ async fn measure(
     cluster: &dyn Cluster,
     round: usize,
 ) -> Result<report::Measured> {
-    let (endpoints, connections) = (cluster.endpoints(), args.connections.min(clients));
+    let (mut endpoints, connections) = (cluster.endpoints(), args.connections.min(clients));
+    // Few clients are at few members, and how far it is from there to the leader counts: each is the first in turn.
+    let first = round % endpoints.len().max(1);
+    endpoints.rotate_left(first);
     let time = Duration::from_secs(args.seconds);
     let pids = cluster.pids().await?;
     let before = cpu_seconds(&pids)?;
