@@ -34,6 +34,7 @@ pub struct Authorities {
 pub struct Believed(watch::Receiver<Arc<Authorities>>);
 
 impl Believed {
+    /// Those that are in use.
     pub fn now(&self) -> Arc<Authorities> {
         self.0.borrow().clone()
     }

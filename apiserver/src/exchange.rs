@@ -43,9 +43,11 @@ pub enum AuthorityName {
 }
 
 impl AuthorityName {
+    /// In the order in which they are shown.
     pub const ALL: [AuthorityName; 3] =
         [AuthorityName::Ca, AuthorityName::PeerCa, AuthorityName::FrontProxyCa];
 
+    /// What its files are called, without `.crt` and `.key`.
     pub fn as_str(self) -> &'static str {
         match self {
             AuthorityName::Ca => "ca",
@@ -100,6 +102,7 @@ pub struct Standing {
 
 /// Makes the steps on this master. Each may be repeated.
 pub trait Exchange: Send + Sync {
+    /// How far it is here. Reads files.
     fn standing(&self, of: AuthorityName) -> Standing;
 
     /// Makes a step for the authority with that fingerprint; without one, for a new one. What it brings about
