@@ -139,9 +139,12 @@ impl Credentials {
                 self.expiry.with_label_values(&[name]).set(until.unix_timestamp());
             }
         };
-        for (pair, authority) in self.held.all() {
+        for pair in self.held.all() {
             show(&pair.name(), &pair.files().cert);
-            show(authority.as_str(), &pair.files().authority);
+            let own = pki::CERTIFICATES.iter().find(|(_, name)| *name == pair.name());
+            if let Some((authority, _)) = own {
+                show(authority.as_str(), &pair.files().authority);
+            }
         }
     }
 }
@@ -165,16 +168,12 @@ impl Held {
         })
     }
 
-    /// And whose they are.
-    fn all(&self) -> impl Iterator<Item = (&Pair, AuthorityName)> {
-        let Held { server, kubelet_client, peer, proxy_client } = self;
-        let of_clients = [server, kubelet_client].map(|pair| (pair, AuthorityName::Ca));
-        let of_proxies = proxy_client.iter().map(|pair| (pair, AuthorityName::FrontProxyCa));
-        of_clients.into_iter().chain([(peer, AuthorityName::PeerCa)]).chain(of_proxies)
+    fn all(&self) -> impl Iterator<Item = &Pair> {
+        [&self.server, &self.kubelet_client, &self.peer].into_iter().chain(&self.proxy_client)
     }
 
     fn lives(&self) -> impl Iterator<Item = Option<(OffsetDateTime, OffsetDateTime)>> {
-        self.all().map(|(pair, _)| pki::life(&pair.files().cert))
+        self.all().map(|pair| pki::life(&pair.files().cert))
     }
 
     fn is_valid(&self, now: OffsetDateTime) -> bool {

@@ -162,6 +162,16 @@ pub(crate) struct MasterNames<'a> {
     pub(crate) addresses: &'a [IpAddr],
 }
 
+/// What a master proves itself with, and whose it is.
+pub(crate) const CERTIFICATES: [(AuthorityName, &str); 4] = [
+    (AuthorityName::Ca, "apiserver"),
+    // An authority of their own: no other certificate may speak Raft.
+    (AuthorityName::PeerCa, "peer"),
+    (AuthorityName::Ca, "kubelet-client"),
+    // Another one: its certificates make proxies, whose headers are believed.
+    (AuthorityName::FrontProxyCa, "front-proxy-client"),
+];
+
 /// Signs everything a master proves itself with, by the authorities that lie in `directory`. All of
 /// it is good for `life`.
 pub(crate) fn issue_master(directory: &Path, master: &MasterNames, life: Duration) -> Result<()> {
@@ -180,19 +190,10 @@ pub(crate) fn issue_master(directory: &Path, master: &MasterNames, life: Duratio
     let kubelet =
         Purpose::Client { user: "kube-apiserver-kubelet-client", group: "system:masters" };
     let proxy = Purpose::Client { user: "front-proxy-client", group: "front-proxies" };
-    for (authority, name, purpose) in [
-        ("ca", "apiserver", server),
-        // An authority of their own: no other certificate may speak Raft.
-        ("peer-ca", "peer", peer),
-        ("ca", "kubelet-client", kubelet),
-        // Another one: its certificates make proxies, whose headers are believed.
-        ("front-proxy-ca", "front-proxy-client", proxy),
-    ] {
-        write_pair(
-            directory,
-            name,
-            &Authority::read(directory, authority)?.issue_for(&purpose, life)?,
-        )?;
+    let purposes = [server, peer, kubelet, proxy];
+    for ((authority, name), purpose) in CERTIFICATES.into_iter().zip(purposes) {
+        let authority = Authority::read(directory, authority.as_str())?;
+        write_pair(directory, name, &authority.issue_for(&purpose, life)?)?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use crate::{
     memo,
     pipeline::Core,
     server::{Body, json, read_json},
+    subresources::eviction::is_ready,
     view::View,
 };
 use futures::future::BoxFuture;
@@ -102,8 +103,8 @@ pub struct Standing {
 
 /// Makes the steps on this master. Each may be repeated.
 pub trait Exchange: Send + Sync {
-    /// How far it is here. Reads files.
-    fn standing(&self, of: AuthorityName) -> Standing;
+    /// How far each authority is here. Reads files.
+    fn standings(&self) -> [(AuthorityName, Standing); AuthorityName::ALL.len()];
 
     /// Makes a step for the authority with that fingerprint; without one, for a new one. What it brings about
     /// is in use a little later.
@@ -204,7 +205,7 @@ pub(crate) async fn answer(
         let body = read_json(request).await?;
         exchange.make(name, step, body["authority"].as_str().map(str::to_owned)).await?;
     }
-    Ok(json(&state(core, &**exchange, true)))
+    Ok(json(&state(core, &exchange.standings(), true)))
 }
 
 impl Server {
@@ -213,14 +214,14 @@ impl Server {
     pub fn authorities(&self) -> Value {
         let exchange = &self.core.config.exchange;
         exchange.as_ref().map_or(Value::Null, |exchange| {
-            let names = AuthorityName::ALL.into_iter();
-            let on = names.map(|name| exchange.standing(name)).any(|it| it.next.is_some());
-            state(&self.core, &**exchange, on)
+            let standings = exchange.standings();
+            let on = standings.iter().any(|(_, standing)| standing.next.is_some());
+            state(&self.core, &standings, on)
         })
     }
 }
 
-fn state(core: &Core, exchange: &dyn Exchange, with_nodes: bool) -> Value {
+fn state(core: &Core, standings: &[(AuthorityName, Standing)], with_nodes: bool) -> Value {
     let (mut agents, mut others) = (Vec::new(), Vec::new());
     let nodes = with_nodes.then(|| View::range(&core.store, "nodes", ""));
     for stored in nodes.into_iter().flatten() {
@@ -228,12 +229,12 @@ fn state(core: &Core, exchange: &dyn Exchange, with_nodes: bool) -> Value {
         let list = if has_agent(&node) { &mut agents } else { &mut others };
         list.push(node.name().to_owned());
     }
-    let authorities = AuthorityName::ALL
-        .map(|name| (name.as_str().to_owned(), standing(&exchange.standing(name))));
+    let authorities = standings.iter();
+    let authorities = authorities.map(|(name, it)| (name.as_str().to_owned(), standing(it)));
     value!({
         "member": core.store.member().0,
         "now": seconds(SystemTime::now()),
-        "authorities": authorities.into_iter().collect::<Value>(),
+        "authorities": authorities.collect::<Value>(),
         // Of `ca`, the only one that they know.
         "nodes": core.followers.show(Instant::now()),
         "agents": agents,
@@ -269,10 +270,7 @@ fn seconds(at: SystemTime) -> u64 {
 /// Whether it asks masters whom to believe, and can do so now.
 fn has_agent(node: &Object) -> bool {
     let runtime = node.str_at("/status/nodeInfo/containerRuntimeVersion");
-    let conditions = node.at("/status/conditions").and_then(Value::as_array);
-    let mut conditions = conditions.into_iter().flatten();
-    let ready = conditions.any(|it| it["type"] == "Ready" && it["status"] == "True");
-    ready && runtime.starts_with("coxswain://")
+    is_ready(node) && runtime.starts_with("coxswain://")
 }
 
 #[cfg(test)]

@@ -60,25 +60,25 @@ impl Follower {
                 None => silent.push(member.name.as_str()),
             }
         }
+        let own = all.first().map_or("", |(own, _)| own);
+        let pictures = AuthorityName::ALL.map(|name| (name, Picture::of(name, &all)));
         if !silent.is_empty() {
-            let on = all.iter().any(|(_, said)| is_on(said));
+            let on = pictures.iter().any(|(_, picture)| picture.has_begun());
             ensure!(!on, "it waits for {}", silent.join(", "));
             return Ok(());
         }
         let mut made = Ok(());
-        for name in AuthorityName::ALL {
+        for (name, picture) in pictures {
             // One that does not go on keeps no other.
-            made = made.and(self.follow(name, &all).await.with_context(|| name.to_string()));
+            made = made.and(self.follow(name, own, &picture).await.context(name));
         }
         made
     }
 
     /// Makes the step that is due, if there is one.
-    async fn follow(&self, name: AuthorityName, all: &[(String, Value)]) -> Result<()> {
+    async fn follow(&self, name: AuthorityName, own: &str, picture: &Picture) -> Result<()> {
         let leads = self.store.leadership().borrow().leading.is_some();
-        let own = all.first().map_or("", |(own, _)| own);
-        let due = Picture::of(name, all).due(own, leads)?;
-        let Some((step, authority)) = due else { return Ok(()) };
+        let Some((step, authority)) = picture.due(own, leads)? else { return Ok(()) };
         tracing::info!(%name, ?step, authority, "an exchange of authorities goes on");
         let made = self.exchanging.make(name, step, authority).await;
         made.map_err(|status| anyhow::Error::msg(status.message))
@@ -97,9 +97,4 @@ impl Follower {
         let own = members.iter().find(|member| member.id == self.store.member());
         Ok(own.context("this master is no member")?.name.clone())
     }
-}
-
-fn is_on(said: &Value) -> bool {
-    let mut authorities = said["authorities"].as_object().into_iter().flatten();
-    authorities.any(|(_, said)| said["next"].is_string())
 }

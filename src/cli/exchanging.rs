@@ -105,15 +105,6 @@ fn read_next(pki: &Path, name: AuthorityName) -> Result<Option<Pair>> {
     }
 }
 
-/// What a master proves itself with that this authority signed.
-fn certificates(name: AuthorityName) -> &'static [&'static str] {
-    match name {
-        AuthorityName::Ca => &["apiserver", "kubelet-client"],
-        AuthorityName::PeerCa => &["peer"],
-        AuthorityName::FrontProxyCa => &["front-proxy-client"],
-    }
-}
-
 /// Whose key it is.
 fn first(pem: &str) -> Option<String> {
     fingerprints(pem.as_bytes()).into_iter().next()
@@ -239,13 +230,16 @@ fn is(pair: &Pair, wanted: &str) -> bool {
 }
 
 impl Exchange for Exchanging {
-    fn standing(&self, of: AuthorityName) -> Standing {
-        let files = self.files(of);
-        let (believed, certified) = self.in_use.believed(of);
-        // One that somebody else signed is for them to exchange.
-        let own = is_signed_by(&believed, &believed) && has_authorities(&files.pki);
-        let next = files.next().and_then(|next| first(&next.cert));
-        Standing { rotates: self.in_use.rotate && own, believed, certified, next }
+    fn standings(&self) -> [(AuthorityName, Standing); AuthorityName::ALL.len()] {
+        let [of_clients, ..] = &self.files;
+        let may = self.in_use.rotate && has_authorities(&of_clients.pki);
+        self.files.each_ref().map(|files| {
+            let (believed, certified) = self.in_use.believed(files.name);
+            // One that somebody else signed is for them to exchange.
+            let rotates = may && is_signed_by(&believed, &believed);
+            let next = files.next().and_then(|next| first(&next.cert));
+            (files.name, Standing { rotates, believed, certified, next })
+        })
     }
 
     fn make(
@@ -356,7 +350,7 @@ impl Files {
     /// What this master proves itself with is signed by the authority that signs now.
     fn renew(&self) -> Result<()> {
         let believed = self.believed()?;
-        for name in certificates(self.name) {
+        for (_, name) in pki::CERTIFICATES.iter().filter(|(signer, _)| *signer == self.name) {
             let path = self.pki.join(format!("{name}.crt"));
             let own = fs::read(&path);
             let own = own.with_context(|| format!("cannot read {}", path.display()))?;
@@ -521,7 +515,9 @@ mod tests {
         };
         let before = opened(true);
         let stands = |of: &Exchanging, name: AuthorityName| {
-            let Standing { believed, certified, next, rotates } = of.standing(name);
+            let all = of.standings().into_iter();
+            let mut all = all.filter_map(|(of, standing)| (of == name).then_some(standing));
+            let Standing { believed, certified, next, rotates } = all.next().unwrap();
             (fingerprints(&believed).len(), certified, next.is_some(), rotates)
         };
         assert_eq!(stands(&before, AuthorityName::Ca), (1, true, false, true));

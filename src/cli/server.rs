@@ -176,10 +176,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
     let mut tasks = JoinSet::new();
     let members = place.members;
     if place.joins {
-        let (follows, stop) = (joining::follow(store.clone()), shutdown.clone());
-        tasks.spawn(async move {
-            let _ = stop.run_until_cancelled(follows).await;
-        });
+        spawn_until(&shutdown, &mut tasks, joining::follow(store.clone()));
     }
 
     let own = Own { server: credentials.server(), kubelet_client: credentials.kubelet_client() };
@@ -202,11 +199,8 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     tracing::info!(name = args.name, id = %place.id, listen = ?args.listen, "serving the API");
     background(&server, &shutdown, &mut tasks);
-    let (follows, stop) =
-        (authority_rotation::keep(server.clone(), store.clone(), exchanging), shutdown.clone());
-    tasks.spawn(async move {
-        let _ = stop.run_until_cancelled(follows).await;
-    });
+    let follows = authority_rotation::keep(server.clone(), store.clone(), exchanging);
+    spawn_until(&shutdown, &mut tasks, follows);
     args.backups.start(&store, &registry, &shutdown, &mut tasks)?;
     args.etcd.serve(&store, (mutual, &args.data_dir), &shutdown, &mut tasks).await?;
     let gate = gate(&store, &shutdown, &mut tasks);
@@ -236,13 +230,21 @@ pub(super) async fn run(args: Args) -> Result<()> {
     result
 }
 
+fn spawn_until(
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    let shutdown = shutdown.clone();
+    tasks.spawn(async move {
+        let _ = shutdown.run_until_cancelled(work).await;
+    });
+}
+
 /// What the server of every master does besides answering, until `shutdown`.
 fn background(server: &apiserver::Server, shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
     let mut run = |work: fn(apiserver::Server) -> BoxFuture<'static, ()>| {
-        let (work, stop) = (work(server.clone()), shutdown.clone());
-        tasks.spawn(async move {
-            let _ = stop.run_until_cancelled(work).await;
-        });
+        spawn_until(shutdown, tasks, work(server.clone()));
     };
     run(|server| Box::pin(async move { server.forget_events().await }));
     run(|server| Box::pin(async move { server.outdate_page_tokens().await }));

@@ -143,6 +143,11 @@ impl Picture {
         }
     }
 
+    /// Some master has one on its way in.
+    pub(super) fn has_begun(&self) -> bool {
+        self.masters.iter().any(|state| state.next.is_some())
+    }
+
     pub(super) fn stage(&self) -> Result<Stage> {
         let next: BTreeSet<&str> =
             self.masters.iter().filter_map(|state| state.next.as_deref()).collect();

@@ -95,8 +95,10 @@ fn selects(budget: &Object, pod: &Object) -> bool {
     selector.is_some_and(|selector| selector.matches_object(pod))
 }
 
-fn is_ready(pod: &Object) -> bool {
-    let conditions = pod.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+/// Of a pod, or a node.
+pub(crate) fn is_ready(object: &Object) -> bool {
+    let conditions =
+        object.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
     let mut ready = conditions.filter(|condition| condition["type"] == "Ready");
     ready.any(|condition| condition["status"] == "True")
 }

@@ -256,12 +256,17 @@ async fn pods(clients: &[Client]) -> BTreeSet<String> {
     BTreeSet::new()
 }
 
+/// What a master's `/metrics` shows.
+async fn metrics(client: &Client) -> kube::Result<String> {
+    let request = http::Request::get("/metrics").body(Vec::new()).expect("a request");
+    client.request_text(request).await
+}
+
 /// Transactions that the masters' stores refused for their term, since each started.
 async fn refused_writes(clients: &[Client]) -> u64 {
     let mut sum = 0;
     for client in clients {
-        let request = http::Request::get("/metrics").body(Vec::new()).expect("a request");
-        let text = client.request_text(request).await.expect("metrics");
+        let text = metrics(client).await.expect("metrics");
         let lines = text.lines().filter(|line| line.starts_with("coxswain_store_txns_total"));
         let refused = lines.filter(|line| line.contains("\"fenced\""));
         let counts = refused.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());

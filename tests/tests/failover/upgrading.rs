@@ -1,7 +1,7 @@
 //! Masters get another program one after the other while others write, and go back to the one before until all have it.
 //! With `make upgrade OLD=…` between two programs; otherwise it is the same one twice.
 
-use super::{WRITES_BETWEEN, leader, pids, wait_for_everybody};
+use super::{WRITES_BETWEEN, leader, metrics, pids, replacing, wait_for_everybody};
 use crate::load::{Load, MASTERS, clients, eventually, index_of, runtime};
 use kube::Client;
 use serde_json::json;
@@ -35,10 +35,9 @@ async fn restart(cluster: &Arc<Cluster>, name: &str) {
     let (looking, wanted) = (cluster.clone(), name.to_owned());
     let back = move || {
         looking.eventually("a master with another pid", || {
-            let members = looking.members();
-            let now = members.iter().find(|member| member["name"] == *wanted);
-            let now = now.and_then(|member| member["pid"].as_i64());
-            now.filter(|now| *now != i64::from(pid)).map(|_| ()).ok_or(format!("{members:?}"))
+            let member = replacing::member(&looking, &wanted);
+            let now = member.as_ref().and_then(|member| member["pid"].as_i64());
+            now.filter(|now| *now != i64::from(pid)).map(|_| ()).ok_or(format!("{member:?}"))
         });
     };
     tokio::task::spawn_blocking(back).await.expect("it is back");
@@ -50,8 +49,7 @@ async fn levels(clients: &[Client], cluster: &Cluster) -> Vec<Option<u64>> {
     let mut levels = Vec::new();
     for client in clients {
         eventually(cluster, "a level", async || {
-            let request = http::Request::get("/metrics").body(Vec::new()).expect("a request");
-            let text = client.request_text(request).await.map_err(|error| error.to_string())?;
+            let text = metrics(client).await.map_err(|error| error.to_string())?;
             let level = text.lines().find_map(|line| line.strip_prefix("coxswain_store_level "));
             let level = level.and_then(|level| level.parse().ok());
             if level == Some(0) {
